@@ -1,0 +1,78 @@
+//! The click and its two wire forms: Protobuf (`schema/click.proto`), and a JSON object for producers without Protobuf.
+//!
+//! Writers use the owned [`Click`]; the counting path reads [`crate::click_view::ClickView`], which borrows.
+
+use prost::Message;
+use serde::{Deserialize, Serialize};
+
+use crate::event_time::UnixMillis;
+use crate::ids::{AdId, CampaignId, ClickId};
+
+#[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Click {
+    #[prost(uint64, tag = "1")]
+    pub click_id: u64,
+    #[prost(uint64, tag = "2")]
+    pub campaign_id: CampaignId,
+    #[prost(uint64, tag = "3")]
+    pub ad_id: AdId,
+    #[prost(uint64, tag = "4")]
+    pub event_time_ms: UnixMillis,
+    #[prost(uint64, tag = "5")]
+    pub ingest_time_ms: UnixMillis,
+    #[prost(string, tag = "6")]
+    pub event_id: String,
+    #[prost(string, tag = "7")]
+    pub source: String,
+    #[prost(string, tag = "8")]
+    pub user_id: String,
+    #[prost(string, tag = "9")]
+    pub ip_address: String,
+    #[prost(string, tag = "10")]
+    pub user_agent: String,
+    #[prost(string, tag = "11")]
+    pub device_type: String,
+    #[prost(string, tag = "12")]
+    pub country: String,
+    #[prost(string, tag = "13")]
+    pub region: String,
+    #[prost(string, tag = "14")]
+    pub ad_format: String,
+    #[prost(int64, tag = "15")]
+    pub cost_per_click_micros: i64,
+    #[prost(bytes = "vec", tag = "16")]
+    pub impression_token: Vec<u8>,
+    #[prost(uint32, tag = "17")]
+    pub evidence: u32,
+}
+
+impl Click {
+    pub fn id(&self) -> ClickId {
+        ClickId(self.click_id)
+    }
+}
+
+/// Many clicks of one partition in one record.
+#[derive(Clone, PartialEq, Message)]
+pub struct ClickBatch {
+    #[prost(message, repeated, tag = "100")]
+    pub clicks: Vec<Click>,
+}
+
+/// The most clicks a packed record may hold: bounds what one poisoned record can cost.
+pub const CLICKS_PER_RECORD_MAX: usize = 10_000;
+
+/// Encodes clicks of one partition as the smallest suitable record: a bare `Click`, or a `ClickBatch`.
+pub fn encode_record(clicks: &[Click]) -> Vec<u8> {
+    assert!(!clicks.is_empty() && clicks.len() <= CLICKS_PER_RECORD_MAX);
+    if let [click] = clicks {
+        return click.encode_to_vec();
+    }
+    // Written field by field, so that packing does not clone the clicks.
+    let mut record = Vec::with_capacity(clicks.len() * 140);
+    for click in clicks {
+        prost::encoding::message::encode(100, click, &mut record);
+    }
+    record
+}

@@ -1,0 +1,283 @@
+//! Reads: the bytes of one raw record. Promises: never panics, never allocates per click; a record is taken whole or refused
+//! whole.
+//!
+//! The counting path needs six fields of a click; parsing just those, borrowed, costs a fraction of building the owned message
+//! (`docs/performance.md`). Unknown fields are skipped, so newer producers are welcome.
+
+use thiserror::Error;
+
+use crate::click::{CLICKS_PER_RECORD_MAX, Click};
+use crate::event_time::UnixMillis;
+use crate::ids::{AdId, CampaignId, ClickId};
+use crate::invalid_traffic;
+use crate::varint;
+
+/// The fields that counting needs, in the order of `schema/click.proto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClickView {
+    pub click_id: ClickId,
+    pub campaign_id: CampaignId,
+    pub ad_id: AdId,
+    pub event_time_ms: UnixMillis,
+    /// Excluded from billing and from the count, by the rules of [`crate::invalid_traffic`].
+    pub is_invalid: bool,
+}
+
+/// Why a record cannot be counted. Such a record goes to quarantine with its offset.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Malformed {
+    #[error("the record is empty")]
+    Empty,
+    #[error("truncated or over-long field at byte {0}")]
+    Truncated(usize),
+    #[error("field {0} has a wire type this schema does not use")]
+    WireType(u64),
+    #[error("text field {0} is not UTF-8")]
+    Text(u64),
+    #[error("a click lacks {0}")]
+    Missing(&'static str),
+    #[error("more than {CLICKS_PER_RECORD_MAX} clicks in one record")]
+    TooMany,
+    #[error("not a JSON click: {0}")]
+    Json(String),
+}
+
+/// Appends the clicks of one raw record (a `Click`, a `ClickBatch` or a JSON click) to `into`; on error `into` is as it was.
+pub fn decode_record(record: &[u8], into: &mut Vec<ClickView>) -> Result<(), Malformed> {
+    let before = into.len();
+    let outcome = decode_into(record, into);
+    if outcome.is_err() {
+        into.truncate(before);
+    }
+    outcome
+}
+
+fn decode_into(record: &[u8], into: &mut Vec<ClickView>) -> Result<(), Malformed> {
+    match record.first() {
+        None => return Err(Malformed::Empty),
+        Some(b'{') => {
+            let click: Click = serde_json::from_slice(record).map_err(|e| Malformed::Json(e.to_string()))?;
+            into.push(view_of(&click)?);
+            return Ok(());
+        }
+        Some(_) => {}
+    }
+    if !is_batch(record) {
+        into.push(decode_click(record)?);
+        return Ok(());
+    }
+    let mut at = 0;
+    let mut clicks = 0;
+    while at < record.len() {
+        let (field, value) = read_field(record, &mut at)?;
+        if let (100, Value::Bytes(click)) = (field, value) {
+            clicks += 1;
+            if clicks > CLICKS_PER_RECORD_MAX {
+                return Err(Malformed::TooMany);
+            }
+            into.push(decode_click(click)?);
+        }
+    }
+    Ok(())
+}
+
+/// The owned clicks of a record, for readers that need every field (the archive, tests).
+pub fn decode_record_owned(record: &[u8]) -> Result<Vec<Click>, Malformed> {
+    // Decoded by the counting path's rules first, so that both paths refuse the same records.
+    decode_into(record, &mut Vec::new())?;
+    let owned = |bytes: &[u8]| {
+        <Click as prost::Message>::decode(bytes).map_err(|_| Malformed::Truncated(0))
+    };
+    if record.first() == Some(&b'{') {
+        let click = serde_json::from_slice(record).map_err(|e| Malformed::Json(e.to_string()))?;
+        return Ok(vec![click]);
+    }
+    if !is_batch(record) {
+        return Ok(vec![owned(record)?]);
+    }
+    let batch =
+        <crate::click::ClickBatch as prost::Message>::decode(record).map_err(|_| Malformed::Truncated(0))?;
+    Ok(batch.clicks)
+}
+
+/// A `Click` never holds field 100, a `ClickBatch` holds nothing below it: the first tag decides.
+fn is_batch(record: &[u8]) -> bool {
+    let mut at = 0;
+    matches!(varint::read(record, &mut at), Some(tag) if tag >> 3 >= 100)
+}
+
+fn view_of(click: &Click) -> Result<ClickView, Malformed> {
+    checked(
+        ClickView {
+            click_id: click.id(),
+            campaign_id: click.campaign_id,
+            ad_id: click.ad_id,
+            event_time_ms: click.event_time_ms,
+            is_invalid: false,
+        },
+        click.evidence,
+        click.user_agent.as_bytes(),
+    )
+}
+
+fn decode_click(bytes: &[u8]) -> Result<ClickView, Malformed> {
+    let mut view =
+        ClickView { click_id: ClickId(0), campaign_id: 0, ad_id: 0, event_time_ms: 0, is_invalid: false };
+    let mut evidence = 0;
+    let mut user_agent: &[u8] = &[];
+    let mut at = 0;
+    while at < bytes.len() {
+        match read_field(bytes, &mut at)? {
+            (1, Value::Integer(value)) => view.click_id = ClickId(value),
+            (2, Value::Integer(value)) => view.campaign_id = value,
+            (3, Value::Integer(value)) => view.ad_id = value,
+            (4, Value::Integer(value)) => view.event_time_ms = value,
+            (17, Value::Integer(value)) => evidence = u32::try_from(value).unwrap_or(u32::MAX),
+            (5 | 15, Value::Integer(_)) => {}
+            (field @ (6..=9 | 11..=14), Value::Bytes(text)) => check_text(field, text)?,
+            (10, Value::Bytes(text)) => {
+                check_text(10, text)?;
+                user_agent = text;
+            }
+            (16, Value::Bytes(_)) => {}
+            (field @ 1..=17, _) => return Err(Malformed::WireType(field)),
+            _ => {}
+        }
+    }
+    checked(view, evidence, user_agent)
+}
+
+fn check_text(field: u64, text: &[u8]) -> Result<(), Malformed> {
+    if text.is_ascii() || std::str::from_utf8(text).is_ok() { Ok(()) } else { Err(Malformed::Text(field)) }
+}
+
+fn checked(mut view: ClickView, evidence: u32, user_agent: &[u8]) -> Result<ClickView, Malformed> {
+    if view.click_id.0 == 0 {
+        return Err(Malformed::Missing("click_id"));
+    }
+    if view.ad_id == 0 {
+        return Err(Malformed::Missing("ad_id"));
+    }
+    if view.campaign_id == 0 {
+        return Err(Malformed::Missing("campaign_id"));
+    }
+    if view.event_time_ms == 0 {
+        return Err(Malformed::Missing("event_time_ms"));
+    }
+    view.is_invalid = invalid_traffic::is_invalid(evidence, user_agent);
+    Ok(view)
+}
+
+enum Value<'a> {
+    Integer(u64),
+    Bytes(&'a [u8]),
+    Skipped,
+}
+
+fn read_field<'a>(bytes: &'a [u8], at: &mut usize) -> Result<(u64, Value<'a>), Malformed> {
+    let start = *at;
+    let truncated = || Malformed::Truncated(start);
+    let tag = varint::read(bytes, at).ok_or_else(truncated)?;
+    let field = tag >> 3;
+    if field == 0 {
+        return Err(Malformed::WireType(0));
+    }
+    let value = match tag & 7 {
+        0 => Value::Integer(varint::read(bytes, at).ok_or_else(truncated)?),
+        1 => skip(bytes, at, 8).ok_or_else(truncated)?,
+        2 => {
+            let length = varint::read(bytes, at).ok_or_else(truncated)?;
+            let end = usize::try_from(length).ok().and_then(|n| at.checked_add(n)).ok_or_else(truncated)?;
+            let value = bytes.get(*at..end).ok_or_else(truncated)?;
+            *at = end;
+            Value::Bytes(value)
+        }
+        5 => skip(bytes, at, 4).ok_or_else(truncated)?,
+        _ => return Err(Malformed::WireType(field)),
+    };
+    Ok((field, value))
+}
+
+fn skip<'a>(bytes: &[u8], at: &mut usize, length: usize) -> Option<Value<'a>> {
+    let end = at.checked_add(length)?;
+    bytes.get(*at..end)?;
+    *at = end;
+    Some(Value::Skipped)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::click::encode_record;
+
+    fn click(n: u64) -> Click {
+        Click {
+            click_id: n + 1,
+            campaign_id: n % 7 + 1,
+            ad_id: n % 11 + 1,
+            event_time_ms: 1_700_000_000_000 + n,
+            user_agent: "Mozilla/5.0".into(),
+            country: "PT".into(),
+            ..Click::default()
+        }
+    }
+
+    #[test]
+    fn single_packed_and_json_forms_say_the_same() {
+        let clicks: Vec<Click> = (0..50).map(click).collect();
+        let expected: Vec<ClickView> = clicks.iter().map(|c| view_of(c).unwrap()).collect();
+        let mut packed = Vec::new();
+        decode_record(&encode_record(&clicks), &mut packed).unwrap();
+        assert_eq!(packed, expected);
+        let mut singles = Vec::new();
+        for click in &clicks {
+            decode_record(&encode_record(std::slice::from_ref(click)), &mut singles).unwrap();
+        }
+        assert_eq!(singles, expected);
+        let mut json = Vec::new();
+        for click in &clicks {
+            decode_record(&serde_json::to_vec(click).unwrap(), &mut json).unwrap();
+        }
+        assert_eq!(json, expected);
+        assert_eq!(decode_record_owned(&encode_record(&clicks)).unwrap(), clicks);
+    }
+
+    #[test]
+    fn unknown_fields_of_a_newer_schema_are_skipped() {
+        let mut record = encode_record(&[click(1)]);
+        prost::encoding::string::encode(18, &"new".to_string(), &mut record);
+        prost::encoding::fixed64::encode(19, &1, &mut record);
+        let mut views = Vec::new();
+        decode_record(&record, &mut views).unwrap();
+        assert_eq!(views, [view_of(&click(1)).unwrap()]);
+    }
+
+    #[test]
+    fn a_batch_with_one_bad_click_is_refused_whole() {
+        let clicks = [click(1), Click { ad_id: 0, ..click(2) }];
+        let mut views = vec![view_of(&click(9)).unwrap()];
+        assert_eq!(decode_record(&encode_record(&clicks), &mut views), Err(Malformed::Missing("ad_id")));
+        assert_eq!(views.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic_and_both_decoders_agree(record in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut views = Vec::new();
+            let viewed = decode_record(&record, &mut views);
+            if viewed.is_ok() {
+                prop_assert_eq!(decode_record_owned(&record).map(|clicks| clicks.len()).unwrap_or(views.len()), views.len());
+            }
+        }
+
+        #[test]
+        fn a_flipped_byte_never_panics(seed in 0_u64..1_000, at in 0_usize..120, value in any::<u8>()) {
+            let mut record = encode_record(&[click(seed), click(seed + 1)]);
+            let at = at % record.len();
+            record[at] = value;
+            let _ = decode_record(&record, &mut Vec::new());
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! What every part of clicktally agrees on: identities, the partitioner, the click schema, the merge law, replicated
+//! commands, money and time. No I/O, no runtime; everything here is a rule or a shape.
+//!
+//! In data-path order.
+
+pub mod clock;
+pub mod event_time;
+
+pub mod click;
+pub mod click_view;
+pub mod ids;
+pub mod invalid_traffic;
+pub mod shard_key;
+
+pub mod checkpoint;
+pub mod counts;
+pub mod seen_ids;
+mod varint;
+
+pub mod command;
+pub mod window_count;
+
+pub mod codec;
+pub mod money;
+
+pub mod click_log;
+pub mod fault;

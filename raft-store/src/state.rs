@@ -1,0 +1,241 @@
+//! `GroupState`: what every replica of a group agrees on. Plain data behind ordered maps; [`crate::apply`] is the only writer.
+//!
+//! Promises: two replicas that applied the same entries encode to the same bytes (CT-3). Freezing copies pointers, not cells, so
+//! that a snapshot never holds the applies back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use clicktally_proto::checkpoint::{Epoch, OutcomeCounts};
+use clicktally_proto::codec::{self, CodecError};
+use clicktally_proto::command::{CampaignTerms, GroupSettings, NodeRecord};
+use clicktally_proto::counts::Counts;
+use clicktally_proto::event_time::{Minute, UnixMillis};
+use clicktally_proto::ids::{AdId, CampaignId, NodeId};
+use clicktally_proto::money::Micros;
+use clicktally_proto::seen_ids::SeenBlock;
+use clicktally_proto::shard_key::{GroupId, ShardId};
+use clicktally_proto::window_count::{WindowCount, WindowState};
+use serde::{Deserialize, Serialize};
+
+/// Bounds what one group may hold; apply rejects what goes beyond, it never grows without end.
+pub const CAMPAIGNS_MAX: usize = 1_000_000;
+pub const NODES_MAX: usize = 1_000;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupState {
+    pub(crate) group: GroupId,
+    pub(crate) settings: Option<GroupSettings>,
+    pub(crate) nodes: BTreeMap<NodeId, NodeRecord>,
+    pub(crate) workers: WorkerLeases,
+    pub(crate) shards: BTreeMap<ShardId, ShardEntry>,
+    pub(crate) windows: BTreeMap<Minute, Arc<Window>>,
+    /// Per shard and minute of event time, the ids counted, as packed by their owners.
+    pub(crate) seen: BTreeMap<ShardId, BTreeMap<Minute, Vec<Arc<SeenBlock>>>>,
+    pub(crate) campaigns: BTreeMap<CampaignId, Arc<Campaign>>,
+    /// Min over the group's shards; never goes back.
+    pub(crate) watermark_ms: UnixMillis,
+    /// Log index of the newest entry that changed a fired window: the newest revision there is.
+    pub(crate) newest_revision: u64,
+    /// Everything up to here is in the `window_counts` topic.
+    pub(crate) published_revision: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerLeases {
+    /// Where the search for a free id starts: ids go round, so that a released one rests as long as possible.
+    pub(crate) next: u16,
+    pub(crate) held: BTreeMap<u16, (NodeId, u64)>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardEntry {
+    pub owner: Option<NodeId>,
+    pub epoch: Epoch,
+    /// The next offset to read: everything below is counted.
+    pub committed_offset: u64,
+    /// The offsets of the newest checkpoint that read anything, to recognise its retry.
+    pub last_range: Option<(u64, u64)>,
+    pub watermark_ms: UnixMillis,
+    /// Everything that arrived before this is counted.
+    pub complete_to_ms: UnixMillis,
+    pub outcomes: OutcomeCounts,
+}
+
+/// One minute of event time over all shards of the group.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    pub(crate) cells: BTreeMap<(CampaignId, AdId), Cell>,
+    pub(crate) fired_at: Option<u64>,
+    pub(crate) final_at: Option<u64>,
+    /// Newest entry that changed a cell.
+    pub(crate) changed_at: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cell {
+    pub counts: Counts,
+    pub spend_micros: Micros,
+    /// Log index of the entry that changed it last.
+    pub changed_at: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Campaign {
+    pub terms: CampaignTerms,
+    pub revision: u64,
+    /// What the stream has counted so far, at the price in force when it was applied. Never on an invoice.
+    pub spend_micros: Micros,
+    pub clicks: u64,
+}
+
+impl Window {
+    pub fn state(&self) -> WindowState {
+        match (self.final_at, self.fired_at) {
+            (Some(_), _) => WindowState::Final,
+            (None, Some(fired_at)) if self.changed_at > fired_at => WindowState::Corrected,
+            (None, Some(_)) => WindowState::Fired,
+            (None, None) => WindowState::Unspecified,
+        }
+    }
+
+    /// The revision under which this window was last to be published; `None` while it is open.
+    pub fn newest_revision(&self) -> Option<u64> {
+        let fired_at = self.fired_at?;
+        Some(fired_at.max(self.changed_at).max(self.final_at.unwrap_or(0)))
+    }
+
+    pub fn cells(&self) -> impl Iterator<Item = (CampaignId, AdId, &Cell)> {
+        self.cells.iter().map(|(&(campaign_id, ad_id), cell)| (campaign_id, ad_id, cell))
+    }
+
+    /// Rows whose revision is above `published`; none while the window is open.
+    pub fn rows_after(&self, minute: Minute, published: u64) -> impl Iterator<Item = WindowCount> {
+        let fired_at = self.fired_at;
+        self.cells.iter().filter_map(move |(&(campaign_id, ad_id), cell)| {
+            let fired_at = fired_at?;
+            let state = match self.final_at {
+                Some(_) => WindowState::Final,
+                None if cell.changed_at > fired_at => WindowState::Corrected,
+                None => WindowState::Fired,
+            };
+            let revision = cell.changed_at.max(fired_at).max(self.final_at.unwrap_or(0));
+            (revision > published).then_some(WindowCount {
+                ad_id,
+                campaign_id,
+                minute: minute.0,
+                clicks: cell.counts.clicks,
+                invalid_clicks: cell.counts.invalid_clicks,
+                spend_micros: cell.spend_micros,
+                revision,
+                state: state.into(),
+            })
+        })
+    }
+}
+
+impl GroupState {
+    pub fn new(group: GroupId) -> GroupState {
+        GroupState {
+            group,
+            settings: None,
+            nodes: BTreeMap::new(),
+            workers: WorkerLeases::default(),
+            shards: ShardId::of_group(group).map(|shard| (shard, ShardEntry::default())).collect(),
+            windows: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            campaigns: BTreeMap::new(),
+            watermark_ms: 0,
+            newest_revision: 0,
+            published_revision: 0,
+        }
+    }
+
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
+    pub fn settings(&self) -> Option<GroupSettings> {
+        self.settings
+    }
+
+    pub fn nodes(&self) -> &BTreeMap<NodeId, NodeRecord> {
+        &self.nodes
+    }
+
+    pub fn shards(&self) -> &BTreeMap<ShardId, ShardEntry> {
+        &self.shards
+    }
+
+    pub fn shard(&self, shard: ShardId) -> Option<&ShardEntry> {
+        self.shards.get(&shard)
+    }
+
+    /// Cheap to clone: pointers to windows, by minute.
+    pub fn windows(&self) -> &BTreeMap<Minute, Arc<Window>> {
+        &self.windows
+    }
+
+    /// The blocks a new owner of the shard must know to go on deduplicating.
+    pub fn seen_blocks(&self, shard: ShardId) -> Vec<Arc<SeenBlock>> {
+        self.seen.get(&shard).map(|minutes| minutes.values().flatten().cloned().collect()).unwrap_or_default()
+    }
+
+    pub fn seen_bytes(&self) -> usize {
+        self.seen.values().flat_map(BTreeMap::values).flatten().map(|block| block.packed_bytes()).sum()
+    }
+
+    pub fn campaign(&self, campaign: CampaignId) -> Option<&Arc<Campaign>> {
+        self.campaigns.get(&campaign)
+    }
+
+    pub fn campaigns(&self) -> &BTreeMap<CampaignId, Arc<Campaign>> {
+        &self.campaigns
+    }
+
+    pub fn watermark_ms(&self) -> UnixMillis {
+        self.watermark_ms
+    }
+
+    pub fn newest_revision(&self) -> u64 {
+        self.newest_revision
+    }
+
+    pub fn published_revision(&self) -> u64 {
+        self.published_revision
+    }
+
+    /// Wall time before which every arrived click of this group is in the counts and in the spend.
+    pub fn complete_to_ms(&self) -> UnixMillis {
+        self.shards.values().map(|shard| shard.complete_to_ms).min().unwrap_or(0)
+    }
+
+    /// Windows with anything to publish beyond what the topic has; pointers only, for use outside the lock.
+    pub fn unpublished_windows(&self) -> Vec<(Minute, Arc<Window>)> {
+        let is_new = |window: &Window| window.newest_revision().is_some_and(|newest| newest > self.published_revision);
+        self.windows
+            .iter()
+            .filter(|(_, window)| is_new(window))
+            .map(|(minute, window)| (*minute, Arc::clone(window)))
+            .collect()
+    }
+
+    /// Copies pointers under the caller's lock; encode the result elsewhere.
+    pub fn freeze(&self) -> FrozenState {
+        FrozenState(self.clone())
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<GroupState, CodecError> {
+        codec::decode(bytes)
+    }
+}
+
+/// A state as it was at one moment, sharing its cells with the living one.
+#[derive(Debug)]
+pub struct FrozenState(GroupState);
+
+impl FrozenState {
+    pub fn encode(&self) -> Result<Vec<u8>, CodecError> {
+        codec::encode(&self.0)
+    }
+}

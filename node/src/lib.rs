@@ -1,1 +1,5 @@
+//! One member of a clicktally cluster: the actors, their shells to Kafka, Raft and PostgreSQL, and the command line.
+//!
+//! In data-path order.
 
+pub mod actor_threads;

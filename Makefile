@@ -1,0 +1,46 @@
+# Everything a person or CI does here. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Build products live outside the clone, so that CI, worktrees and the next build share them.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/clicktally/target
+CARGO ?= cargo
+# What the C parts (librdkafka) and the embedded services need. Installed only where absent.
+DEBIAN_PACKAGES := build-essential cmake pkg-config libcurl4-openssl-dev libssl-dev zlib1g-dev libzstd-dev libsasl2-dev \
+	openjdk-17-jre-headless maven postgresql
+
+.PHONY: help deps build demo test lint verify fix bench
+
+help: ## This list.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## Installs what this machine lacks (Debian and Ubuntu, through apt-get; elsewhere it says what is missing).
+	@deploy/install-deps $(DEBIAN_PACKAGES)
+
+build: deps ## The binary, with the profile that tests and the demo share.
+	$(CARGO) build --locked -p clicktally-node
+
+demo: deps ## The main job on three nodes with a kill in mid-stream; KEEP=1 stays up, CLICKS=… changes the size.
+	$(CARGO) build --locked -p clicktally-chaos-tests --bins
+	"$$CARGO_TARGET_DIR/debug/demo" --report target/demo/report.json $(if $(KEEP),--keep) $(if $(CLICKS),--clicks $(CLICKS)) \
+		$(if $(SEED),--seed $(SEED))
+
+test: deps ## Every test, on real Kafka and real PostgreSQL.
+	$(CARGO) test --locked --workspace
+
+lint: verify ## The same as verify.
+
+verify: ## Formatting, lints, licences and advisories; writes nothing into the clone.
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --all-features check; \
+	else echo "cargo-deny is not installed: licences and advisories were NOT checked (cargo install --locked cargo-deny)"; fi
+
+fix: ## Formats, and applies the lints' own suggestions.
+	$(CARGO) fmt --all
+	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+
+bench: deps ## Events/s and CPU-seconds per million: raw consume against the whole shard path, in one run.
+	$(CARGO) build --locked --release -p clicktally-node
+	"$$CARGO_TARGET_DIR/release/clicktally" bench

@@ -3,3 +3,5 @@
 //! In data-path order.
 
 pub mod actor_threads;
+
+pub mod load;

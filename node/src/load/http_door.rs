@@ -1,0 +1,185 @@
+//! Clicks through `POST /v1/clicks`, as NDJSON. A batch whose outcome is unclear is sent again to the next node with the same
+//! `event_id`s: a retry is a duplicate, never a second click.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use chrono::DateTime;
+use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use serde::Deserialize;
+use tokio::sync::{Mutex, mpsc};
+
+use super::door::{Batch, Door, QUEUE_BATCHES_MAX};
+use super::options::LoadOptions;
+use super::plan::{Fate, PlannedClick};
+use super::progress::LoadWatch;
+
+/// Requests in flight at once.
+const REQUESTS_MAX: usize = 4;
+const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
+/// Between two attempts of one batch; nodes that are down answer at once, and must not be asked in a tight loop.
+const PAUSE_BEFORE_REPEAT: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// What capture answers to a batch.
+#[derive(Debug, Deserialize)]
+struct CaptureAnswer {
+    #[serde(default)]
+    errors: Vec<serde_json::Value>,
+}
+
+pub(super) fn open(options: &LoadOptions, watch: &Arc<LoadWatch>) -> anyhow::Result<Door> {
+    let client = reqwest::Client::builder()
+        .timeout(REQUEST_DEADLINE)
+        .connect_timeout(CONNECT_DEADLINE)
+        .pool_max_idle_per_host(REQUESTS_MAX)
+        .build()
+        .context("cannot make an HTTP client")?;
+    let (queue, batches) = mpsc::channel(QUEUE_BATCHES_MAX);
+    let sender = Arc::new(Sender {
+        client,
+        urls: options.urls.iter().map(|url| format!("{}/v1/clicks", url.trim_end_matches('/'))).collect(),
+        give_up: Duration::from_secs(options.give_up_s),
+        watch: watch.clone(),
+        batches: Mutex::new(batches),
+    });
+    let task = tokio::spawn(async move {
+        let workers = (0..REQUESTS_MAX).map(|worker| sender.clone().work(worker));
+        futures::future::try_join_all(workers).await.map(|_| ())
+    });
+    Ok(Door::new("HTTP", options.http_batch, queue, task))
+}
+
+struct Sender {
+    client: reqwest::Client,
+    urls: Vec<String>,
+    give_up: Duration,
+    watch: Arc<LoadWatch>,
+    batches: Mutex<mpsc::Receiver<Batch>>,
+}
+
+impl Sender {
+    /// Takes batches until there are no more. Workers start at different nodes, and stay with the node that answers.
+    async fn work(self: Arc<Sender>, worker: usize) -> anyhow::Result<()> {
+        let mut node = worker % self.urls.len();
+        loop {
+            let Some(batch) = self.batches.lock().await.recv().await else { return Ok(()) };
+            let body = body_of(&batch);
+            let outcome = tokio::time::timeout(self.give_up, self.deliver(&mut node, &batch, &body)).await;
+            outcome.with_context(|| {
+                format!("a batch was not acknowledged within {:?} by any of {:?}", self.give_up, self.urls)
+            })??;
+            self.watch.add_acknowledged(batch.len());
+        }
+    }
+
+    async fn deliver(&self, node: &mut usize, batch: &[PlannedClick], body: &str) -> anyhow::Result<()> {
+        loop {
+            let pause = match self.attempt(&self.urls[*node], batch, body).await? {
+                Attempt::Acknowledged => return Ok(()),
+                Attempt::Busy(pause) => pause.min(PAUSE_MAX),
+                Attempt::Unclear => {
+                    *node = (*node + 1) % self.urls.len();
+                    PAUSE_BEFORE_REPEAT
+                }
+            };
+            self.watch.add_repeat();
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// An error is a verdict on the clicks that no repeat would change.
+    async fn attempt(&self, url: &str, batch: &[PlannedClick], body: &str) -> anyhow::Result<Attempt> {
+        let request = self.client.post(url).header(CONTENT_TYPE, "application/x-ndjson").body(body.to_owned());
+        let Ok(response) = request.send().await else { return Ok(Attempt::Unclear) };
+        let status = response.status();
+        if status.as_u16() == 429 {
+            let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+            return Ok(Attempt::Busy(Duration::from_secs(after.unwrap_or(1))));
+        }
+        if status.is_server_error() {
+            return Ok(Attempt::Unclear);
+        }
+        let Ok(text) = response.text().await else { return Ok(Attempt::Unclear) };
+        let malformed = batch.iter().filter(|click| click.fate == Fate::Malformed).count();
+        if status.as_u16() == 400 && malformed == batch.len() {
+            return Ok(Attempt::Acknowledged);
+        }
+        if !status.is_success() {
+            bail!("{url} refused a batch with {status}: {text}");
+        }
+        let answer: CaptureAnswer = serde_json::from_str(&text).context("capture's answer is not what it should be")?;
+        ensure!(
+            answer.errors.len() == malformed,
+            "{url} refused {} clicks of a batch that has {malformed} malformed ones; the first: {:?}",
+            answer.errors.len(),
+            answer.errors.first()
+        );
+        Ok(Attempt::Acknowledged)
+    }
+}
+
+enum Attempt {
+    Acknowledged,
+    Busy(Duration),
+    Unclear,
+}
+
+fn body_of(batch: &[PlannedClick]) -> String {
+    let mut body = String::with_capacity(batch.len() * 320);
+    for click in batch {
+        write_line(&mut body, click);
+    }
+    body
+}
+
+fn write_line(body: &mut String, click: &PlannedClick) {
+    let millis = i64::try_from(click.event_time_ms).unwrap_or(i64::MAX);
+    let timestamp = DateTime::from_timestamp_millis(millis).unwrap_or_default().format("%Y-%m-%dT%H:%M:%S%.3fZ");
+    let text = |value: &str| serde_json::Value::from(value).to_string();
+    // Writing to a string cannot fail. A malformed click lacks its ad.
+    let _ = write!(body, r#"{{"event_id":{},"timestamp":"{timestamp}","#, text(&click.event_id));
+    if click.fate != Fate::Malformed {
+        let _ = write!(body, r#""ad_id":{},"#, click.ad_id);
+    }
+    let _ = writeln!(
+        body,
+        r#""campaign_id":{},"user_agent":{},"ip_address":{},"country":{},"device_type":{}}}"#,
+        click.campaign_id,
+        text(&click.user_agent),
+        text(&click.ip_address),
+        text(&click.country),
+        text(&click.device_type),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::DoorKind;
+    use super::*;
+
+    #[test]
+    fn a_line_is_one_json_object_with_the_contracts_names() {
+        let click = PlannedClick {
+            door: DoorKind::Http,
+            fate: Fate::Counted,
+            event_id: "r-\"1\"".into(),
+            ad_id: 5,
+            campaign_id: 6,
+            event_time_ms: 1_790_000_000_123,
+            user_agent: "agent".into(),
+            country: "PT".into(),
+            device_type: "mobile".into(),
+            ip_address: "203.0.113.1".into(),
+        };
+        let body = body_of(&[click.clone(), PlannedClick { fate: Fate::Malformed, ..click }]);
+        let lines: Vec<serde_json::Value> = body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines[0]["event_id"], "r-\"1\"");
+        assert_eq!(lines[0]["timestamp"], "2026-09-21T14:13:20.123Z");
+        assert_eq!(lines[0]["ad_id"], 5);
+        assert!(lines[1].get("ad_id").is_none());
+    }
+}

@@ -1,0 +1,131 @@
+//! Clicks straight into the topic `raw_clicks`, packed, as the log watcher writes them.
+//!
+//! One idempotent producer: records of a partition arrive in the order of the plan, also across retries, which the verdict on
+//! clicks beyond the horizon rests on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clicktally_proto::click::{Click, encode_record};
+use clicktally_proto::click_log::RAW_CLICKS;
+use clicktally_proto::shard_key::Partitioner;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use rdkafka::config::ClientConfig;
+use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord};
+use tokio::sync::mpsc;
+
+use super::door::{Batch, Door, QUEUE_BATCHES_MAX};
+use super::options::LoadOptions;
+use super::plan::{Fate, LOG_SOURCE, PlannedClick};
+use super::progress::LoadWatch;
+
+/// Records that may wait for their acknowledgement.
+const RECORDS_IN_FLIGHT_MAX: usize = 1_000;
+/// Clicks collected before they are packed by partition: sixteen records' worth.
+const RECORDS_PER_BATCH: usize = 16;
+
+pub(super) fn open(options: &LoadOptions, bootstrap: &str, watch: &Arc<LoadWatch>) -> anyhow::Result<Door> {
+    let producer: FutureProducer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        .set("linger.ms", "5")
+        .set("compression.type", "lz4")
+        .set("message.max.bytes", "4000000")
+        .set("message.timeout.ms", (options.give_up_s * 1_000).to_string())
+        .create()
+        .context("cannot make a Kafka producer")?;
+    let (queue, batches) = mpsc::channel(QUEUE_BATCHES_MAX);
+    let packer = Packer {
+        producer,
+        partitioner: Partitioner::new(options.groups),
+        record_clicks_max: options.record_clicks,
+        watch: watch.clone(),
+    };
+    let task = tokio::spawn(packer.work(batches));
+    Ok(Door::new("log", options.record_clicks.saturating_mul(RECORDS_PER_BATCH), queue, task))
+}
+
+struct Packer {
+    producer: FutureProducer,
+    partitioner: Partitioner,
+    record_clicks_max: usize,
+    watch: Arc<LoadWatch>,
+}
+
+impl Packer {
+    async fn work(self, mut batches: mpsc::Receiver<Batch>) -> anyhow::Result<()> {
+        let mut in_flight = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                Some(done) = in_flight.next() => self.settle(done)?,
+                batch = batches.recv(), if in_flight.len() < RECORDS_IN_FLIGHT_MAX => {
+                    let Some(batch) = batch else { break };
+                    for (partition, clicks, record) in self.pack(batch) {
+                        let delivery = self.enqueue(partition, record)?;
+                        in_flight.push(async move { (clicks, delivery.await) });
+                    }
+                }
+            }
+        }
+        while let Some(done) = in_flight.next().await {
+            self.settle(done)?;
+        }
+        Ok(())
+    }
+
+    fn settle(&self, (clicks, outcome): (usize, <DeliveryFuture as Future>::Output)) -> anyhow::Result<()> {
+        let delivery = outcome.context("the producer was dropped")?;
+        delivery.map_err(|(error, _)| error).context("the log did not take a record")?;
+        self.watch.add_acknowledged(clicks);
+        Ok(())
+    }
+
+    fn enqueue(&self, partition: i32, record: Vec<u8>) -> anyhow::Result<DeliveryFuture> {
+        let message = FutureRecord::<(), Vec<u8>>::to(RAW_CLICKS).partition(partition).payload(&record);
+        self.producer.send_result(message).map_err(|(error, _)| error).context("the producer took no record")
+    }
+
+    /// `(partition, clicks, bytes)`; clicks of a partition stay in order.
+    fn pack(&self, batch: Batch) -> Vec<(i32, usize, Vec<u8>)> {
+        let mut records = Vec::new();
+        let mut partitions: HashMap<i32, Vec<Click>> = HashMap::new();
+        for click in batch {
+            let id = click.log_click_id();
+            let partition = self.partitioner.shard(click.campaign_id, id).partition();
+            if click.fate == Fate::Malformed {
+                // A length that promises more bytes than there are: a record no version of the schema can read.
+                records.push((partition, 1, vec![0x0a, 0xff, 0x01, 0x42]));
+                continue;
+            }
+            let packed = partitions.entry(partition).or_default();
+            packed.push(wire_form(click));
+            if packed.len() == self.record_clicks_max {
+                records.push((partition, packed.len(), encode_record(packed)));
+                packed.clear();
+            }
+        }
+        let rest = partitions.into_iter().filter(|(_, clicks)| !clicks.is_empty());
+        records.extend(rest.map(|(partition, clicks)| (partition, clicks.len(), encode_record(&clicks))));
+        records
+    }
+}
+
+fn wire_form(click: PlannedClick) -> Click {
+    Click {
+        click_id: click.log_click_id().0,
+        campaign_id: click.campaign_id,
+        ad_id: click.ad_id,
+        event_time_ms: click.event_time_ms,
+        ingest_time_ms: click.event_time_ms,
+        event_id: click.event_id,
+        source: LOG_SOURCE.to_owned(),
+        ip_address: click.ip_address,
+        user_agent: click.user_agent.into_owned(),
+        device_type: click.device_type.into_owned(),
+        country: click.country.into_owned(),
+        ..Click::default()
+    }
+}

@@ -1,0 +1,24 @@
+//! `clicktally load`: drives clicks through a cluster's doors and knows, without asking the cluster, what must be counted.
+//!
+//! Reads: a seed and the wall clock, or a real log. Writes: `POST /v1/clicks` and the topic `raw_clicks`.
+//! Promises: every planned click is acknowledged before the load ends, or the load fails; a repeat after an unclear answer
+//! carries the same identity. The tally is made from the plan alone and shares no counting code with the system.
+//!
+//! In the order of a click's way: planned, tallied, sent through a door.
+
+pub mod options;
+pub mod plan;
+pub mod real_input;
+pub mod tally;
+
+mod ad_mix;
+mod door;
+mod http_door;
+mod log_door;
+mod progress;
+mod run;
+mod steady_ads;
+
+pub use options::{LoadOptions, OutOfRange};
+pub use progress::LoadWatch;
+pub use run::{LoadSummary, run, run_watched};

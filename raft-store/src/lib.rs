@@ -1,5 +1,7 @@
 //! Replicated state: Raft groups over one durable log, and the state machine that owns shard assignment, committed offsets,
 //! merged windows, seen ids and stream spend.
+//!
+//! Nothing outside this crate sees openraft, raft-engine or the peers' wire format. In data-path order.
 
 pub mod apply;
 pub mod placement;
@@ -7,3 +9,21 @@ pub mod state;
 
 pub mod group;
 pub mod heartbeats;
+pub mod store;
+pub mod store_config;
+
+mod group_core;
+mod peer_messages;
+mod peer_network;
+mod peer_server;
+pub mod peer_transport;
+
+mod fail_stop;
+mod group_log;
+mod log_engine;
+mod snapshot_files;
+mod state_machine;
+mod type_config;
+
+pub use fail_stop::FAIL_STOP_EXIT_CODE;
+pub use peer_messages::{COMMAND_BYTES_MAX, MemberChange};

@@ -1,0 +1,32 @@
+//! What happens when the disk under the Raft log lies: the process stops at once.
+//!
+//! An fsync that failed once may have dropped the pages it was asked to keep, and a second one may then succeed without them
+//! (the "fsyncgate" of 2018). A node that goes on after that votes twice or acknowledges what it lost. So nothing is retried.
+
+use std::fmt::Display;
+
+/// `EX_SOFTWARE` of sysexits.h; supervisors restart on it, and the restart replays what the disk really holds.
+pub const FAIL_STOP_EXIT_CODE: i32 = 70;
+
+/// Ends the process. `doing` names the operation, for whoever reads the log.
+pub(crate) fn fail_stop(doing: &str, error: impl Display) -> ! {
+    tracing::error!(
+        doing,
+        %error,
+        "the storage under the Raft log failed; this process stops to protect the cluster. Check the disk (dmesg, free \
+         space, file system errors) before you start it again; if its data is lost, remove the node from the cluster and add \
+         it back empty"
+    );
+    std::process::exit(FAIL_STOP_EXIT_CODE)
+}
+
+/// Ends the process if the thread that holds it panics: raft-engine panics on a failed fsync rather than report it.
+pub(crate) struct FailStopOnPanic(pub(crate) &'static str);
+
+impl Drop for FailStopOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            fail_stop(self.0, "panic (see above)");
+        }
+    }
+}

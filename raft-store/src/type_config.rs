@@ -1,0 +1,45 @@
+//! What openraft is told about us: the types of a log entry, a node, an answer. Nothing outside this crate sees any of it.
+
+use std::fmt;
+
+use bytes::Bytes;
+use clicktally_proto::command::Outcome;
+use clicktally_proto::ids::NodeId;
+use serde::{Deserialize, Serialize};
+
+use crate::state_machine::StateMachine;
+
+/// An encoded [`clicktally_proto::command::Command`]. Opaque on purpose: it is encoded once by the proposer and decoded only in
+/// apply, so that the log, the network and a follower's disk never pay for its inside.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CommandBytes(pub(crate) Bytes);
+
+impl fmt::Debug for CommandBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "command of {} bytes", self.0.len())
+    }
+}
+
+impl fmt::Display for CommandBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+openraft::declare_raft_types!(
+    /// The one instance of openraft's type parameters.
+    pub(crate) TypeConfig:
+        D = CommandBytes,
+        R = Outcome,
+        NodeId = NodeId,
+        Node = openraft::BasicNode,
+);
+
+pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
+pub(crate) type Entry = openraft::alias::EntryOf<TypeConfig>;
+pub(crate) type LogId = openraft::alias::LogIdOf<TypeConfig>;
+pub(crate) type Vote = openraft::alias::VoteOf<TypeConfig>;
+pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
+pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
+/// A snapshot travels and rests as the bytes that `FrozenState::encode` made.
+pub(crate) type Snapshot = openraft::alias::SnapshotOf<TypeConfig, Bytes>;

@@ -1,14 +1,24 @@
 //! One Raft group, as the rest of a node sees it: propose, read the local replica, know how fresh it is, know who leads.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
-use clicktally_proto::command::{Command, Outcome};
+use bytes::Bytes;
+use clicktally_proto::codec;
+use clicktally_proto::command::{Command, Outcome, Rejection};
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::shard_key::GroupId;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::group_core::{GroupCore, propose_error};
 use crate::heartbeats::{Heartbeat, HeartbeatView};
+use crate::peer_messages::{COMMAND_BYTES_MAX, LeaderAnswer, LeaderReply, LeaderRequest, MemberChange};
 use crate::state::GroupState;
 
 /// What to do when a proposal did not come back with an outcome.
@@ -23,60 +33,191 @@ pub enum ProposeError {
     Halt(String),
 }
 
-/// The local replica of one group.
-#[derive(Debug)]
-pub struct Group {}
+/// Why the members of a group did not change.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum MemberError {
+    #[error("undecided, look at the status and try again: {0}")]
+    Retry(String),
+    #[error("refused: {0}")]
+    Reject(String),
+    #[error("this node's replica has stopped: {0}")]
+    Halt(String),
+}
+
+/// A group as this node knows it, for `cluster status`. Indexes are of the group's log; `None` before the first entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupStatus {
+    pub group: GroupId,
+    pub node: NodeId,
+    /// `leader`, `follower`, `candidate`, `learner` or `shutdown`.
+    pub role: String,
+    pub leader: Option<NodeId>,
+    pub term: u64,
+    pub last_log: Option<u64>,
+    pub applied: Option<u64>,
+    pub snapshot: Option<u64>,
+    pub purged: Option<u64>,
+    /// Peer address of each voter.
+    pub voters: BTreeMap<NodeId, String>,
+    pub learners: BTreeMap<NodeId, String>,
+    /// On the leader: up to where each member has acknowledged the log.
+    pub acknowledged: BTreeMap<NodeId, Option<u64>>,
+    /// Milliseconds since this replica was proven to hold everything committed.
+    pub stale_ms: Option<u64>,
+}
+
+/// The local replica of one group. Clones share it; usable from any thread and runtime.
+#[derive(Clone)]
+pub struct Group {
+    core: Arc<GroupCore>,
+    /// The runtime that drives the peers' connections: a busy actor thread must not delay a heartbeat.
+    runtime: Handle,
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Group({} on node {})", self.core.id.0, self.core.node)
+    }
+}
 
 impl Group {
+    pub(crate) fn new(core: Arc<GroupCore>, runtime: Handle) -> Group {
+        Group { core, runtime }
+    }
+
     pub fn id(&self) -> GroupId {
-        unreachable!("skeleton")
+        self.core.id
     }
 
     /// This process's own node id.
     pub fn node(&self) -> NodeId {
-        unreachable!("skeleton")
+        self.core.node
     }
 
     /// Commits a command through the group's leader, wherever that is, and returns what apply said.
-    pub async fn propose(&self, _command: &Command) -> Result<Outcome, ProposeError> {
-        unreachable!("skeleton")
+    ///
+    /// A command above [`COMMAND_BYTES_MAX`] is rejected without being proposed. Gives up after five seconds.
+    pub async fn propose(&self, command: &Command) -> Result<Outcome, ProposeError> {
+        let frame = match codec::encode(command) {
+            Ok(frame) if frame.len() <= COMMAND_BYTES_MAX => frame,
+            Ok(frame) => {
+                let limit = format!("a command of {} bytes, {COMMAND_BYTES_MAX} at most", frame.len());
+                return Ok(Outcome::Rejected(Rejection::Limit(limit)));
+            }
+            Err(error) => return Ok(Outcome::Rejected(Rejection::Limit(error.to_string()))),
+        };
+        match self.ask_leader(LeaderRequest::Propose(Bytes::from(frame))).await? {
+            Ok(LeaderAnswer::Outcome(outcome)) => Ok(outcome),
+            Ok(other) => Err(ProposeError::Retry(format!("unexpected answer {other:?}"))),
+            Err(reply) => Err(propose_error(reply)),
+        }
     }
 
     /// Reads the local replica under a lock held for the closure only: copy out what you need, do not compute in there.
-    pub fn read<R>(&self, _look: impl FnOnce(&GroupState) -> R) -> R {
-        unreachable!("skeleton")
+    pub fn read<R>(&self, look: impl FnOnce(&GroupState) -> R) -> R {
+        self.core.replica.read(look)
     }
 
     /// Changes whenever the replica has applied more; the value is the last applied log index.
     pub fn applied(&self) -> watch::Receiver<u64> {
-        unreachable!("skeleton")
+        self.core.replica.applied()
     }
 
     /// How long ago, in monotonic time, this replica was proven to hold everything committed. `None`: never yet.
     pub fn staleness(&self) -> Option<Duration> {
-        unreachable!("skeleton")
+        self.core.staleness()
     }
 
     /// Waits until the local replica holds everything committed before the call (a linearizable read barrier).
     pub async fn read_barrier(&self) -> Result<(), ProposeError> {
-        unreachable!("skeleton")
+        let core = self.core.clone();
+        self.on_runtime(async move { core.confirm_fresh().await }).await?
     }
 
     pub fn leader(&self) -> Option<NodeId> {
-        unreachable!("skeleton")
+        self.core.leader()
     }
 
     pub fn is_leader(&self) -> bool {
-        unreachable!("skeleton")
+        self.core.is_leader()
     }
 
     /// Tells the leader that this node lives, and what it carries.
-    pub async fn send_heartbeat(&self, _heartbeat: Heartbeat) -> Result<(), ProposeError> {
-        unreachable!("skeleton")
+    pub async fn send_heartbeat(&self, heartbeat: Heartbeat) -> Result<(), ProposeError> {
+        match self.ask_leader(LeaderRequest::Heartbeat(heartbeat)).await? {
+            Ok(_) => Ok(()),
+            Err(reply) => Err(propose_error(reply)),
+        }
     }
 
     /// On the leader: when each node was last heard, in monotonic time of this process.
     pub fn heartbeats(&self) -> HeartbeatView {
-        unreachable!("skeleton")
+        self.core.observe_leadership();
+        self.core.heartbeats.view(self.core.clock.monotonic())
+    }
+
+    /// Adds a node that answers peers at `address`: as a learner, then, once it has caught up, as a voter. Takes as long as a
+    /// snapshot takes to travel.
+    pub async fn add_member(&self, node: NodeId, address: &str) -> Result<(), MemberError> {
+        self.change_members(MemberChange::Add { node, address: address.to_owned() }).await
+    }
+
+    /// Removes a node, also a leader or one that is gone for good.
+    pub async fn remove_member(&self, node: NodeId) -> Result<(), MemberError> {
+        self.change_members(MemberChange::Remove { node }).await
+    }
+
+    /// Hands leadership to a voter that is up to date: for a planned stop, without the wait for an election.
+    pub async fn transfer_leader(&self, to: NodeId) -> Result<(), MemberError> {
+        self.change_members(MemberChange::TransferLeader { to }).await
+    }
+
+    pub fn status(&self) -> GroupStatus {
+        let metrics = self.core.metrics();
+        let membership = metrics.membership_config.membership();
+        let voter_ids: Vec<NodeId> = membership.voter_ids().collect();
+        let (voters, learners) = membership
+            .nodes()
+            .map(|(node, at)| (*node, at.addr.clone()))
+            .partition(|(node, _)| voter_ids.contains(node));
+        let acknowledged =
+            metrics.replication.iter().flatten().map(|(node, log_id)| (*node, log_id.map(|id| id.index)));
+        GroupStatus {
+            group: self.core.id,
+            node: self.core.node,
+            role: format!("{:?}", metrics.state).to_lowercase(),
+            leader: metrics.current_leader,
+            term: metrics.current_term,
+            last_log: metrics.last_log_index,
+            applied: metrics.last_applied.map(|id| id.index),
+            snapshot: metrics.snapshot.map(|id| id.index),
+            purged: metrics.purged.map(|id| id.index),
+            voters,
+            learners,
+            acknowledged: acknowledged.collect(),
+            stale_ms: self.staleness().map(|stale| u64::try_from(stale.as_millis()).unwrap_or(u64::MAX)),
+        }
+    }
+
+    async fn change_members(&self, change: MemberChange) -> Result<(), MemberError> {
+        let reply = self.ask_leader(LeaderRequest::ChangeMembers(change)).await;
+        match reply.map_err(|error| MemberError::Halt(error.to_string()))? {
+            Ok(_) => Ok(()),
+            Err(LeaderReply::Refused(reason)) => Err(MemberError::Reject(reason)),
+            Err(LeaderReply::Halted(reason)) => Err(MemberError::Halt(reason)),
+            Err(reply) => Err(MemberError::Retry(propose_error(reply).to_string())),
+        }
+    }
+
+    async fn ask_leader(&self, request: LeaderRequest) -> Result<Result<LeaderAnswer, LeaderReply>, ProposeError> {
+        let core = self.core.clone();
+        self.on_runtime(async move { core.ask_leader(request).await }).await
+    }
+
+    async fn on_runtime<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, ProposeError> {
+        self.runtime.spawn(work).await.map_err(|_| ProposeError::Halt("the node is shutting down".to_owned()))
     }
 }

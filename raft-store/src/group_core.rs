@@ -1,0 +1,310 @@
+//! What a group does on this node: the leader's work where this node leads, and the way to the leader where it does not.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use clicktally_proto::clock::Clock;
+use clicktally_proto::ids::NodeId;
+use clicktally_proto::shard_key::GroupId;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
+use openraft::{BasicNode, ChangeMembers, RaftMetrics, ReadPolicy, ServerState};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::group::ProposeError;
+use crate::group_log::GroupLog;
+use crate::heartbeats::HeartbeatTable;
+use crate::peer_messages::{COMMAND_BYTES_MAX, LeaderAnswer, LeaderReply, LeaderRequest, MemberChange};
+use crate::peer_network::ask;
+use crate::peer_transport::{PeerCall, PeerTarget, PeerTransport, TransportError};
+use crate::snapshot_files::SnapshotFiles;
+use crate::state_machine::Replica;
+use crate::type_config::{CommandBytes, Raft, TypeConfig};
+
+/// From asking to an answer, the search for a leader included: several elections long.
+const LEADER_DEADLINE: Duration = Duration::from_secs(5);
+/// A new member first catches up.
+const MEMBERS_DEADLINE: Duration = Duration::from_secs(120);
+/// Pause before a leader is looked for again.
+const SEARCH_PAUSE: Duration = Duration::from_millis(50);
+/// `fresh_as_of` of a replica that was never proven fresh.
+const NEVER: u64 = u64::MAX;
+
+pub(crate) struct GroupCore {
+    pub(crate) id: GroupId,
+    pub(crate) node: NodeId,
+    pub(crate) raft: Raft,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) log: GroupLog,
+    pub(crate) snapshots: SnapshotFiles,
+    pub(crate) transport: Arc<dyn PeerTransport>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) heartbeats: HeartbeatTable,
+    /// Monotonic microseconds of this process, or [`NEVER`].
+    fresh_as_of: AtomicU64,
+}
+
+impl GroupCore {
+    #[allow(clippy::too_many_arguments)] // A constructor: each is a field, none has a sensible default.
+    pub(crate) fn new(
+        id: GroupId,
+        node: NodeId,
+        raft: Raft,
+        replica: Arc<Replica>,
+        log: GroupLog,
+        snapshots: SnapshotFiles,
+        transport: Arc<dyn PeerTransport>,
+        clock: Arc<dyn Clock>,
+    ) -> GroupCore {
+        GroupCore {
+            id,
+            node,
+            raft,
+            replica,
+            log,
+            snapshots,
+            transport,
+            clock,
+            heartbeats: HeartbeatTable::default(),
+            fresh_as_of: AtomicU64::new(NEVER),
+        }
+    }
+
+    pub(crate) fn metrics(&self) -> RaftMetrics<TypeConfig> {
+        self.raft.metrics().borrow_watched().clone()
+    }
+
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        self.raft.metrics().borrow_watched().current_leader
+    }
+
+    pub(crate) fn is_leader(&self) -> bool {
+        self.term_led().is_some()
+    }
+
+    fn term_led(&self) -> Option<u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        (metrics.state == ServerState::Leader).then_some(metrics.current_term)
+    }
+
+    pub(crate) fn observe_leadership(&self) {
+        self.heartbeats.observe(self.term_led(), self.clock.monotonic());
+    }
+
+    /// Where a member answers peers, by the newest membership this node knows.
+    fn target(&self, node: NodeId) -> Option<PeerTarget> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let address = metrics.membership_config.get_node(&node)?.addr.clone();
+        Some(PeerTarget { node, address, group: self.id })
+    }
+
+    /// Has the leader do it, wherever that is. Tries again only what was certainly not done.
+    pub(crate) async fn ask_leader(&self, request: LeaderRequest) -> Result<LeaderAnswer, LeaderReply> {
+        let deadline = match &request {
+            LeaderRequest::ChangeMembers(_) => MEMBERS_DEADLINE,
+            LeaderRequest::Propose(_) | LeaderRequest::ReadIndex | LeaderRequest::Heartbeat(_) => LEADER_DEADLINE,
+        };
+        let until = Instant::now() + deadline;
+        let mut believed = self.leader();
+        let mut obstacle = "no leader".to_owned();
+        while Instant::now() < until {
+            let left = until.saturating_duration_since(Instant::now());
+            let hint = match believed {
+                Some(node) if node == self.node => match self.lead(&request).await {
+                    LeaderReply::NotLeader(hint) => hint.filter(|hint| *hint != self.node),
+                    reply => return settle(reply),
+                },
+                Some(node) => match self.forward(node, &request, left).await {
+                    Ok(LeaderReply::NotLeader(hint)) => hint.filter(|hint| *hint != node),
+                    Ok(reply) => return settle(reply),
+                    Err(error @ TransportError::Lost(..)) => return Err(LeaderReply::Undecided(error.to_string())),
+                    Err(error) => {
+                        obstacle = error.to_string();
+                        None
+                    }
+                },
+                None => None,
+            };
+            believed = match hint {
+                Some(hint) => Some(hint),
+                None => {
+                    sleep(SEARCH_PAUSE.min(left)).await;
+                    self.leader()
+                }
+            };
+        }
+        Err(LeaderReply::Undecided(format!("gave up after {} ms: {obstacle}", deadline.as_millis())))
+    }
+
+    async fn forward(
+        &self,
+        leader: NodeId,
+        request: &LeaderRequest,
+        deadline: Duration,
+    ) -> Result<LeaderReply, TransportError> {
+        let Some(target) = self.target(leader) else {
+            return Err(TransportError::Unreachable(
+                format!("node {leader}"),
+                "its address is not known here".to_owned(),
+            ));
+        };
+        ask(self.transport.as_ref(), &target, PeerCall::Lead, request, deadline).await
+    }
+
+    /// Does it if this node leads.
+    pub(crate) async fn lead(&self, request: &LeaderRequest) -> LeaderReply {
+        match request {
+            LeaderRequest::Propose(command) => self.propose(command.clone()).await,
+            LeaderRequest::ReadIndex => self.read_index().await,
+            LeaderRequest::Heartbeat(heartbeat) => {
+                self.observe_leadership();
+                if !self.is_leader() {
+                    return LeaderReply::NotLeader(self.leader());
+                }
+                self.heartbeats.record(heartbeat.clone(), self.clock.monotonic());
+                LeaderReply::Done(LeaderAnswer::Accepted)
+            }
+            LeaderRequest::ChangeMembers(change) => {
+                if !self.is_leader() {
+                    return LeaderReply::NotLeader(self.leader());
+                }
+                match timeout(MEMBERS_DEADLINE, self.change_members(change)).await {
+                    Ok(reply) => reply,
+                    Err(_) => LeaderReply::Undecided("the members did not change in time".to_owned()),
+                }
+            }
+        }
+    }
+
+    async fn propose(&self, command: Bytes) -> LeaderReply {
+        if command.len() > COMMAND_BYTES_MAX {
+            return LeaderReply::Refused(format!(
+                "a command of {} bytes; the limit is {COMMAND_BYTES_MAX}",
+                command.len()
+            ));
+        }
+        match timeout(LEADER_DEADLINE, self.raft.client_write(CommandBytes(command))).await {
+            Err(_) => LeaderReply::Undecided("not committed in time".to_owned()),
+            Ok(Ok(written)) => LeaderReply::Done(LeaderAnswer::Outcome(written.data)),
+            Ok(Err(error)) => write_error(error),
+        }
+    }
+
+    async fn read_index(&self) -> LeaderReply {
+        match timeout(LEADER_DEADLINE, self.raft.get_read_linearizer(ReadPolicy::ReadIndex)).await {
+            Err(_) => LeaderReply::Undecided("leadership not confirmed in time".to_owned()),
+            Ok(Ok(linearizer)) => LeaderReply::Done(LeaderAnswer::ReadIndex(linearizer.read_log_id().index())),
+            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
+                LeaderReply::NotLeader(forward.leader_id)
+            }
+            Ok(Err(RaftError::APIError(error))) => LeaderReply::Undecided(error.to_string()),
+            Ok(Err(RaftError::Fatal(fatal))) => LeaderReply::Halted(fatal.to_string()),
+        }
+    }
+
+    async fn change_members(&self, change: &MemberChange) -> LeaderReply {
+        let done = match change {
+            MemberChange::Add { node, address } => {
+                // A learner first, so that a majority never waits for one who has nothing yet.
+                match self.raft.add_learner(*node, BasicNode::new(address), true).await {
+                    Ok(_) => {
+                        self.raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::from([*node])), true).await
+                    }
+                    failed => failed,
+                }
+            }
+            MemberChange::Remove { node } => {
+                let is_voter = self.raft.voter_ids().any(|voter| voter == *node);
+                let nodes = BTreeSet::from([*node]);
+                let change =
+                    if is_voter { ChangeMembers::RemoveVoters(nodes) } else { ChangeMembers::RemoveNodes(nodes) };
+                self.raft.change_membership(change, false).await
+            }
+            MemberChange::TransferLeader { to } => return self.transfer_leader(*to).await,
+        };
+        match done {
+            Ok(_) => LeaderReply::Done(LeaderAnswer::Accepted),
+            Err(error) => write_error(error),
+        }
+    }
+
+    async fn transfer_leader(&self, to: NodeId) -> LeaderReply {
+        if to == self.node {
+            return LeaderReply::Done(LeaderAnswer::Accepted);
+        }
+        if !self.raft.voter_ids().any(|voter| voter == to) {
+            return LeaderReply::Refused(format!("node {to} is no voter of group {}", self.id.0));
+        }
+        if let Err(fatal) = self.raft.trigger().transfer_leader(to).await {
+            return LeaderReply::Halted(fatal.to_string());
+        }
+        match self.raft.wait(Some(LEADER_DEADLINE)).current_leader(to, "transfer of leadership").await {
+            Ok(_) => LeaderReply::Done(LeaderAnswer::Accepted),
+            Err(error) => LeaderReply::Undecided(error.to_string()),
+        }
+    }
+
+    /// Proves that this replica holds everything committed before the call, and notes the moment of the call.
+    ///
+    /// The moment is taken before the leader is asked: whatever was committed by then is in its answer.
+    pub(crate) async fn confirm_fresh(&self) -> Result<(), ProposeError> {
+        let asked_at = self.clock.monotonic();
+        let index = match self.ask_leader(LeaderRequest::ReadIndex).await {
+            Ok(LeaderAnswer::ReadIndex(index)) => index,
+            Ok(other) => return Err(ProposeError::Retry(format!("unexpected answer {other:?}"))),
+            Err(reply) => return Err(propose_error(reply)),
+        };
+        let mut applied = self.replica.applied();
+        match timeout(LEADER_DEADLINE, applied.wait_for(|applied| *applied >= index)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return Err(ProposeError::Halt("the state machine has stopped".to_owned())),
+            Err(_) => return Err(ProposeError::Retry(format!("this replica did not reach index {index} in time"))),
+        }
+        let asked_at = u64::try_from(asked_at.as_micros()).unwrap_or(NEVER - 1);
+        // Two proofs may overtake each other; the later moment holds.
+        let _ = self.fresh_as_of.fetch_update(Ordering::AcqRel, Ordering::Acquire, |known| {
+            (known == NEVER || known < asked_at).then_some(asked_at)
+        });
+        Ok(())
+    }
+
+    pub(crate) fn staleness(&self) -> Option<Duration> {
+        match self.fresh_as_of.load(Ordering::Acquire) {
+            NEVER => None,
+            micros => Some(self.clock.monotonic().saturating_sub(Duration::from_micros(micros))),
+        }
+    }
+}
+
+fn settle(reply: LeaderReply) -> Result<LeaderAnswer, LeaderReply> {
+    match reply {
+        LeaderReply::Done(answer) => Ok(answer),
+        reply => Err(reply),
+    }
+}
+
+fn write_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> LeaderReply {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => LeaderReply::NotLeader(forward.leader_id),
+        // Another leader may have committed the entry: only the fences of the command can tell.
+        RaftError::APIError(error @ ClientWriteError::LogEntryDiscarded(_)) => {
+            LeaderReply::Undecided(error.to_string())
+        }
+        RaftError::APIError(error) => LeaderReply::Refused(error.to_string()),
+        RaftError::Fatal(fatal) => LeaderReply::Halted(fatal.to_string()),
+    }
+}
+
+pub(crate) fn propose_error(reply: LeaderReply) -> ProposeError {
+    match reply {
+        LeaderReply::Halted(reason) => ProposeError::Halt(reason),
+        LeaderReply::Undecided(reason) | LeaderReply::Refused(reason) => ProposeError::Retry(reason),
+        LeaderReply::NotLeader(_) => ProposeError::Retry("no leader".to_owned()),
+        LeaderReply::Done(answer) => ProposeError::Retry(format!("unexpected answer {answer:?}")),
+    }
+}

@@ -1,0 +1,103 @@
+//! What travels between nodes beside openraft's own messages. Each is one frame of the codec: version, checksum, bincode.
+//! Additive like the commands: variants are appended, never reordered.
+
+use bytes::Bytes;
+use clicktally_proto::codec::{self, CodecError};
+use clicktally_proto::command::Outcome;
+use clicktally_proto::ids::NodeId;
+use openraft::raft::SnapshotResponse;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::heartbeats::Heartbeat;
+use crate::type_config::{SnapshotMeta, TypeConfig, Vote};
+
+/// Bytes of state in one snapshot call.
+pub(crate) const SNAPSHOT_CHUNK_BYTES: usize = 1024 * 1024;
+/// The largest snapshot a follower collects.
+pub(crate) const SNAPSHOT_BYTES_MAX: usize = codec::FRAME_BYTES_MAX;
+/// The largest body a peer accepts: several times what replication sends, and room for one large command.
+pub(crate) const PEER_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// The largest command that may be proposed, so that an entry always fits a call.
+pub const COMMAND_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// `bytes[offset..]` of a snapshot. Chunks come in order; the one that completes `total_bytes` installs it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SnapshotChunk {
+    pub vote: Vote,
+    pub meta: SnapshotMeta,
+    pub total_bytes: u64,
+    pub offset: u64,
+    pub bytes: Bytes,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum SnapshotReply {
+    /// Collected; go on at this offset (0 starts again).
+    Continue(u64),
+    Installed(SnapshotResponse<TypeConfig>),
+}
+
+/// What only a group's leader can do. Any node may ask; it goes to the leader by [`crate::peer_transport::PeerCall::Lead`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum LeaderRequest {
+    /// An encoded command.
+    Propose(Bytes),
+    /// Up to which index is everything committed, confirmed by a quorum?
+    ReadIndex,
+    Heartbeat(Heartbeat),
+    ChangeMembers(MemberChange),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum LeaderAnswer {
+    Outcome(Outcome),
+    ReadIndex(u64),
+    Accepted,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum LeaderReply {
+    Done(LeaderAnswer),
+    /// Certainly not done; this node believes that one leads.
+    NotLeader(Option<NodeId>),
+    /// Perhaps done.
+    Undecided(String),
+    /// Certainly not done, and asking again will not help.
+    Refused(String),
+    /// The replica asked has stopped.
+    Halted(String),
+}
+
+/// A change of the members of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MemberChange {
+    /// As a learner first; as a voter once it has caught up.
+    Add {
+        node: NodeId,
+        address: String,
+    },
+    Remove {
+        node: NodeId,
+    },
+    TransferLeader {
+        to: NodeId,
+    },
+}
+
+/// A node that starts with an empty disk asks what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KnownOf {
+    /// The group has members already: do not found it again.
+    pub initialized: bool,
+    /// Index up to which the asking node acknowledged entries to the leader asked, which it cannot have now.
+    pub acknowledged: Option<u64>,
+}
+
+pub(crate) fn encode<T: Serialize>(message: &T) -> Result<Bytes, CodecError> {
+    codec::encode(message).map(Bytes::from)
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(frame: &[u8]) -> Result<T, CodecError> {
+    codec::decode(frame)
+}

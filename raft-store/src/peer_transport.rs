@@ -1,0 +1,151 @@
+//! The Network seam: how one node puts a question to another. Production uses HTTP/2 without TLS, one connection per peer shared
+//! by all groups; a simulation brings its own.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clicktally_proto::ids::NodeId;
+use clicktally_proto::shard_key::GroupId;
+use reqwest::StatusCode;
+use thiserror::Error;
+
+/// How long a connection may take to open; a live peer answers in a millisecond.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);
+/// A connection that answers no ping is closed, so that a vanished peer does not hold its calls until each deadline.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes in flight per stream and per connection before the sender waits.
+const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+
+/// The questions nodes ask each other. The names are part of the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PeerCall {
+    Append,
+    Vote,
+    PreVote,
+    Snapshot,
+    TransferLeader,
+    /// Anything only the leader can do: propose, read index, heartbeat, members.
+    Lead,
+    KnownOf,
+}
+
+impl PeerCall {
+    pub const ALL: [PeerCall; 7] = [
+        PeerCall::Append,
+        PeerCall::Vote,
+        PeerCall::PreVote,
+        PeerCall::Snapshot,
+        PeerCall::TransferLeader,
+        PeerCall::Lead,
+        PeerCall::KnownOf,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            PeerCall::Append => "append",
+            PeerCall::Vote => "vote",
+            PeerCall::PreVote => "pre-vote",
+            PeerCall::Snapshot => "snapshot",
+            PeerCall::TransferLeader => "transfer-leader",
+            PeerCall::Lead => "lead",
+            PeerCall::KnownOf => "known-of",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<PeerCall> {
+        PeerCall::ALL.into_iter().find(|call| call.name() == name)
+    }
+}
+
+/// Whom a call is for. The receiver refuses what is not for it: an address may have changed hands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerTarget {
+    pub node: NodeId,
+    /// `host:port` of its peer interface.
+    pub address: String,
+    pub group: GroupId,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum TransportError {
+    /// Nobody answers there: worth waiting before the next try.
+    #[error("{0} cannot be reached: {1}")]
+    Unreachable(String, String),
+    /// The call may or may not have been carried out.
+    #[error("no answer from {0} in time: {1}")]
+    Lost(String, String),
+    /// The peer did not carry it out.
+    #[error("{0} refused the call: {1}")]
+    Refused(String, String),
+}
+
+pub type PeerReply<'a> = Pin<Box<dyn Future<Output = Result<Bytes, TransportError>> + Send + 'a>>;
+
+/// Sends a frame, returns the answering frame. Every call ends by its deadline.
+pub trait PeerTransport: Send + Sync + 'static {
+    fn call<'a>(&'a self, to: &'a PeerTarget, call: PeerCall, body: Bytes, deadline: Duration) -> PeerReply<'a>;
+}
+
+/// `POST http://peer/raft/{cluster}/{node}/{group}/{call}`.
+pub struct HttpTransport {
+    cluster: String,
+    client: reqwest::Client,
+}
+
+impl HttpTransport {
+    /// `cluster` is in every path, so that two clusters that meet by mistake do not mix.
+    pub fn new(cluster: &str) -> Result<HttpTransport, TransportError> {
+        let client = reqwest::Client::builder()
+            .http2_prior_knowledge()
+            .no_proxy()
+            .tcp_nodelay(true)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .http2_keep_alive_timeout(PING_TIMEOUT)
+            .http2_keep_alive_while_idle(true)
+            .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .build()
+            .map_err(|e| TransportError::Refused("the HTTP client".to_owned(), e.to_string()))?;
+        Ok(HttpTransport { cluster: cluster.to_owned(), client })
+    }
+}
+
+impl PeerTransport for HttpTransport {
+    fn call<'a>(&'a self, to: &'a PeerTarget, call: PeerCall, body: Bytes, deadline: Duration) -> PeerReply<'a> {
+        let PeerTarget { node, address, group } = to;
+        let url = format!("http://{address}/raft/{}/{node}/{}/{}", self.cluster, group.0, call.name());
+        let request = self.client.post(url).timeout(deadline).body(body);
+        Box::pin(async move {
+            let failed = |error: reqwest::Error| {
+                let reason = root_cause(&error);
+                if error.is_connect() {
+                    TransportError::Unreachable(address.clone(), reason)
+                } else {
+                    TransportError::Lost(address.clone(), reason)
+                }
+            };
+            let response = request.send().await.map_err(failed)?;
+            let status = response.status();
+            let body = response.bytes().await.map_err(failed)?;
+            if status == StatusCode::OK {
+                return Ok(body);
+            }
+            let reason = format!("{status} {}", String::from_utf8_lossy(&body));
+            Err(TransportError::Refused(address.clone(), reason))
+        })
+    }
+}
+
+/// reqwest's own message names only the URL; what an operator needs is at the end of the chain.
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}

@@ -1,0 +1,379 @@
+//! All Raft groups of one node: opens them over one log, founds them when the cluster is new, keeps their disks small, shuts
+//! them down.
+//!
+//! *Reads / writes*: `<folder>/log` (raft-engine), `<folder>/group-<n>` (snapshots), `<folder>/identity`. *Promises*: a folder
+//! is used by the node it belongs to, and by no other. *On restart*: each group continues from its newest valid snapshot and
+//! the log behind it; nothing committed is lost, nothing is applied twice.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use clicktally_proto::clock::Clock;
+use clicktally_proto::codec;
+use clicktally_proto::ids::NodeId;
+use clicktally_proto::shard_key::GroupId;
+use futures::future::join_all;
+use openraft::BasicNode;
+use parking_lot::Mutex;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::group::Group;
+use crate::group_core::GroupCore;
+use crate::group_log::{GroupLog, LogError};
+use crate::log_engine::{LogEngine, LogEngineError};
+use crate::peer_messages::KnownOf;
+use crate::peer_network::{PeerNetwork, ask};
+use crate::peer_server::{PeerServer, ServedGroup, router};
+use crate::peer_transport::{PeerCall, PeerTarget, PeerTransport};
+use crate::snapshot_files::SnapshotFiles;
+use crate::state_machine::{StateMachine, StateMachineError};
+use crate::store_config::{ConfigError, SnapshotRules, StoreConfig};
+use crate::type_config::Raft;
+
+/// How often each replica proves that it is fresh; what a budget answer may rely on is about twice as old at worst.
+pub const FRESHNESS_INTERVAL: Duration = Duration::from_millis(250);
+/// How long an empty node waits for each peer to say whether it knows it.
+const KNOWN_OF_DEADLINE: Duration = Duration::from_secs(2);
+/// How long calls in flight may take to end when the store shuts down.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
+/// Maintenance rounds between two looks for log files to delete.
+const PURGE_FILES_EVERY: u32 = 10;
+
+#[derive(Debug, Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("{path}: {source}")]
+    Folder { path: String, source: io::Error },
+    #[error(
+        "{path} belongs to node {found_node} of cluster {found_cluster:?}: point this node at its own folder, or move this one away"
+    )]
+    ForeignFolder { path: String, found_node: NodeId, found_cluster: String },
+    #[error(transparent)]
+    Engine(#[from] LogEngineError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("group {group}: {source}")]
+    StateMachine { group: u16, source: StateMachineError },
+    #[error(
+        "group {group}: the log was purged up to {purged}, but no valid snapshot reaches that far (newest: {snapshot:?}). \
+         Remove this node from the cluster, move its folder away, and add it back empty"
+    )]
+    SnapshotLost { group: u16, purged: u64, snapshot: Option<u64> },
+    #[error(
+        "this node's folder is empty, but it has acknowledged entries of group {group} up to {acknowledged} before. Restore its \
+         disk; if that is gone for good, remove this node from the cluster and add it back"
+    )]
+    Wiped { group: u16, acknowledged: u64 },
+    #[error("group {group} cannot start: {reason}")]
+    Raft { group: u16, reason: String },
+}
+
+/// The Raft part of a node. Drop it only after [`RaftStore::shutdown`].
+pub struct RaftStore {
+    groups: BTreeMap<GroupId, Group>,
+    rafts: Vec<Raft>,
+    engine: LogEngine,
+    server: Arc<PeerServer>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    listeners: Mutex<Vec<JoinHandle<()>>>,
+    stop: watch::Sender<bool>,
+}
+
+impl RaftStore {
+    /// Opens every group on the current tokio runtime, which must outlive the store. Serve [`RaftStore::router`] right after.
+    pub async fn open(
+        config: StoreConfig,
+        transport: Arc<dyn PeerTransport>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<RaftStore, OpenError> {
+        config.check()?;
+        let raft_config = Arc::new(config.raft_config()?);
+        claim_folder(&config)?;
+        let engine = LogEngine::open(&config.folder.join("log"))?;
+        let mut store = RaftStore {
+            groups: BTreeMap::new(),
+            rafts: Vec::new(),
+            engine: engine.clone(),
+            server: Arc::new(PeerServer {
+                cluster: config.cluster.clone(),
+                node: config.node,
+                groups: BTreeMap::new(),
+            }),
+            tasks: Mutex::new(Vec::new()),
+            listeners: Mutex::new(Vec::new()),
+            stop: watch::Sender::new(false),
+        };
+        let mut cores = Vec::new();
+        for group in (0..config.groups).map(GroupId) {
+            match open_group(&config, group, &engine, &raft_config, &transport, &clock).await {
+                Ok(core) => {
+                    store.rafts.push(core.raft.clone());
+                    cores.push(core);
+                }
+                Err(error) => {
+                    // What was opened already must release the folder before the caller tries again.
+                    store.shutdown().await;
+                    return Err(error);
+                }
+            }
+        }
+        let served = cores.iter().map(|core| (core.id.0, ServedGroup::new(core.clone()))).collect();
+        store.server = Arc::new(PeerServer { cluster: config.cluster.clone(), node: config.node, groups: served });
+        let runtime = Handle::current();
+        let mut tasks = Vec::new();
+        for core in &cores {
+            store.groups.insert(core.id, Group::new(core.clone(), runtime.clone()));
+            tasks.push(runtime.spawn(prove_freshness(core.clone(), store.stop.subscribe())));
+        }
+        tasks.push(runtime.spawn(maintain(cores, engine, config.snapshots, store.stop.subscribe())));
+        *store.tasks.lock() = tasks;
+        Ok(store)
+    }
+
+    pub fn group(&self, group: GroupId) -> Option<&Group> {
+        self.groups.get(&group)
+    }
+
+    pub fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.groups.values()
+    }
+
+    /// What peers call; to be served on the peer address, and there only.
+    pub fn router(&self) -> Router {
+        router(self.server.clone())
+    }
+
+    /// Serves [`RaftStore::router`] until the store shuts down.
+    pub fn serve(&self, listener: TcpListener) {
+        let router = self.router();
+        let mut stop = self.stop.subscribe();
+        let stopped = async move {
+            let _ = stop.wait_for(|stop| *stop).await;
+        };
+        let served = tokio::spawn(async move {
+            // Graceful, so that peers' connections are closed too: one left open would keep answering for a stopped node.
+            if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
+                tracing::error!(%error, "the peer interface has stopped");
+            }
+        });
+        self.listeners.lock().push(served);
+    }
+
+    /// Stops every group and releases the folder. Idempotent.
+    pub async fn shutdown(&self) {
+        self.stop.send_replace(true);
+        for task in std::mem::take(&mut *self.tasks.lock()) {
+            task.abort();
+            // Aborted on purpose.
+            let _ = task.await;
+        }
+        for raft in &self.rafts {
+            if let Err(error) = raft.shutdown().await {
+                tracing::warn!(%error, "a group did not stop in order");
+            }
+        }
+        for mut listener in std::mem::take(&mut *self.listeners.lock()) {
+            if timeout(CLOSE_DEADLINE, &mut listener).await.is_err() {
+                listener.abort();
+            }
+        }
+        let engine = self.engine.clone();
+        // Waits for the last fsync.
+        let _ = tokio::task::spawn_blocking(move || engine.close()).await;
+    }
+}
+
+async fn open_group(
+    config: &StoreConfig,
+    group: GroupId,
+    engine: &LogEngine,
+    raft_config: &Arc<openraft::Config>,
+    transport: &Arc<dyn PeerTransport>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<GroupCore>, OpenError> {
+    let folder = config.folder.join(format!("group-{}", group.0));
+    let snapshots = SnapshotFiles::open(&folder).map_err(|source| folder_error(&folder, source))?;
+    let log = GroupLog::open(engine.clone(), group)?;
+    let state_machine = StateMachine::open(group, snapshots.clone())
+        .map_err(|source| OpenError::StateMachine { group: group.0, source })?;
+    if let Some(purged) = log.purged_index()
+        && state_machine.applied_index() < Some(purged)
+    {
+        return Err(OpenError::SnapshotLost { group: group.0, purged, snapshot: state_machine.applied_index() });
+    }
+    let found =
+        log.is_pristine() && config.founders.contains_key(&config.node) && must_found(config, group, transport).await?;
+    let replica = state_machine.replica();
+    let network = PeerNetwork { group, transport: transport.clone() };
+    let failed = |reason: String| OpenError::Raft { group: group.0, reason };
+    let raft = Raft::new(config.node, raft_config.clone(), network, log.clone(), state_machine)
+        .await
+        .map_err(|e| failed(e.to_string()))?;
+    if found {
+        let founders: BTreeMap<NodeId, BasicNode> =
+            config.founders.iter().map(|(node, address)| (*node, BasicNode::new(address))).collect();
+        raft.initialize(founders).await.map_err(|e| failed(e.to_string()))?;
+    }
+    let core = GroupCore::new(group, config.node, raft, replica, log, snapshots, transport.clone(), clock.clone());
+    Ok(Arc::new(core))
+}
+
+/// An empty founder asks the others: is the group new (found it), or does it live (wait for the leader), or does its leader
+/// remember acknowledgements that this disk should hold (refuse: a voter that forgets may vote twice)?
+async fn must_found(
+    config: &StoreConfig,
+    group: GroupId,
+    transport: &Arc<dyn PeerTransport>,
+) -> Result<bool, OpenError> {
+    let questions = config.founders.iter().filter(|(node, _)| **node != config.node).map(|(node, address)| {
+        let target = PeerTarget { node: *node, address: address.clone(), group };
+        async move {
+            let known: Result<KnownOf, _> =
+                ask(transport.as_ref(), &target, PeerCall::KnownOf, &config.node, KNOWN_OF_DEADLINE).await;
+            known.ok()
+        }
+    });
+    let mut found = true;
+    for known in join_all(questions).await.into_iter().flatten() {
+        if let Some(acknowledged) = known.acknowledged {
+            return Err(OpenError::Wiped { group: group.0, acknowledged });
+        }
+        found &= !known.initialized;
+    }
+    Ok(found)
+}
+
+/// Writes who owns the folder, or checks it.
+fn claim_folder(config: &StoreConfig) -> Result<(), OpenError> {
+    let path = config.folder.join("identity");
+    let failed = |source: io::Error| folder_error(&path, source);
+    fs::create_dir_all(&config.folder).map_err(|source| folder_error(&config.folder, source))?;
+    let invalid = |e: codec::CodecError| failed(io::Error::new(io::ErrorKind::InvalidData, e));
+    match fs::read(&path) {
+        Ok(frame) => {
+            let (found_cluster, found_node): (String, NodeId) = codec::decode(&frame).map_err(invalid)?;
+            if (&found_cluster, found_node) == (&config.cluster, config.node) {
+                return Ok(());
+            }
+            Err(OpenError::ForeignFolder { path: config.folder.display().to_string(), found_node, found_cluster })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let frame = codec::encode(&(&config.cluster, config.node)).map_err(invalid)?;
+            let mut file = File::create(&path).map_err(failed)?;
+            file.write_all(&frame).and_then(|()| file.sync_all()).map_err(failed)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn folder_error(path: &Path, source: io::Error) -> OpenError {
+    OpenError::Folder { path: PathBuf::from(path).display().to_string(), source }
+}
+
+async fn prove_freshness(core: Arc<GroupCore>, mut stop: watch::Receiver<bool>) {
+    let mut ticks = interval(FRESHNESS_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        core.observe_leadership();
+        if let Err(error) = core.confirm_fresh().await {
+            tracing::debug!(group = core.id.0, %error, "this replica could not be proven fresh");
+        }
+    }
+}
+
+/// What maintenance remembers of a group.
+#[derive(Default)]
+struct Upkeep {
+    snapshot: Option<u64>,
+    /// `appended_bytes` when that snapshot was first seen, or when one was asked for.
+    bytes_then: u64,
+}
+
+async fn maintain(
+    cores: Vec<Arc<GroupCore>>,
+    engine: LogEngine,
+    rules: SnapshotRules,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut ticks = interval(rules.check_interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut upkeep: BTreeMap<GroupId, Upkeep> = BTreeMap::new();
+    let mut round = 0_u32;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        round = round.wrapping_add(1);
+        let mut blocking = Vec::new();
+        if round.is_multiple_of(PURGE_FILES_EVERY) {
+            blocking = purge_files(&engine).await;
+        }
+        for core in &cores {
+            let upkeep = upkeep.entry(core.id).or_default();
+            if let Err(error) = tend(core, upkeep, &rules, blocking.contains(&u64::from(core.id.0))).await {
+                tracing::warn!(group = core.id.0, error, "maintenance failed; it is tried again");
+            }
+        }
+    }
+}
+
+async fn purge_files(engine: &LogEngine) -> Vec<u64> {
+    let engine = engine.clone();
+    match tokio::task::spawn_blocking(move || engine.purge_files()).await {
+        Ok(Ok(blocking)) => blocking,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "old log files could not be deleted; it is tried again");
+            Vec::new()
+        }
+        Err(_) => Vec::new(),
+    }
+}
+
+/// One group's turn: a snapshot if the log has grown by enough bytes or holds old files back, then a purge up to the older
+/// snapshot kept.
+async fn tend(
+    core: &Arc<GroupCore>,
+    upkeep: &mut Upkeep,
+    rules: &SnapshotRules,
+    blocks_files: bool,
+) -> Result<(), String> {
+    let metrics = core.metrics();
+    let snapshot = metrics.snapshot.map(|id| id.index);
+    let appended = core.log.appended_bytes();
+    if snapshot != upkeep.snapshot {
+        *upkeep = Upkeep { snapshot, bytes_then: appended };
+    }
+    let applied = metrics.last_applied.map(|id| id.index);
+    let grown = appended - upkeep.bytes_then >= rules.every_bytes;
+    if (grown || blocks_files) && applied > snapshot {
+        upkeep.bytes_then = appended;
+        core.raft.trigger().snapshot().await.map_err(|e| e.to_string())?;
+    }
+    let snapshots = core.snapshots.clone();
+    let purgeable = tokio::task::spawn_blocking(move || snapshots.purgeable_index())
+        .await
+        .map_err(|e| e.to_string())?
+        .map_err(|e| e.to_string())?;
+    if let Some(upto) = purgeable
+        && metrics.purged.map(|id| id.index) < Some(upto)
+    {
+        core.raft.trigger().purge_log(upto).await.map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,141 @@
+//! What a node is told about its Raft groups, checked before anything is opened.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clicktally_proto::ids::NodeId;
+use clicktally_proto::shard_key::GROUPS_MAX;
+use openraft::{Config, SnapshotPolicy};
+use thiserror::Error;
+
+/// How fast a dead leader is noticed, against how much delay a live one may show. A failover takes about
+/// `2 × election_max_ms` at worst: the old lease has to run out first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RaftTiming {
+    pub heartbeat_ms: u64,
+    pub election_min_ms: u64,
+    pub election_max_ms: u64,
+}
+
+impl Default for RaftTiming {
+    /// Survives half a second of starved cores; failover in about a second.
+    fn default() -> RaftTiming {
+        RaftTiming { heartbeat_ms: 100, election_min_ms: 300, election_max_ms: 600 }
+    }
+}
+
+impl RaftTiming {
+    /// Failover in about half a second, for machines with cores to spare.
+    pub const FAST: RaftTiming = RaftTiming { heartbeat_ms: 50, election_min_ms: 150, election_max_ms: 300 };
+}
+
+/// When to snapshot: whichever comes first. The log holds at most two such intervals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotRules {
+    pub every_entries: u64,
+    pub every_bytes: u64,
+    /// How often the rules are looked at.
+    pub check_interval: Duration,
+}
+
+impl Default for SnapshotRules {
+    fn default() -> SnapshotRules {
+        SnapshotRules { every_entries: 5_000, every_bytes: 64 * 1024 * 1024, check_interval: Duration::from_secs(1) }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// Nodes of another cluster are refused. Letters, digits, `-`, `_`.
+    pub cluster: String,
+    pub node: NodeId,
+    /// The store's own folder; created.
+    pub folder: PathBuf,
+    /// Fixed for the life of the cluster.
+    pub groups: u16,
+    /// The founders, each with the `host:port` of its peer interface. The same on every founder. A node that is not among them
+    /// waits to be added.
+    pub founders: BTreeMap<NodeId, String>,
+    pub timing: RaftTiming,
+    pub snapshots: SnapshotRules,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ConfigError {
+    #[error("cluster name {0:?}: use letters, digits, - and _ only")]
+    ClusterName(String),
+    #[error("{0} groups: 1 to {GROUPS_MAX} are possible")]
+    Groups(u16),
+    #[error("snapshot rules must be above zero")]
+    SnapshotRules,
+    #[error("raft timing: {0}")]
+    Timing(String),
+}
+
+impl StoreConfig {
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if self.cluster.is_empty() || !self.cluster.chars().all(is_plain) {
+            return Err(ConfigError::ClusterName(self.cluster.clone()));
+        }
+        if self.groups == 0 || self.groups > GROUPS_MAX {
+            return Err(ConfigError::Groups(self.groups));
+        }
+        let SnapshotRules { every_entries, every_bytes, check_interval } = self.snapshots;
+        if every_entries == 0 || every_bytes == 0 || check_interval.is_zero() {
+            return Err(ConfigError::SnapshotRules);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn raft_config(&self) -> Result<Config, ConfigError> {
+        let config = Config {
+            cluster_name: self.cluster.clone(),
+            heartbeat_interval: self.timing.heartbeat_ms,
+            election_timeout_min: self.timing.election_min_ms,
+            election_timeout_max: self.timing.election_max_ms,
+            // A node that comes back from a partition must not depose a leader that serves.
+            enable_pre_vote: Some(true),
+            // The state machine is in memory and the committed index is not fsynced: a leader that comes back must win an
+            // election before it serves, or it could serve an older state than it did before.
+            enable_leader_restore: Some(false),
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshots.every_entries),
+            // openraft purges by count; we purge by the older of the two snapshots kept, so that one may rot.
+            max_in_snapshot_log_to_keep: u64::MAX / 2,
+            // A new member counts as caught up this close to the end: the default (5,000) is several minutes of ours.
+            replication_lag_threshold: 100,
+            ..Config::default()
+        };
+        config.validate().map_err(|e| ConfigError::Timing(e.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> StoreConfig {
+        StoreConfig {
+            cluster: "clicks-1".to_owned(),
+            node: 1,
+            folder: PathBuf::new(),
+            groups: 1,
+            founders: BTreeMap::new(),
+            timing: RaftTiming::default(),
+            snapshots: SnapshotRules::default(),
+        }
+    }
+
+    #[test]
+    fn only_a_sane_configuration_is_opened() {
+        assert_eq!(config().check(), Ok(()));
+        assert!(StoreConfig { cluster: "a/b".to_owned(), ..config() }.check().is_err());
+        assert!(StoreConfig { groups: 0, ..config() }.check().is_err());
+        assert!(StoreConfig { groups: GROUPS_MAX + 1, ..config() }.check().is_err());
+        assert!(config().raft_config().is_ok());
+        assert!(StoreConfig { timing: RaftTiming::FAST, ..config() }.raft_config().is_ok());
+        let absurd = RaftTiming { heartbeat_ms: 500, election_min_ms: 300, election_max_ms: 600 };
+        assert!(StoreConfig { timing: absurd, ..config() }.raft_config().is_err());
+    }
+}

@@ -1,0 +1,8 @@
+//! Several nodes in one process, over real localhost HTTP/2 and a real log on disk.
+
+mod failover;
+mod members;
+mod replication;
+mod snapshots;
+#[allow(unreachable_pub)] // The test is one crate: nothing is reachable from outside.
+mod world;

@@ -1,0 +1,43 @@
+use clicktally_raft_store::group::MemberError;
+use clicktally_raft_store::store::OpenError;
+use clicktally_raft_store::store_config::SnapshotRules;
+
+use crate::world::World;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_voter_is_refused_until_it_is_removed_and_added_back() {
+    let mut world = World::start(1, SnapshotRules::default()).await;
+    world.configure(1).await;
+    world.set_campaigns(1, 0, 0..10).await;
+    let leader = world.leader(0).await;
+    let wiped = world.running().into_iter().find(|node| *node != leader).unwrap();
+    world.status_when(leader, 0, |status| status.acknowledged[&wiped] == status.last_log).await;
+    world.stop(wiped).await;
+    world.wipe(wiped);
+    assert!(matches!(world.open(wiped).await, Err(OpenError::Wiped { group: 0, .. })));
+    world.wipe(wiped);
+
+    world.group(leader, 0).remove_member(wiped).await.unwrap();
+    let address = world.reserve_address(wiped).await;
+    world.run(wiped).await;
+    world.group(leader, 0).add_member(wiped, &address).await.unwrap();
+    world.assert_equal_states(0).await;
+    let status = world.group(leader, 0).status();
+    assert_eq!(status.voters.len(), 3);
+    assert_eq!(world.group(wiped, 0).read(|state| state.campaigns().len()), 10);
+    world.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_goes_to_voters_only_and_a_folder_to_its_own_node() {
+    let mut world = World::start(1, SnapshotRules::default()).await;
+    let leader = world.leader(0).await;
+    let refused = world.group(leader, 0).transfer_leader(9).await;
+    assert!(matches!(refused, Err(MemberError::Reject(_))), "{refused:?}");
+
+    world.stop(3).await;
+    std::fs::rename(world.node_folder(3), world.node_folder(4)).unwrap();
+    world.reserve_address(4).await;
+    assert!(matches!(world.open(4).await, Err(OpenError::ForeignFolder { found_node: 3, .. })));
+    world.stop_all().await;
+}

@@ -1,0 +1,204 @@
+//! Nodes that can be started, stopped, wiped and compared.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clicktally_proto::clock::SystemClock;
+use clicktally_proto::command::{CampaignTerms, Command, GroupSettings, Outcome};
+use clicktally_proto::event_time::EventTimeRules;
+use clicktally_proto::ids::NodeId;
+use clicktally_proto::money::Currency;
+use clicktally_proto::shard_key::{GroupId, Partitioner};
+use clicktally_raft_store::group::{Group, GroupStatus, ProposeError};
+use clicktally_raft_store::peer_transport::HttpTransport;
+use clicktally_raft_store::store::{OpenError, RaftStore};
+use clicktally_raft_store::store_config::{RaftTiming, SnapshotRules, StoreConfig};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::time::{sleep, timeout};
+
+const CLUSTER: &str = "test";
+/// Nothing here takes a second on an idle machine; the limit is for one that is busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+pub struct World {
+    pub groups: u16,
+    pub snapshots: SnapshotRules,
+    folder: TempDir,
+    addresses: BTreeMap<NodeId, SocketAddr>,
+    founders: Vec<NodeId>,
+    stores: BTreeMap<NodeId, RaftStore>,
+}
+
+impl World {
+    /// Three founders, running.
+    pub async fn start(groups: u16, snapshots: SnapshotRules) -> World {
+        let mut world = World {
+            groups,
+            snapshots,
+            folder: tempfile::tempdir().unwrap(),
+            addresses: BTreeMap::new(),
+            founders: vec![1, 2, 3],
+            stores: BTreeMap::new(),
+        };
+        for node in world.founders.clone() {
+            world.reserve_address(node).await;
+        }
+        for node in world.founders.clone() {
+            world.run(node).await;
+        }
+        world
+    }
+
+    pub async fn reserve_address(&mut self, node: NodeId) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        self.addresses.insert(node, address);
+        address.to_string()
+    }
+
+    pub async fn open(&self, node: NodeId) -> Result<RaftStore, OpenError> {
+        let founders = self.founders.iter().map(|node| (*node, self.addresses[node].to_string())).collect();
+        let config = StoreConfig {
+            cluster: CLUSTER.to_owned(),
+            node,
+            folder: self.node_folder(node),
+            groups: self.groups,
+            founders,
+            timing: RaftTiming::default(),
+            snapshots: self.snapshots,
+        };
+        RaftStore::open(config, Arc::new(HttpTransport::new(CLUSTER).unwrap()), Arc::new(SystemClock)).await
+    }
+
+    pub async fn run(&mut self, node: NodeId) {
+        let store = self.open(node).await.unwrap();
+        store.serve(TcpListener::bind(self.addresses[&node]).await.unwrap());
+        self.stores.insert(node, store);
+    }
+
+    pub async fn stop(&mut self, node: NodeId) {
+        self.stores.remove(&node).unwrap().shutdown().await;
+    }
+
+    pub async fn stop_all(&mut self) {
+        for node in self.running() {
+            self.stop(node).await;
+        }
+    }
+
+    pub fn running(&self) -> Vec<NodeId> {
+        self.stores.keys().copied().collect()
+    }
+
+    pub fn node_folder(&self, node: NodeId) -> std::path::PathBuf {
+        self.folder.path().join(format!("node-{node}"))
+    }
+
+    pub fn wipe(&self, node: NodeId) {
+        std::fs::remove_dir_all(self.node_folder(node)).unwrap();
+    }
+
+    pub fn group(&self, node: NodeId, group: u16) -> &Group {
+        self.stores[&node].group(GroupId(group)).unwrap()
+    }
+
+    /// Proposes through one node until it is decided.
+    pub async fn propose(&self, node: NodeId, group: u16, command: &Command) -> Outcome {
+        let proposed = async {
+            loop {
+                match self.group(node, group).propose(command).await {
+                    Ok(outcome) => return outcome,
+                    Err(ProposeError::Retry(_)) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        };
+        timeout(PATIENCE, proposed).await.unwrap()
+    }
+
+    pub async fn configure(&self, node: NodeId) {
+        let settings = GroupSettings { groups: self.groups, event_time: EventTimeRules::default() };
+        for group in 0..self.groups {
+            let outcome = self.propose(node, group, &Command::Configure(settings)).await;
+            assert!(matches!(outcome, Outcome::Done | Outcome::AlreadyApplied), "{outcome:?}");
+        }
+    }
+
+    /// The n-th campaign of a group.
+    pub fn campaign(&self, group: u16, n: usize) -> Command {
+        let partitioner = Partitioner::new(self.groups);
+        let campaign_id = (1..).filter(|id| partitioner.group(*id) == GroupId(group)).nth(n).unwrap();
+        Command::SetCampaign(CampaignTerms {
+            campaign_id,
+            advertiser_id: 1,
+            name: format!("campaign {n}"),
+            currency: Currency::USD,
+            cost_per_click_micros: 10,
+            budget_micros: 1_000_000,
+            tolerance_micros: 0,
+            effective_from_ms: 0,
+            expected_revision: None,
+        })
+    }
+
+    pub async fn set_campaigns(&self, node: NodeId, group: u16, numbers: std::ops::Range<usize>) {
+        for n in numbers {
+            let outcome = self.propose(node, group, &self.campaign(group, n)).await;
+            assert!(matches!(outcome, Outcome::CampaignSet { .. }), "{outcome:?}");
+        }
+    }
+
+    /// The status of a group on a node, once it is as wanted.
+    pub async fn status_when(&self, node: NodeId, group: u16, wanted: impl Fn(&GroupStatus) -> bool) -> GroupStatus {
+        let seen = async {
+            loop {
+                let status = self.group(node, group).status();
+                if wanted(&status) {
+                    return status;
+                }
+                sleep(LOOK_AGAIN).await;
+            }
+        };
+        match timeout(PATIENCE, seen).await {
+            Ok(status) => status,
+            Err(_) => panic!("still {:?}", self.group(node, group).status()),
+        }
+    }
+
+    pub async fn leader(&self, group: u16) -> NodeId {
+        let running = self.running();
+        self.status_when(running[0], group, |status| status.leader.is_some_and(|leader| running.contains(&leader)))
+            .await
+            .leader
+            .unwrap()
+    }
+
+    /// The encoded state of a group on each running node, each after a read barrier at the same index.
+    pub async fn states(&self, group: u16) -> Vec<Vec<u8>> {
+        let mut states = Vec::new();
+        for node in self.running() {
+            let replica = self.group(node, group);
+            let fresh = async {
+                while let Err(error) = replica.read_barrier().await {
+                    assert!(matches!(error, ProposeError::Retry(_)), "{error}");
+                }
+            };
+            timeout(PATIENCE, fresh).await.unwrap();
+            states.push(replica.read(|state| state.freeze()).encode().unwrap());
+        }
+        states
+    }
+
+    pub async fn assert_equal_states(&self, group: u16) -> Vec<u8> {
+        let mut states = self.states(group).await;
+        let first = states.pop().unwrap();
+        for other in states {
+            assert!(other == first, "two replicas of group {group} differ");
+        }
+        first
+    }
+}

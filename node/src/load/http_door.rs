@@ -145,15 +145,17 @@ fn write_line(body: &mut String, click: &PlannedClick) {
     if click.fate != Fate::Malformed {
         let _ = write!(body, r#""ad_id":{},"#, click.ad_id);
     }
-    let _ = writeln!(
-        body,
-        r#""campaign_id":{},"user_agent":{},"ip_address":{},"country":{},"device_type":{}}}"#,
-        click.campaign_id,
-        text(&click.user_agent),
-        text(&click.ip_address),
-        text(&click.country),
-        text(&click.device_type),
-    );
+    for (name, value) in [
+        ("user_agent", click.user_agent.as_ref()),
+        ("ip_address", &click.ip_address),
+        ("country", click.country.as_ref()),
+        ("device_type", click.device_type.as_ref()),
+    ] {
+        if !value.is_empty() {
+            let _ = write!(body, r#""{name}":{},"#, text(value));
+        }
+    }
+    let _ = writeln!(body, r#""campaign_id":{}}}"#, click.campaign_id);
 }
 
 #[cfg(test)]

@@ -32,6 +32,10 @@ pub struct LoadOptions {
     /// Seed of everything that is random. Event times follow the wall clock.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// How far event times lie behind the wall clock: a load of minutes that are over already, so that their windows fire at once.
+    /// Keep it below 4 minutes for HTTP, and well below the allowed lateness.
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    pub behind_s: u64,
     /// Names this load in its click identities, so that a second load does not repeat the first. Default: the start time.
     #[arg(long)]
     pub run_id: Option<String>,
@@ -117,8 +121,9 @@ pub enum OutOfRange {
     Percentages,
 }
 
-/// Bounds what one request or record may hold, here as at the other side.
-const BATCH_CLICKS_MAX: usize = 10_000;
+/// What one record or request may hold, here as at the other side.
+const RECORD_CLICKS_MAX: usize = 10_000;
+const REQUEST_CLICKS_MAX: usize = 1_000;
 
 impl LoadOptions {
     /// What clap cannot say: relations between the arguments.
@@ -130,8 +135,8 @@ impl LoadOptions {
         value(self.first_campaign >= 1, "first-campaign", "at least 1")?;
         value((1..=1_024).contains(&self.groups), "groups", "1 to 1024")?;
         value(self.zipf.is_finite() && (0.0..=10.0).contains(&self.zipf), "zipf", "0 to 10")?;
-        value((1..=BATCH_CLICKS_MAX).contains(&self.http_batch), "http-batch", "1 to 10000")?;
-        value((1..=BATCH_CLICKS_MAX).contains(&self.record_clicks), "record-clicks", "1 to 10000")?;
+        value((1..=REQUEST_CLICKS_MAX).contains(&self.http_batch), "http-batch", "1 to 1000")?;
+        value((1..=RECORD_CLICKS_MAX).contains(&self.record_clicks), "record-clicks", "1 to 10000")?;
         let special = [
             self.duplicate_percent,
             self.out_of_order_percent,

@@ -88,7 +88,8 @@ async fn generate(
     tally: &mut Tally,
     watch: &LoadWatch,
 ) -> anyhow::Result<()> {
-    let mut plan = Plan::new(options, clock.now_ms())?;
+    let event_clock = || clock.now_ms().saturating_sub(options.behind_s * 1_000);
+    let mut plan = Plan::new(options, event_clock())?;
     let bar = bar(options.clicks, options.quiet);
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -97,7 +98,7 @@ async fn generate(
         if options.rate > 0 {
             tick.tick().await;
         }
-        let now_ms = clock.now_ms();
+        let now_ms = event_clock();
         let sent_before = tally.sent;
         plan.draw_steady(now_ms, &mut |click| doors.take(tally, click));
         let due = pace.due(monotonic_ms(clock)).saturating_sub(tally.sent - sent_before);
@@ -111,7 +112,7 @@ async fn generate(
             break;
         }
     }
-    plan.finish_steady(clock.now_ms(), &mut |click| doors.take(tally, click));
+    plan.finish_steady(event_clock(), &mut |click| doors.take(tally, click));
     doors.flush(true).await?;
     bar.finish_and_clear();
     Ok(())

@@ -1,0 +1,93 @@
+//! CT-2: offsets and epochs of a shard only move forward, at most one owner an epoch, and a quiet shard has read all there is.
+
+use std::collections::BTreeMap;
+
+use super::Violation;
+use crate::cluster_client::{ClusterView, ShardView};
+
+/// Watches successive views of a cluster. Views may come from different nodes, so an older one may follow a newer one: only what the
+/// replicated state can never have said is a violation.
+#[derive(Debug, Default)]
+pub struct OffsetChain {
+    owners: BTreeMap<(u16, u64), u64>,
+    offsets: BTreeMap<(u16, u64), (u64, u64)>,
+    violations: Vec<Violation>,
+}
+
+impl OffsetChain {
+    pub fn observe(&mut self, view: &ClusterView) {
+        for (shard, seen) in view.shards() {
+            self.observe_shard(shard, &seen);
+        }
+    }
+
+    fn observe_shard(&mut self, shard: u16, seen: &ShardView) {
+        let Some(owner) = seen.owner else { return };
+        let first = *self.owners.entry((shard, seen.epoch)).or_insert(owner);
+        if first != owner {
+            self.violate(format!("shard {shard}, epoch {}: owned by node {first} and by node {owner}", seen.epoch));
+        }
+        let offset = seen.committed_offset;
+        let range = self.offsets.entry((shard, seen.epoch)).or_insert((offset, offset));
+        *range = (range.0.min(offset), range.1.max(offset));
+    }
+
+    fn violate(&mut self, detail: String) {
+        self.violations.push(Violation { invariant: "CT-2", detail });
+    }
+
+    /// A later epoch never shows an offset below what an earlier one had committed.
+    pub fn finish(mut self) -> Vec<Violation> {
+        let mut reached: BTreeMap<u16, (u64, u64)> = BTreeMap::new();
+        let mut found = Vec::new();
+        for (&(shard, epoch), &(low, high)) in &self.offsets {
+            if let Some(&(before, highest)) = reached.get(&shard)
+                && low < highest
+            {
+                found.push(format!(
+                    "shard {shard}: epoch {before} committed up to {highest}, epoch {epoch} was at {low}"
+                ));
+            }
+            reached.insert(shard, (epoch, high));
+        }
+        found.into_iter().for_each(|detail| self.violate(detail));
+        self.violations
+    }
+}
+
+/// Every shard has counted to the end of its partition.
+pub fn check_read_to_end(view: &ClusterView, end_offsets: &[u64]) -> Vec<Violation> {
+    let shards = view.shards();
+    (0_u16..)
+        .zip(end_offsets)
+        .filter_map(|(shard, &end)| {
+            let committed = shards.get(&shard).map_or(0, |shard| shard.committed_offset);
+            let detail = format!("shard {shard}: committed {committed}, the log ends at {end}");
+            (committed != end).then_some(Violation { invariant: "CT-2", detail })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(owner: u64, epoch: u64, committed_offset: u64) -> ShardView {
+        ShardView { shard: 3, owner: Some(owner), epoch, committed_offset }
+    }
+
+    #[test]
+    fn two_owners_of_one_epoch_and_offsets_that_fall_back_are_seen() {
+        let mut chain = OffsetChain::default();
+        chain.observe_shard(3, &view(1, 1, 100));
+        chain.observe_shard(3, &view(2, 2, 100));
+        chain.observe_shard(3, &view(1, 1, 50));
+        assert!(chain.finish().is_empty(), "an older view after a newer one is no violation");
+
+        let mut chain = OffsetChain::default();
+        chain.observe_shard(3, &view(1, 1, 100));
+        chain.observe_shard(3, &view(2, 1, 100));
+        chain.observe_shard(3, &view(2, 2, 99));
+        assert_eq!(chain.finish().len(), 2);
+    }
+}

@@ -1,0 +1,29 @@
+//! The invariants, one file each, numbered as in `ARCHITECTURE.md`. Each is a pure comparison of what was read; an empty list of
+//! violations is a pass.
+
+pub mod ct1_conservation;
+pub mod ct2_offset_chain;
+pub mod ct4_revisions_rise;
+pub mod ct8_archive_is_whole;
+
+use std::fmt;
+
+/// One breach of one invariant, in words an operator can act on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    pub invariant: &'static str,
+    pub detail: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.detail)
+    }
+}
+
+/// Fails with all violations at once.
+pub fn require_none(violations: &[Violation]) -> anyhow::Result<()> {
+    let lines: Vec<String> = violations.iter().take(20).map(ToString::to_string).collect();
+    anyhow::ensure!(violations.is_empty(), "{} violations:\n{}", violations.len(), lines.join("\n"));
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! `target/demo/report.json`: names and types are part of the outside contract.
+
+use std::path::Path;
+
+use anyhow::Context;
+use clicktally_node::load::LoadSummary;
+use serde::Serialize;
+
+use super::verdict::Verdict;
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    pub sent: u64,
+    /// Distinct valid clicks.
+    pub unique: u64,
+    pub counted: u64,
+    pub late: u64,
+    pub archived: u64,
+    pub invoiced_clicks: u64,
+    pub unexplained: u64,
+    pub killed: Option<Killed>,
+    pub dashboard: String,
+}
+
+/// The node that was killed in mid-stream.
+#[derive(Debug, Clone, Serialize)]
+pub struct Killed {
+    pub node: u64,
+    pub was_leader: bool,
+    /// How many shards it owned.
+    pub shards: usize,
+    /// From the kill until every shard had an owner that lives and had counted on.
+    pub recovered_ms: u64,
+}
+
+impl Report {
+    pub(super) fn new(summary: &LoadSummary, verdict: &Verdict, killed: Option<Killed>, dashboard: String) -> Report {
+        Report {
+            sent: summary.sent,
+            unique: summary.unique_valid,
+            counted: verdict.counted,
+            late: verdict.late,
+            archived: verdict.archived,
+            invoiced_clicks: verdict.invoiced_clicks,
+            unexplained: verdict.unexplained,
+            killed,
+            dashboard,
+        }
+    }
+
+    pub(super) fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let write = || -> anyhow::Result<()> {
+            if let Some(folder) = path.parent() {
+                std::fs::create_dir_all(folder)?;
+            }
+            let mut text = serde_json::to_string_pretty(self)?;
+            text.push('\n');
+            Ok(std::fs::write(path, text)?)
+        };
+        write().with_context(|| format!("cannot write {}", path.display()))
+    }
+}

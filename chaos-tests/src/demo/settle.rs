@@ -1,0 +1,86 @@
+//! After the last click: until the stream has nothing left to say, the archive has everything, and the batch has run.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use clicktally_node::load::LoadSummary;
+use clicktally_proto::click_log::RAW_CLICKS;
+
+use super::screen::Screen;
+use super::stage::Stage;
+use crate::checks::{self, ct2_offset_chain};
+use crate::eventually::eventually;
+use crate::oracle;
+
+/// Beyond the lateness: reading a backlog, publishing and writing its windows.
+const SLACK: Duration = Duration::from_secs(180);
+/// A minute that has just begun when the load ends must still pass.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// All shards have read to the end of the log, and all windows in PostgreSQL are final.
+pub(super) async fn stream(stage: &Stage, summary: &LoadSummary, screen: &Screen) -> anyhow::Result<()> {
+    screen.say(&format!("All {} clicks are acknowledged. Waiting until every window is final …", summary.sent));
+    let ends = end_offsets(stage).await?;
+    eventually("all shards have read to the end of the log", SLACK, async || {
+        let view = stage.cluster.client.cluster().await?;
+        checks::require_none(&ct2_offset_chain::check_read_to_end(&view, &ends))
+    })
+    .await?;
+    let lateness = Duration::from_millis(stage.cluster.options.allowed_lateness_ms);
+    eventually("all windows are final in PostgreSQL", lateness + MINUTE + SLACK, async || {
+        let (clicks, not_final) = stage.database.stream_progress().await?;
+        anyhow::ensure!(not_final == 0, "{not_final} rows are not final");
+        // Too few rows means that some are still on their way; too many is for the verdict to see.
+        anyhow::ensure!(clicks >= summary.counted, "{clicks} of {} clicks are there", summary.counted);
+        Ok(())
+    })
+    .await
+}
+
+/// Every partition is archived to its end.
+pub(super) async fn archive(stage: &Stage, screen: &Screen) -> anyhow::Result<()> {
+    screen.say("Waiting for the archive …");
+    let ends = end_offsets(stage).await?;
+    eventually("the archive reaches the end of the log", SLACK, async || {
+        let archived = stage.database.archived_to().await?;
+        for (shard, end) in (0_u16..).zip(&ends) {
+            let to = archived.get(&shard).copied().unwrap_or(0);
+            anyhow::ensure!(to >= *end, "shard {shard} is archived up to {to} of {end}");
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Runs, finalises and reconciles every day the archive has, through the command line.
+pub(super) async fn batch(stage: &Stage, screen: &Screen) -> anyhow::Result<()> {
+    for day in stage.database.archived_days().await? {
+        screen.say(&format!("Running the batch for {day} …"));
+        for verb in ["run", "finalize", "reconcile"] {
+            billing(stage, verb, &day).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn billing(stage: &Stage, verb: &str, day: &str) -> anyhow::Result<()> {
+    let config = stage.cluster.nodes.first().context("there is no node")?.config();
+    let output = tokio::process::Command::new(&stage.binary)
+        .args(["billing", verb, "--day", day, "--config"])
+        .arg(config)
+        .output()
+        .await?;
+    anyhow::ensure!(
+        output.status.success(),
+        "billing {verb} --day {day} ended with {}:\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+pub(super) async fn end_offsets(stage: &Stage) -> anyhow::Result<Vec<u64>> {
+    let bootstrap = stage.services.kafka.bootstrap();
+    tokio::task::spawn_blocking(move || oracle::end_offsets(&bootstrap, RAW_CLICKS)).await?
+}

@@ -1,0 +1,157 @@
+//! A naive recount of the raw log: every record, one hash map, no windows, no watermarks, no shards. It shares the record schema
+//! and the definition of validity with the system, and nothing that counts.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clicktally_proto::click_log::{LATE_CLICKS, RAW_CLICKS};
+use clicktally_proto::click_view::decode_record_owned;
+use clicktally_proto::invalid_traffic::is_invalid;
+use clicktally_proto::window_count::LateClick;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::{Offset, TopicPartitionList};
+
+const BROKER_DEADLINE: Duration = Duration::from_secs(20);
+
+/// (ad, minute since the Unix epoch) → distinct valid clicks.
+pub type Counts = BTreeMap<(u64, u64), u64>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct SeenClick {
+    ad_id: u64,
+    event_time_ms: u64,
+    is_valid: bool,
+}
+
+/// What the log says.
+#[derive(Debug, Default)]
+pub struct Recount {
+    clicks: HashMap<u64, SeenClick>,
+    /// Clicks in the log, repeats included.
+    pub clicks_in_log: u64,
+    pub malformed_records: u64,
+}
+
+impl Recount {
+    /// Reads all of `raw_clicks`, as far as it reaches now.
+    pub fn of_log(bootstrap: &str) -> anyhow::Result<Recount> {
+        let mut recount = Recount::default();
+        read_topic(bootstrap, RAW_CLICKS, |message| {
+            recount.take(message.payload().unwrap_or_default());
+            Ok(())
+        })?;
+        Ok(recount)
+    }
+
+    /// The first copy of a click wins, as everywhere.
+    fn take(&mut self, record: &[u8]) {
+        let Ok(clicks) = decode_record_owned(record) else {
+            self.malformed_records += 1;
+            return;
+        };
+        for click in clicks {
+            self.clicks_in_log += 1;
+            self.clicks.entry(click.click_id).or_insert_with(|| SeenClick {
+                ad_id: click.ad_id,
+                event_time_ms: click.event_time_ms,
+                is_valid: !is_invalid(click.evidence, click.user_agent.as_bytes()),
+            });
+        }
+    }
+
+    pub fn unique(&self) -> usize {
+        self.clicks.len()
+    }
+
+    pub fn unique_valid(&self) -> usize {
+        self.clicks.values().filter(|click| click.is_valid).count()
+    }
+
+    /// Distinct valid clicks, without those the stream declared late.
+    pub fn counts_without(&self, late: &HashMap<u64, LateClick>) -> Counts {
+        let mut counts = Counts::new();
+        for (id, click) in &self.clicks {
+            if click.is_valid && !late.contains_key(id) {
+                *counts.entry((click.ad_id, click.event_time_ms / 60_000)).or_default() += 1;
+            }
+        }
+        counts
+    }
+}
+
+/// The late side output, by click.
+pub fn late_clicks(bootstrap: &str) -> anyhow::Result<HashMap<u64, LateClick>> {
+    let mut late = HashMap::new();
+    read_topic(bootstrap, LATE_CLICKS, |message| {
+        let click: LateClick = prost::Message::decode(message.payload().unwrap_or_default())?;
+        late.insert(click.click_id, click);
+        Ok(())
+    })?;
+    Ok(late)
+}
+
+/// End offset of each partition of a topic, in order.
+pub fn end_offsets(bootstrap: &str, topic: &str) -> anyhow::Result<Vec<u64>> {
+    let consumer = consumer(bootstrap)?;
+    let partitions = partitions(&consumer, topic)?;
+    let high = |partition| -> anyhow::Result<u64> {
+        let (_, high) = consumer.fetch_watermarks(topic, partition, BROKER_DEADLINE)?;
+        Ok(u64::try_from(high)?)
+    };
+    partitions.into_iter().map(high).collect()
+}
+
+/// Every record of a topic from its start to its present end.
+pub fn read_topic(
+    bootstrap: &str,
+    topic: &str,
+    mut take: impl FnMut(&BorrowedMessage<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let consumer = consumer(bootstrap)?;
+    let mut ends = HashMap::new();
+    let mut assignment = TopicPartitionList::new();
+    for partition in partitions(&consumer, topic)? {
+        let (low, high) = consumer.fetch_watermarks(topic, partition, BROKER_DEADLINE)?;
+        if low < high {
+            assignment.add_partition_offset(topic, partition, Offset::Offset(low))?;
+            ends.insert(partition, high);
+        }
+    }
+    consumer.assign(&assignment)?;
+    while !ends.is_empty() {
+        let Some(message) = consumer.poll(BROKER_DEADLINE) else {
+            bail!("{topic} went silent before its end; still missing {ends:?}");
+        };
+        let message = message.with_context(|| format!("reading {topic}"))?;
+        let Some(end) = ends.get(&message.partition()).copied() else { continue };
+        if message.offset() < end {
+            take(&message)?;
+        }
+        if message.offset() + 1 >= end {
+            ends.remove(&message.partition());
+        }
+    }
+    Ok(())
+}
+
+fn consumer(bootstrap: &str) -> anyhow::Result<BaseConsumer> {
+    ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("group.id", "clicktally-oracle")
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "error")
+        .set("fetch.queue.backoff.ms", "10")
+        .create()
+        .context("cannot make a Kafka consumer")
+}
+
+fn partitions(consumer: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<i32>> {
+    let metadata = consumer.fetch_metadata(Some(topic), BROKER_DEADLINE)?;
+    let mut ids: Vec<i32> =
+        metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect();
+    ids.sort_unstable();
+    Ok(ids)
+}

@@ -1,0 +1,148 @@
+//! A trial: a fresh cluster on fresh services, a load, a fault, and the checks that must hold afterwards.
+//!
+//! Loads of a trial lie in minutes that are over (`--behind-s`), so that windows fire as soon as their clicks are counted and no trial
+//! waits for a minute to end.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use clicktally_node::load::{LoadOptions, LoadSummary, run};
+use clicktally_proto::click_log::RAW_CLICKS;
+use tempfile::TempDir;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::task::JoinHandle;
+
+use crate::checks::{self, Violation, ct1_conservation, ct2_offset_chain};
+use crate::cluster::{Cluster, ClusterOptions, binary_beside_this_program};
+use crate::database::Database;
+use crate::eventually::eventually;
+use crate::oracle::{self, Counts, Recount};
+use crate::services::Services;
+
+/// From the last acknowledgement (or the last repair) until everything is counted and in PostgreSQL.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(90);
+
+/// A trial needs the machine for itself: its timeouts are those of production.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+#[derive(Parser)]
+struct LoadArguments {
+    #[command(flatten)]
+    options: LoadOptions,
+}
+
+pub struct Trial {
+    pub services: Services,
+    pub cluster: Cluster,
+    pub database: Database,
+    // After the processes that live in it.
+    _dir: TempDir,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Trial {
+    /// Services and configurations; no node runs yet.
+    pub async fn prepare(options: ClusterOptions) -> anyhow::Result<Trial> {
+        let alone = ONE_AT_A_TIME.lock().await;
+        let dir = tempfile::Builder::new().prefix("clicktally-trial-").tempdir()?;
+        let services = Services::for_tests(dir.path()).await?;
+        let cluster = Cluster::prepare(dir.path(), &binary_beside_this_program()?, &services, options)?;
+        let database = Database::new(&services.postgres.url())?;
+        Ok(Trial { services, cluster, database, _dir: dir, _alone: alone })
+    }
+
+    /// Three nodes, ready.
+    pub async fn start() -> anyhow::Result<Trial> {
+        let mut trial = Trial::prepare(ClusterOptions::default()).await?;
+        trial.cluster.start().await?;
+        Ok(trial)
+    }
+
+    /// Starts a load through both doors with repeats, disorder, late, invalid and malformed clicks; `more` is appended to it.
+    pub fn start_load(&self, more: &[&str]) -> anyhow::Result<JoinHandle<anyhow::Result<LoadSummary>>> {
+        let mut arguments = vec!["load".to_owned()];
+        arguments.extend(self.cluster.client.urls.iter().map(|url| format!("--url={url}")));
+        arguments.push(format!("--kafka={}", self.services.kafka.bootstrap()));
+        arguments.push(format!("--groups={}", self.cluster.options.groups));
+        arguments.push(format!("--allowed-lateness-s={}", self.cluster.options.allowed_lateness_ms / 1_000));
+        arguments.push(format!("--out-of-orderness-s={}", self.cluster.options.out_of_orderness_ms / 1_000));
+        let mix = "--quiet --behind-s=150 --ads=200 --clicks=30000 --rate=3000 --hot-percent=10 --duplicate-percent=3 \
+                   --out-of-order-percent=3 --late-percent=1 --beyond-horizon-percent=0.5 --invalid-percent=2 \
+                   --malformed-percent=0.05 --http-batch=100";
+        arguments.extend(mix.split_whitespace().map(str::to_owned));
+        arguments.extend(more.iter().map(|&argument| argument.to_owned()));
+        let options = LoadArguments::try_parse_from(arguments)?.options;
+        Ok(tokio::spawn(run(options)))
+    }
+
+    /// A whole load, to its last acknowledgement.
+    pub async fn load(&self, more: &[&str]) -> anyhow::Result<LoadSummary> {
+        self.start_load(more)?.await.context("the load panicked")?
+    }
+
+    /// Waits until every shard has read to the end of the log and PostgreSQL holds at least as many clicks as expected; then
+    /// checks that they are exactly those.
+    pub async fn settle_and_check(&self, summary: &LoadSummary) -> anyhow::Result<()> {
+        self.settle(summary).await.with_context(|| self.cluster.log_tails())?;
+        checks::require_none(&self.violations(summary).await?).with_context(|| self.cluster.log_tails())
+    }
+
+    pub async fn settle(&self, summary: &LoadSummary) -> anyhow::Result<()> {
+        let bootstrap = self.services.kafka.bootstrap();
+        let ends = tokio::task::spawn_blocking(move || oracle::end_offsets(&bootstrap, RAW_CLICKS)).await??;
+        eventually("all shards have read to the end of the log", SETTLE_DEADLINE, async || {
+            let view = self.cluster.client.cluster().await?;
+            checks::require_none(&ct2_offset_chain::check_read_to_end(&view, &ends))?;
+            for group in &view.groups {
+                anyhow::ensure!(
+                    group.published_revision >= group.newest_revision,
+                    "windows are published up to revision {} of {}",
+                    group.published_revision,
+                    group.newest_revision
+                );
+            }
+            Ok::<_, anyhow::Error>(())
+        })
+        .await?;
+        eventually("PostgreSQL has the windows", SETTLE_DEADLINE, async || {
+            let (clicks, _) = self.database.stream_progress().await?;
+            let late = self.database.late_valid().await?;
+            anyhow::ensure!(clicks >= summary.counted, "{clicks} of {} clicks are there", summary.counted);
+            anyhow::ensure!(late >= summary.late_beyond, "{late} of {} late clicks are there", summary.late_beyond);
+            Ok::<_, anyhow::Error>(())
+        })
+        .await
+    }
+
+    /// What differs between the generator's tally, a naive recount of the log, and the rows in PostgreSQL.
+    pub async fn violations(&self, summary: &LoadSummary) -> anyhow::Result<Vec<Violation>> {
+        let bootstrap = self.services.kafka.bootstrap();
+        let (recount, late) = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
+            Ok((Recount::of_log(&bootstrap)?, oracle::late_clicks(&bootstrap)?))
+        })
+        .await??;
+        let counted = self.database.stream_counts().await?;
+        let expected: Counts = summary.tally.expected().map(|line| ((line.ad_id, line.minute), line.clicks)).collect();
+        let mut violations = ct1_conservation::check(&expected, &counted);
+        violations.extend(ct1_conservation::check(&recount.counts_without(&late), &counted));
+        let late_valid = self.database.late_valid().await?;
+        if late_valid != summary.late_beyond {
+            let detail = format!("{late_valid} late clicks in PostgreSQL, {} sent", summary.late_beyond);
+            violations.push(Violation { invariant: "CT-1", detail });
+        }
+        Ok(violations)
+    }
+
+    /// Who owns what, by node.
+    pub async fn shards_by_owner(&self) -> anyhow::Result<BTreeMap<u64, Vec<u16>>> {
+        let mut owners: BTreeMap<u64, Vec<u16>> = BTreeMap::new();
+        for (shard, seen) in self.cluster.client.cluster().await?.shards() {
+            if let Some(owner) = seen.owner {
+                owners.entry(owner).or_default().push(shard);
+            }
+        }
+        Ok(owners)
+    }
+}

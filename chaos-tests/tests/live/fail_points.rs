@@ -1,0 +1,62 @@
+//! `kill -9` at every step between reading a click and writing its window: the count stays exact.
+
+use std::time::Duration;
+
+use clicktally_chaos_tests::cluster::ClusterOptions;
+use clicktally_chaos_tests::trial::Trial;
+
+const DIES_WITHIN: Duration = Duration::from_secs(60);
+
+/// Starts all nodes, one of them with a fail point; under load it dies there; restarted without, it comes back.
+async fn assert_exact_after_dying_at(point: &str) {
+    let mut trial = Trial::prepare(ClusterOptions::default()).await.unwrap();
+    for node in &mut trial.cluster.nodes {
+        // A point is reached on whichever node does that work, so all are armed; the ones that do not get there live on.
+        node.start(&[("CLICKTALLY_FAIL_AT", point)]).await.unwrap();
+    }
+    let load = trial.start_load(&["--give-up-s=180"]).unwrap();
+    let died = trial.cluster.first_to_exit(DIES_WITHIN).await.unwrap();
+    trial.cluster.node(died).unwrap().start(&[]).await.unwrap();
+    // Whoever else dies there is restarted as well, until the load has ended.
+    let summary = loop {
+        tokio::select! {
+            died = trial.cluster.first_to_exit(Duration::from_secs(600)), if !load.is_finished() => {
+                let died = died.unwrap();
+                trial.cluster.node(died).unwrap().start(&[]).await.unwrap();
+            }
+            () = until_finished(&load) => break load.await.unwrap().unwrap(),
+        }
+    };
+    for node in &mut trial.cluster.nodes {
+        // No armed node is left to die during the check.
+        node.kill().await;
+        node.start(&[]).await.unwrap();
+    }
+    trial.cluster.wait_ready().await.unwrap();
+    trial.settle_and_check(&summary).await.unwrap();
+}
+
+async fn until_finished<T>(task: &tokio::task::JoinHandle<T>) {
+    while !task.is_finished() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+macro_rules! dying_at {
+    ($($name:ident: $point:literal,)*) => {$(
+        #[tokio::test]
+        async fn $name() {
+            assert_exact_after_dying_at($point).await;
+        }
+    )*};
+}
+
+dying_at! {
+    exact_after_dying_with_polled_records_in_hand: "shard.after_poll:200",
+    exact_after_dying_with_folded_clicks_in_hand: "shard.after_fold:200",
+    exact_after_dying_before_a_proposal: "checkpoint.before_propose:40",
+    exact_after_dying_before_an_outcome_is_seen: "checkpoint.after_commit:40",
+    exact_after_dying_between_append_and_commit: "raft.after_append:60",
+    exact_after_dying_before_an_apply: "raft.before_apply:60",
+    exact_after_dying_after_an_apply: "raft.after_apply:60",
+}

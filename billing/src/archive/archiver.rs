@@ -1,0 +1,266 @@
+//! Reads: the raw topic from where the manifest ends. Writes: a file, durably; then its manifest row.
+//! Promises: only one archiver at a time, fenced by PostgreSQL; at most [`ArchiveOptions::buffered_bytes_max`] of records held.
+//! On restart: nothing to recover; it reads on from the manifest.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clicktally_proto::click_log::RAW_CLICKS;
+use clicktally_proto::clock::Clock;
+use clicktally_proto::fault;
+use clicktally_proto::shard_key::{Partitioner, ShardId};
+use sha2::{Digest, Sha256};
+use sqlx::postgres::PgListener;
+use sqlx::{Connection, PgConnection, PgPool};
+use tokio::sync::watch;
+
+use super::buffer::{FlushLimits, Segment, ShardBuffer};
+use super::fetcher::{Fetched, Fetcher};
+use super::manifest::{NewFile, archived_offsets_of, commit};
+use super::offsets::{FLUSH_CHANNEL, log_end_offsets};
+use super::parquet_file;
+use super::store::{ArchiveStore, hex};
+use crate::error::{BillingError, bigint};
+use crate::metrics::BillingMetrics;
+
+/// The advisory lock of the archiver, in PostgreSQL's one namespace for them: "arch" in ASCII.
+const ARCHIVER_LOCK: i64 = 0x6172_6368;
+/// How often buffers are looked at for age.
+const AGE_CHECK_EVERY: Duration = Duration::from_millis(250);
+/// Records taken from the fetcher at once.
+const INTAKE_RECORDS_MAX: usize = 4_096;
+
+#[derive(Debug, Clone)]
+pub struct ArchiveOptions {
+    pub brokers: String,
+    pub topic: String,
+    pub partitioner: Partitioner,
+    /// A shard's buffer becomes a file at this many records,
+    pub file_records_max: usize,
+    /// this many bytes of records,
+    pub file_bytes_max: usize,
+    /// or this long after its first record was read: what a lost machine makes us read again, and what a query may lag.
+    pub file_age_max: Duration,
+    /// Over all shards; the largest buffer goes first. At least `file_bytes_max`.
+    pub buffered_bytes_max: usize,
+}
+
+impl ArchiveOptions {
+    pub fn new(brokers: impl Into<String>, partitioner: Partitioner) -> ArchiveOptions {
+        ArchiveOptions {
+            brokers: brokers.into(),
+            topic: RAW_CLICKS.to_owned(),
+            partitioner,
+            file_records_max: 250_000,
+            file_bytes_max: 64 << 20,
+            file_age_max: Duration::from_secs(60),
+            buffered_bytes_max: 256 << 20,
+        }
+    }
+
+    fn limits(&self) -> FlushLimits {
+        FlushLimits {
+            records_max: self.file_records_max,
+            bytes_max: self.file_bytes_max.min(self.buffered_bytes_max),
+            age_max: self.file_age_max,
+        }
+    }
+}
+
+pub struct Archiver {
+    options: ArchiveOptions,
+    store: ArchiveStore,
+    /// Holds the lock for as long as it lives; every commit goes through it.
+    session: PgConnection,
+    requests: PgListener,
+    fetcher: Fetcher,
+    buffers: BTreeMap<ShardId, ShardBuffer>,
+    /// Somebody waits for these offsets (exclusive): write everything out once all of them are read.
+    wanted: Option<BTreeMap<ShardId, u64>>,
+    clock: Arc<dyn Clock>,
+    metrics: BillingMetrics,
+}
+
+impl Archiver {
+    /// Takes the lock and starts to read. Dropping the archiver releases both; nothing buffered is lost, it is read again.
+    ///
+    /// # Errors
+    /// `AnotherArchiver` while another one lives: try again later, as a standby.
+    pub async fn start(
+        options: ArchiveOptions,
+        pool: &PgPool,
+        store: ArchiveStore,
+        clock: Arc<dyn Clock>,
+        metrics: BillingMetrics,
+    ) -> Result<Archiver, BillingError> {
+        // Detached: the lock must not go back to the pool with the connection.
+        let mut session = pool.acquire().await?.detach();
+        let is_ours: bool =
+            sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(ARCHIVER_LOCK).fetch_one(&mut session).await?;
+        if !is_ours {
+            return Err(BillingError::AnotherArchiver);
+        }
+        let mut requests = PgListener::connect_with(pool).await?;
+        requests.listen(FLUSH_CHANNEL).await?;
+        let archived = archived_offsets_of(&mut session).await?;
+        let partitions =
+            u16::try_from(options.partitioner.partitions()).map_err(|_| BillingError::Overflow("partitions"))?;
+        let from: BTreeMap<ShardId, u64> = (0..partitions)
+            .map(|shard| (ShardId(shard), archived.get(&ShardId(shard)).copied().unwrap_or(0)))
+            .collect();
+        let fetcher = Fetcher::start(&options.brokers, &options.topic, &from)?;
+        let buffers = from.into_iter().map(|(shard, next)| (shard, ShardBuffer::new(shard, next))).collect();
+        tracing::info!(shards = partitions, "the archiver has the lock and reads on from the manifest");
+        Ok(Archiver { options, store, session, requests, fetcher, buffers, wanted: None, clock, metrics })
+    }
+
+    /// Archives until `stop` turns true (or its sender is gone), then writes out what it holds.
+    ///
+    /// # Errors
+    /// Any: the archiver is used up then. After a `Retry` error start another one.
+    pub async fn run(&mut self, mut stop: watch::Receiver<bool>) -> Result<(), BillingError> {
+        let mut age_check = tokio::time::interval(AGE_CHECK_EVERY);
+        age_check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut fetched = Vec::with_capacity(INTAKE_RECORDS_MAX);
+        loop {
+            tokio::select! {
+                taken = self.fetcher.next(&mut fetched, INTAKE_RECORDS_MAX) => {
+                    self.take_in(taken, &mut fetched)?;
+                    self.flush_due().await?;
+                }
+                _ = age_check.tick() => self.flush_due().await?,
+                request = self.requests.recv() => {
+                    request?;
+                    self.wanted = Some(self.ask_log_ends().await?);
+                }
+                outcome = stop.wait_for(|stopped| *stopped) => {
+                    drop(outcome);
+                    return self.flush_all().await;
+                }
+            }
+            self.flush_wanted().await?;
+        }
+    }
+
+    /// Archives exactly as [`Archiver::run`] does, until every shard of `ends` is archived up to there (exclusive).
+    pub async fn archive_until(&mut self, ends: &BTreeMap<ShardId, u64>) -> Result<(), BillingError> {
+        let mut fetched = Vec::with_capacity(INTAKE_RECORDS_MAX);
+        self.wanted = Some(ends.clone());
+        self.flush_wanted().await?;
+        while self.wanted.is_some() {
+            let taken = self.fetcher.next(&mut fetched, INTAKE_RECORDS_MAX).await;
+            self.take_in(taken, &mut fetched)?;
+            self.flush_due().await?;
+            self.flush_wanted().await?;
+        }
+        Ok(())
+    }
+
+    async fn ask_log_ends(&self) -> Result<BTreeMap<ShardId, u64>, BillingError> {
+        log_end_offsets(&self.options.brokers, &self.options.topic, self.options.partitioner).await
+    }
+
+    fn take_in(&mut self, taken: usize, fetched: &mut Vec<Fetched>) -> Result<(), BillingError> {
+        if taken == 0 {
+            return Err(BillingError::Worker("the archive's fetcher".to_owned()));
+        }
+        let now = self.clock.monotonic();
+        for item in fetched.drain(..) {
+            let (shard, record) = item?;
+            let Some(buffer) = self.buffers.get_mut(&shard) else { continue };
+            buffer.push(record, now).map_err(|gap| BillingError::OffsetLost {
+                shard: shard.0,
+                expected: gap.expected,
+                found: gap.found.to_string(),
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn flush_due(&mut self) -> Result<(), BillingError> {
+        let now = self.clock.monotonic();
+        let limits = self.options.limits();
+        let due: Vec<ShardId> =
+            self.buffers.iter().filter(|(_, buffer)| buffer.is_due(&limits, now)).map(|(shard, _)| *shard).collect();
+        for shard in due {
+            self.flush(shard).await?;
+        }
+        while self.buffers.values().map(ShardBuffer::bytes).sum::<usize>() > self.options.buffered_bytes_max {
+            let Some(largest) = self.buffers.iter().max_by_key(|(_, b)| b.bytes()).map(|(shard, _)| *shard) else {
+                break;
+            };
+            self.flush(largest).await?;
+        }
+        let oldest = self.buffers.values().map(|buffer| buffer.age(now)).max().unwrap_or_default();
+        self.metrics.archive_backlog_seconds.set(oldest.as_secs_f64());
+        Ok(())
+    }
+
+    async fn flush_wanted(&mut self) -> Result<(), BillingError> {
+        let is_read =
+            |(shard, end): (&ShardId, &u64)| self.buffers.get(shard).is_none_or(|buffer| buffer.next() >= *end);
+        if self.wanted.as_ref().is_some_and(|wanted| wanted.iter().all(is_read)) {
+            self.wanted = None;
+            self.flush_all().await?;
+        }
+        Ok(())
+    }
+
+    async fn flush_all(&mut self) -> Result<(), BillingError> {
+        let filled: Vec<ShardId> =
+            self.buffers.iter().filter(|(_, b)| !b.is_empty()).map(|(shard, _)| *shard).collect();
+        for shard in filled {
+            self.flush(shard).await?;
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self, shard: ShardId) -> Result<(), BillingError> {
+        let segments = self.buffers.get_mut(&shard).map(ShardBuffer::take).unwrap_or_default();
+        for segment in segments {
+            self.archive(segment).await?;
+        }
+        Ok(())
+    }
+
+    /// 1. Encode, off this thread. 2. The file, durably. 3. The manifest row. A crash after 2 leaves an orphan nobody reads.
+    async fn archive(&mut self, segment: Segment) -> Result<(), BillingError> {
+        let (offset_from, offset_to) = segment.offsets();
+        let (file, shard, hour) = (segment.file_name(), segment.shard, segment.hour);
+        let partitioner = self.options.partitioner;
+        let (encoded, sha256) = tokio::task::spawn_blocking(move || {
+            let encoded = parquet_file::encode(&segment, partitioner)?;
+            let sha256 = hex(&Sha256::digest(&encoded.content));
+            Ok::<_, BillingError>((encoded, sha256))
+        })
+        .await
+        .map_err(|e| BillingError::Worker(e.to_string()))??;
+        let bytes = u64::try_from(encoded.content.len()).map_err(|_| BillingError::Overflow("bytes"))?;
+        // Checked before anything is written: an id of the log that PostgreSQL cannot hold would only fail at the row.
+        bigint(offset_to, "log offset")?;
+        // A session that died took the lock with it: then another archiver may own this name already.
+        self.session.ping().await?;
+        self.store.put(&file, encoded.content).await?;
+        fault::point("archive.after_upload");
+        let new = NewFile {
+            file,
+            shard,
+            offset_from,
+            offset_to,
+            rows: encoded.rows,
+            malformed_rows: encoded.malformed_rows,
+            bytes,
+            sha256,
+            hour,
+            event_times_ms: encoded.event_times_ms,
+            days: encoded.days.into_iter().collect(),
+        };
+        commit(&mut self.session, &new).await?;
+        fault::point("archive.after_manifest");
+        self.metrics.archived_records.inc_by(offset_to - offset_from);
+        self.metrics.archive_files.inc();
+        tracing::debug!(file = new.file, rows = new.rows, "archived");
+        Ok(())
+    }
+}

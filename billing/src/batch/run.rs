@@ -1,0 +1,157 @@
+//! One run over one day, from the manifest to the committed documents.
+
+use clicktally_proto::clock::Clock;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use sqlx::PgPool;
+
+use super::cells::{StagedTotals, create_stage, stage};
+use super::clicks_sql::{SetAside, ShardQuery, by_shard};
+use super::commit::{RunRecord, replace_day};
+use super::terms::TermsTimeline;
+use crate::archive::{ArchiveStore, ManifestFile, files_for_day};
+use crate::day::Day;
+use crate::error::BillingError;
+use crate::invoice::wall_time;
+
+#[derive(Debug, Clone)]
+pub struct BatchOptions {
+    /// Files with event times this close to the day are read too: a copy of a click whose event time was changed on the way
+    /// still meets the first one if both lie within it.
+    pub margin_ms: u64,
+    /// Memory of one shard's query; sorting beyond it goes to disk.
+    pub memory_bytes_max: usize,
+    /// Compare every file with its hash in the manifest before reading it. Costs one more read.
+    pub verifies_files: bool,
+}
+
+impl Default for BatchOptions {
+    fn default() -> Self {
+        BatchOptions { margin_ms: 60 * 60_000, memory_bytes_max: 512 << 20, verifies_files: true }
+    }
+}
+
+/// What a run computed. Clicks are distinct unless they say otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BatchSummary {
+    pub day: Day,
+    /// 1: the day's invoices; more: memos on top of finalised ones.
+    pub revision: i32,
+    pub manifest_sha256: String,
+    pub files: usize,
+    pub rows_read: u64,
+    pub unique_valid_clicks: u64,
+    pub invalid_clicks: u64,
+    /// Copies after the first.
+    pub duplicates: u64,
+    pub conflicts: u64,
+    pub quarantined: u64,
+    pub misrouted: u64,
+    pub malformed: u64,
+    pub billed_clicks: u64,
+    /// Valid clicks that are not billed, whatever the cause.
+    pub unbilled_clicks: u64,
+    /// Documents written by this run, all drafts.
+    pub documents: usize,
+}
+
+/// Computes a day and replaces its draft results. A rerun over the same files and terms gives the same rows; a run of a
+/// finalised day writes memos of the difference.
+///
+/// The archive must be complete for the day before: see [`crate::archive::wait_until_archived`].
+///
+/// # Errors
+/// `FileChanged` when a file is not the one in the manifest; any error leaves the earlier results as they were.
+pub async fn run(
+    pool: &PgPool,
+    store: &ArchiveStore,
+    day: Day,
+    options: &BatchOptions,
+    clock: &dyn Clock,
+) -> Result<BatchSummary, BillingError> {
+    let files = files_for_day(pool, day, options.margin_ms).await?;
+    if options.verifies_files {
+        verify(store, &files).await?;
+    }
+    let terms = TermsTimeline::load(pool).await?;
+    let intervals = terms.intervals();
+
+    // Its own session: the stage lives as long as this run.
+    let mut session = pool.acquire().await?.detach();
+    create_stage(&mut session).await?;
+    let mut totals = StagedTotals::default();
+    let mut set_aside = SetAside::default();
+    for (shard, files) in by_shard(&files) {
+        let query = ShardQuery::open(store, &files, day, options.memory_bytes_max).await?;
+        let aside = query.set_aside().await?;
+        set_aside.rows_read += aside.rows_read;
+        set_aside.quarantined += aside.quarantined;
+        set_aside.misrouted += aside.misrouted;
+        set_aside.malformed += aside.malformed;
+        query
+            .cells(&intervals, async |cells| {
+                totals.add(&cells)?;
+                stage(&mut session, &cells).await
+            })
+            .await?;
+        tracing::debug!(%day, shard = shard.0, files = files.len(), "computed");
+    }
+
+    let record = RunRecord {
+        day,
+        manifest_sha256: manifest_hash(&files),
+        files: files.iter().map(|file| file.file.clone()).collect(),
+        rows_read: set_aside.rows_read,
+        unique_valid_clicks: totals.clicks,
+        invalid_clicks: totals.invalid_clicks,
+        duplicates: totals.duplicates,
+        conflicts: totals.conflicts,
+        quarantined: set_aside.quarantined,
+        misrouted: set_aside.misrouted,
+        malformed: set_aside.malformed,
+        computed_at: wall_time(clock)?,
+    };
+    let committed = replace_day(&mut session, &record, &terms).await?;
+    if totals.conflicts > 0 {
+        tracing::warn!(%day, conflicts = totals.conflicts, "copies of one click disagree; the first log offset was billed");
+    }
+    let billed_clicks: u64 = committed.billed.iter().map(|b| b.billed_clicks).sum();
+    let summary = BatchSummary {
+        day,
+        revision: committed.revision,
+        manifest_sha256: record.manifest_sha256,
+        files: files.len(),
+        rows_read: record.rows_read,
+        unique_valid_clicks: record.unique_valid_clicks,
+        invalid_clicks: record.invalid_clicks,
+        duplicates: record.duplicates,
+        conflicts: record.conflicts,
+        quarantined: record.quarantined,
+        misrouted: record.misrouted,
+        malformed: record.malformed,
+        billed_clicks,
+        unbilled_clicks: record.unique_valid_clicks - billed_clicks,
+        documents: committed.documents.len(),
+    };
+    tracing::info!(%day, revision = summary.revision, clicks = summary.unique_valid_clicks, billed_clicks, "batch run");
+    Ok(summary)
+}
+
+async fn verify(store: &ArchiveStore, files: &[ManifestFile]) -> Result<(), BillingError> {
+    for file in files {
+        let found = store.sha256(&file.file).await?;
+        if found != file.sha256 {
+            return Err(BillingError::FileChanged { file: file.file.clone(), expected: file.sha256.clone(), found });
+        }
+    }
+    Ok(())
+}
+
+/// SHA-256 over the lines `file sha256\n`, in order of shard and offset.
+fn manifest_hash(files: &[ManifestFile]) -> String {
+    let mut hasher = Sha256::new();
+    for file in files {
+        hasher.update(format!("{} {}\n", file.file, file.sha256));
+    }
+    crate::archive::hex(&hasher.finalize())
+}

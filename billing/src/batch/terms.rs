@@ -1,0 +1,147 @@
+//! Which terms a click falls under: the newest revision in effect at its event time.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use clicktally_proto::money::{Currency, MoneyError};
+use sqlx::{PgPool, Row};
+
+use crate::error::{BillingError, unsigned};
+
+/// One revision of a campaign's terms, as the batch needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    pub campaign_id: i64,
+    pub revision: i64,
+    pub advertiser_id: i64,
+    pub name: String,
+    pub currency: Currency,
+    pub cost_per_click_micros: i64,
+    pub budget_micros: i64,
+    pub effective_from_ms: u64,
+}
+
+/// Clicks of the campaign with event times in `[from_ms, to_ms)` fall under `revision`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TermsInterval {
+    pub campaign_id: i64,
+    pub revision: i64,
+    pub from_ms: u64,
+    pub to_ms: u64,
+}
+
+/// All terms of all campaigns.
+#[derive(Debug, Clone, Default)]
+pub struct TermsTimeline {
+    /// By campaign, then revision.
+    terms: BTreeMap<i64, BTreeMap<i64, Terms>>,
+}
+
+impl TermsTimeline {
+    pub fn new(terms: impl IntoIterator<Item = Terms>) -> TermsTimeline {
+        let mut timeline = TermsTimeline::default();
+        for term in terms {
+            timeline.terms.entry(term.campaign_id).or_default().insert(term.revision, term);
+        }
+        timeline
+    }
+
+    pub async fn load(pool: &PgPool) -> Result<TermsTimeline, BillingError> {
+        let rows = sqlx::query(
+            "SELECT campaign_id, revision, advertiser_id, name, currency::text AS currency, cost_per_click_micros,
+                budget_micros, effective_from
+             FROM catalog.campaign_terms",
+        )
+        .fetch_all(pool)
+        .await?;
+        let terms: Result<Vec<Terms>, BillingError> = rows
+            .iter()
+            .map(|row| {
+                let currency: String = row.try_get("currency")?;
+                let effective_from: DateTime<Utc> = row.try_get("effective_from")?;
+                Ok(Terms {
+                    campaign_id: row.try_get("campaign_id")?,
+                    revision: row.try_get("revision")?,
+                    advertiser_id: row.try_get("advertiser_id")?,
+                    name: row.try_get("name")?,
+                    currency: Currency::try_from(currency)
+                        .map_err(|e: MoneyError| BillingError::Limit(format!("the catalogue: {e}")))?,
+                    cost_per_click_micros: row.try_get("cost_per_click_micros")?,
+                    budget_micros: row.try_get("budget_micros")?,
+                    // Terms from before 1970 are in effect from the first click on.
+                    effective_from_ms: unsigned(effective_from.timestamp_millis().max(0), "effective_from")?,
+                })
+            })
+            .collect();
+        Ok(TermsTimeline::new(terms?))
+    }
+
+    pub fn get(&self, campaign_id: i64, revision: i64) -> Option<&Terms> {
+        self.terms.get(&campaign_id)?.get(&revision)
+    }
+
+    pub fn newest(&self, campaign_id: i64) -> Option<&Terms> {
+        self.terms.get(&campaign_id)?.values().next_back()
+    }
+
+    /// Every campaign's life cut into intervals, one set of terms in each. They cover `[0, u64::MAX)` without gap or overlap:
+    /// a click before the first terms falls under the first ones. A higher revision wins from its start on, also over a lower
+    /// revision that starts later (the clock of the node that took it may have been behind).
+    pub fn intervals(&self) -> Vec<TermsInterval> {
+        self.terms.iter().flat_map(|(campaign_id, revisions)| intervals_of(*campaign_id, revisions)).collect()
+    }
+}
+
+fn intervals_of(campaign_id: i64, revisions: &BTreeMap<i64, Terms>) -> Vec<TermsInterval> {
+    let mut starts: Vec<(u64, i64)> = revisions.values().map(|term| (term.effective_from_ms, term.revision)).collect();
+    starts.sort_unstable();
+    let mut intervals: Vec<TermsInterval> = Vec::new();
+    let mut began_ms = 0;
+    for (from_ms, revision) in starts {
+        match intervals.last_mut() {
+            None => intervals.push(TermsInterval { campaign_id, revision, from_ms: 0, to_ms: u64::MAX }),
+            Some(before) if revision < before.revision => continue,
+            // Replaced at the instant it began: never in effect.
+            Some(before) if began_ms == from_ms => before.revision = revision,
+            Some(before) => {
+                before.to_ms = from_ms;
+                intervals.push(TermsInterval { campaign_id, revision, from_ms, to_ms: u64::MAX });
+            }
+        }
+        began_ms = from_ms;
+    }
+    intervals
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn terms(revision: i64, effective_from_ms: u64) -> Terms {
+        Terms {
+            campaign_id: 1,
+            revision,
+            advertiser_id: 1,
+            name: String::new(),
+            currency: Currency::USD,
+            cost_per_click_micros: 1,
+            budget_micros: 1,
+            effective_from_ms,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_instant_has_exactly_the_newest_terms_in_effect_or_the_first(
+            starts in proptest::collection::vec(0_u64..20, 1..8), at in 0_u64..25) {
+            let all: Vec<Terms> = (1..).zip(&starts).map(|(revision, start)| terms(revision, *start)).collect();
+            let first = starts.iter().min().copied().unwrap_or(0);
+            let expected = all.iter().filter(|t| t.effective_from_ms <= at.max(first)).map(|t| t.revision).max();
+            let holding: Vec<i64> = TermsTimeline::new(all).intervals().iter()
+                .filter(|i| i.from_ms <= at && at < i.to_ms).map(|i| i.revision).collect();
+            prop_assert_eq!(holding, expected.into_iter().collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Double entry: every document is one transaction whose entries sum to zero in its currency.
+
+use std::collections::BTreeMap;
+
+use clicktally_proto::money::{Currency, Micros};
+
+use super::documents::Document;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Account {
+    /// What the advertiser owes us.
+    AdvertiserReceivable,
+    ClickRevenue,
+}
+
+impl Account {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Account::AdvertiserReceivable => "advertiser_receivable",
+            Account::ClickRevenue => "click_revenue",
+        }
+    }
+}
+
+/// Debits are positive, credits negative; never zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    pub account: Account,
+    pub advertiser_id: i64,
+    pub currency: Currency,
+    pub amount_micros: Micros,
+}
+
+/// A document over nothing (all clicks free or capped) moves no money and has no entries. `None` on overflow, which only the
+/// one amount without a negative has.
+pub fn entries_of(document: &Document) -> Option<Vec<Entry>> {
+    if document.amount_micros == 0 {
+        return Some(Vec::new());
+    }
+    let entry = |account, amount_micros| Entry {
+        account,
+        advertiser_id: document.advertiser_id,
+        currency: document.currency,
+        amount_micros,
+    };
+    Some(vec![
+        entry(Account::AdvertiserReceivable, document.amount_micros),
+        entry(Account::ClickRevenue, document.amount_micros.checked_neg()?),
+    ])
+}
+
+/// Invariant CT-7, also enforced by PostgreSQL at commit.
+pub fn is_balanced(entries: &[Entry]) -> bool {
+    let mut sums: BTreeMap<Currency, i128> = BTreeMap::new();
+    for entry in entries {
+        *sums.entry(entry.currency).or_default() += i128::from(entry.amount_micros);
+    }
+    sums.values().all(|sum| *sum == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::documents::DocumentKind;
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_document_balances(amount_micros in -i64::MAX..i64::MAX) {
+            let document = Document {
+                invoice_id: String::new(),
+                day: "2026-11-23".parse().unwrap(),
+                revision: 1,
+                advertiser_id: 1,
+                currency: Currency::USD,
+                kind: DocumentKind::Invoice,
+                amount_micros,
+                lines: Vec::new(),
+            };
+            let entries = entries_of(&document).unwrap();
+            prop_assert!(is_balanced(&entries));
+            prop_assert_eq!(entries.is_empty(), amount_micros == 0);
+        }
+    }
+}

@@ -2,6 +2,10 @@
 //!
 //! In data-path order.
 
+pub mod config;
+
 pub mod actor_threads;
+pub mod cluster;
+pub mod sink;
 
 pub mod load;

@@ -1,0 +1,92 @@
+//! Announcing this node: settings, registration, a Snowflake worker id, heartbeats.
+
+use std::time::Duration;
+
+use clicktally_proto::clock::Clock;
+use clicktally_proto::command::{Command, GroupSettings, NodeRecord, Outcome};
+use clicktally_raft_store::group::{Group, ProposeError};
+use clicktally_raft_store::heartbeats::Heartbeat;
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+/// Between two tries while there is no leader.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Heartbeats in one lease: two may be lost.
+const HEARTBEATS_PER_LEASE: u32 = 4;
+
+#[derive(Debug, Error)]
+pub enum JoinError {
+    #[error("the cluster refused this node: {0}")]
+    Refused(String),
+    #[error("this node's replica has stopped: {0}")]
+    Halted(String),
+    #[error("shutting down")]
+    Stopped,
+}
+
+/// A number that differs between two lives of this node: wall time mixed with the process id.
+pub fn new_incarnation(clock: &dyn Clock) -> u64 {
+    (clock.now_ms() << 20) | u64::from(std::process::id() & 0xf_ffff)
+}
+
+/// Proposes until there is an outcome, however long there is no leader: fences make the repeat safe.
+async fn propose_until_decided(
+    group: &Group,
+    command: &Command,
+    stop: &mut watch::Receiver<bool>,
+) -> Result<Outcome, JoinError> {
+    loop {
+        match group.propose(command).await {
+            Ok(Outcome::Rejected(reason)) => return Err(JoinError::Refused(reason.to_string())),
+            Ok(outcome) => return Ok(outcome),
+            Err(ProposeError::Halt(reason)) => return Err(JoinError::Halted(reason)),
+            Err(ProposeError::Retry(reason)) => {
+                tracing::debug!(group = group.id().0, reason, "not joined yet");
+                tokio::select! {
+                    () = tokio::time::sleep(RETRY_PAUSE) => {}
+                    _ = stop.wait_for(|stop| *stop) => return Err(JoinError::Stopped),
+                }
+            }
+        }
+    }
+}
+
+/// Makes this node known in every group, and leases its worker id from group 0.
+pub async fn join(
+    groups: &[Group],
+    settings: GroupSettings,
+    record: NodeRecord,
+    incarnation: u64,
+    mut stop: watch::Receiver<bool>,
+) -> Result<u16, JoinError> {
+    let mut worker = None;
+    for group in groups {
+        propose_until_decided(group, &Command::Configure(settings), &mut stop).await?;
+        propose_until_decided(group, &Command::RegisterNode(record.clone()), &mut stop).await?;
+        if group.id().0 == 0 {
+            let lease = Command::LeaseWorker { node: record.node, incarnation };
+            match propose_until_decided(group, &lease, &mut stop).await? {
+                Outcome::WorkerLeased { worker: leased } => worker = Some(leased),
+                other => return Err(JoinError::Refused(format!("unexpected outcome {other:?}"))),
+            }
+        }
+    }
+    worker.ok_or_else(|| JoinError::Refused("there is no group 0".into()))
+}
+
+/// Tells the leader of a group that this node lives, until stopped.
+pub async fn keep_alive(group: Group, heartbeat: Heartbeat, lease: Duration, mut stop: watch::Receiver<bool>) {
+    let mut ticks = interval(lease / HEARTBEATS_PER_LEASE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        if let Err(error) = group.send_heartbeat(heartbeat.clone()).await {
+            tracing::debug!(group = group.id().0, %error, "heartbeat not delivered");
+        }
+    }
+}
+

@@ -1,0 +1,8 @@
+//! Outbound: fired windows to the `window_counts` topic, that topic and the late clicks into PostgreSQL, campaign terms into the
+//! catalogue. A slow or dead database holds up nothing before the topic.
+
+pub mod catalog_writer;
+pub mod postgres_writer;
+pub mod singleton;
+pub mod window_publisher;
+mod window_rows;

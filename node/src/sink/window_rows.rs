@@ -1,0 +1,76 @@
+//! The rows of one transaction: newest revision of each window, late clicks by id. Pure.
+
+use std::collections::BTreeMap;
+
+use clicktally_proto::click_log::{LATE_CLICKS, WINDOW_COUNTS};
+use clicktally_proto::window_count::{LateClick, WindowCount};
+use prost::Message;
+
+/// What was read from the outbound topics since the last transaction.
+#[derive(Debug, Default)]
+pub(super) struct WindowRows {
+    pub(super) windows: BTreeMap<(u32, u64, u64), WindowCount>,
+    pub(super) late: BTreeMap<u64, LateClick>,
+    /// (topic, partition) → (first offset read, next offset).
+    pub(super) progress: BTreeMap<(&'static str, i32), (i64, i64)>,
+    pub(super) undecodable: u64,
+}
+
+impl WindowRows {
+    pub(super) fn is_empty(&self) -> bool {
+        self.progress.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.windows.len() + self.late.len()
+    }
+
+    pub(super) fn take(&mut self, topic: &str, partition: i32, offset: i64, value: &[u8]) {
+        let topic = if topic == LATE_CLICKS { LATE_CLICKS } else { WINDOW_COUNTS };
+        let range = self.progress.entry((topic, partition)).or_insert((offset, offset));
+        range.1 = offset + 1;
+        if topic == LATE_CLICKS {
+            match LateClick::decode(value) {
+                Ok(click) => {
+                    self.late.entry(click.click_id).or_insert(click);
+                }
+                Err(_) => self.undecodable += 1,
+            }
+            return;
+        }
+        match WindowCount::decode(value) {
+            Ok(row) => {
+                let newest = self.windows.entry((row.minute, row.ad_id, row.campaign_id)).or_insert(row);
+                if row.revision > newest.revision {
+                    *newest = row;
+                }
+            }
+            Err(_) => self.undecodable += 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_revision_of_a_window_wins_in_any_order() {
+        for revisions in [[1, 2, 3], [3, 1, 2]] {
+            let mut rows = WindowRows::default();
+            for (offset, revision) in revisions.into_iter().enumerate() {
+                let row = WindowCount { ad_id: 1, campaign_id: 1, minute: 5, clicks: revision, revision, ..Default::default() };
+                rows.take(WINDOW_COUNTS, 0, offset as i64, &row.encode_to_vec());
+            }
+            assert_eq!(rows.windows[&(5, 1, 1)].clicks, 3);
+            assert_eq!(rows.progress[&(WINDOW_COUNTS, 0)], (0, 3));
+        }
+    }
+
+    #[test]
+    fn garbage_is_counted_and_passed() {
+        let mut rows = WindowRows::default();
+        rows.take(WINDOW_COUNTS, 0, 7, b"\xff\xff");
+        assert_eq!((rows.undecodable, rows.progress[&(WINDOW_COUNTS, 0)]), (1, (7, 8)));
+    }
+}

@@ -13,9 +13,9 @@ pub(crate) fn fail_stop(doing: &str, error: impl Display) -> ! {
     tracing::error!(
         doing,
         %error,
-        "the storage under the Raft log failed; this process stops to protect the cluster. Check the disk (dmesg, free \
-         space, file system errors) before you start it again; if its data is lost, remove the node from the cluster and add \
-         it back empty"
+        "a replica of this node cannot go on; the process stops to protect the cluster. If the disk is at fault (dmesg, free \
+         space, file system errors), repair it before you start the node again; if its data is lost, remove the node from the \
+         cluster and add it back empty. If not, start it again and report this"
     );
     std::process::exit(FAIL_STOP_EXIT_CODE)
 }

@@ -172,6 +172,20 @@ impl Group {
         self.change_members(MemberChange::TransferLeader { to }).await
     }
 
+    /// For a planned stop: if this node leads, hands leadership to the voter that has acknowledged most. Nothing to do elsewhere,
+    /// or where there is no other voter.
+    pub async fn hand_over(&self) -> Result<(), MemberError> {
+        if !self.is_leader() {
+            return Ok(());
+        }
+        let GroupStatus { voters, acknowledged, .. } = self.status();
+        let others = voters.keys().filter(|voter| **voter != self.node());
+        match others.max_by_key(|voter| acknowledged.get(voter).copied().flatten()) {
+            Some(heir) => self.transfer_leader(*heir).await,
+            None => Ok(()),
+        }
+    }
+
     pub fn status(&self) -> GroupStatus {
         let metrics = self.core.metrics();
         let membership = metrics.membership_config.membership();

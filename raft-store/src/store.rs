@@ -27,6 +27,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use crate::fail_stop::fail_stop;
 use crate::group::Group;
 use crate::group_core::GroupCore;
 use crate::group_log::{GroupLog, LogError};
@@ -354,6 +355,10 @@ async fn tend(
     blocks_files: bool,
 ) -> Result<(), String> {
     let metrics = core.metrics();
+    if let Err(fatal) = &metrics.running_state {
+        // This task ends before an orderly shutdown begins. A half-dead node would keep its connections and answer nothing.
+        fail_stop("running a Raft group", fatal);
+    }
     let snapshot = metrics.snapshot.map(|id| id.index);
     let appended = core.log.appended_bytes();
     if snapshot != upkeep.snapshot {

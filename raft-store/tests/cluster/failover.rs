@@ -47,5 +47,7 @@ async fn leadership_is_handed_over_on_request() {
     world.assert_equal_states(0).await;
     world.group(leader, 0).transfer_leader(heir).await.unwrap();
     world.status_when(heir, 0, |status| status.leader == Some(heir)).await;
+    world.group(heir, 0).hand_over().await.unwrap();
+    world.status_when(heir, 0, |status| status.leader.is_some_and(|leader| leader != heir)).await;
     world.stop_all().await;
 }

@@ -9,3 +9,6 @@ pub mod cluster;
 pub mod sink;
 
 pub mod load;
+
+pub mod log;
+pub mod shard;

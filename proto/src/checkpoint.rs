@@ -33,8 +33,7 @@ pub struct OutcomeCounts {
 
 impl OutcomeCounts {
     pub fn is_conserved(&self) -> bool {
-        self.read
-            == self.counted + self.duplicate + self.late + self.invalid + self.quarantined + self.misrouted
+        self.read == self.counted + self.duplicate + self.late + self.invalid + self.quarantined + self.misrouted
     }
 
     pub fn add(&mut self, other: &OutcomeCounts) {

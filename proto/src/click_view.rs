@@ -85,9 +85,7 @@ fn decode_into(record: &[u8], into: &mut Vec<ClickView>) -> Result<(), Malformed
 pub fn decode_record_owned(record: &[u8]) -> Result<Vec<Click>, Malformed> {
     // Decoded by the counting path's rules first, so that both paths refuse the same records.
     decode_into(record, &mut Vec::new())?;
-    let owned = |bytes: &[u8]| {
-        <Click as prost::Message>::decode(bytes).map_err(|_| Malformed::Truncated(0))
-    };
+    let owned = |bytes: &[u8]| <Click as prost::Message>::decode(bytes).map_err(|_| Malformed::Truncated(0));
     if record.first() == Some(&b'{') {
         let click = serde_json::from_slice(record).map_err(|e| Malformed::Json(e.to_string()))?;
         return Ok(vec![click]);
@@ -95,8 +93,7 @@ pub fn decode_record_owned(record: &[u8]) -> Result<Vec<Click>, Malformed> {
     if !is_batch(record) {
         return Ok(vec![owned(record)?]);
     }
-    let batch =
-        <crate::click::ClickBatch as prost::Message>::decode(record).map_err(|_| Malformed::Truncated(0))?;
+    let batch = <crate::click::ClickBatch as prost::Message>::decode(record).map_err(|_| Malformed::Truncated(0))?;
     Ok(batch.clicks)
 }
 
@@ -121,8 +118,7 @@ fn view_of(click: &Click) -> Result<ClickView, Malformed> {
 }
 
 fn decode_click(bytes: &[u8]) -> Result<ClickView, Malformed> {
-    let mut view =
-        ClickView { click_id: ClickId(0), campaign_id: 0, ad_id: 0, event_time_ms: 0, is_invalid: false };
+    let mut view = ClickView { click_id: ClickId(0), campaign_id: 0, ad_id: 0, event_time_ms: 0, is_invalid: false };
     let mut evidence = 0;
     let mut user_agent: &[u8] = &[];
     let mut at = 0;

@@ -57,8 +57,8 @@ pub fn decode<T: DeserializeOwned>(frame: &[u8]) -> Result<T, CodecError> {
     if header[1..] != crc32fast::hash(payload).to_le_bytes() {
         return Err(CodecError::Checksum);
     }
-    let (value, used) = bincode::serde::decode_from_slice(payload, configuration())
-        .map_err(|e| CodecError::Payload(e.to_string()))?;
+    let (value, used) =
+        bincode::serde::decode_from_slice(payload, configuration()).map_err(|e| CodecError::Payload(e.to_string()))?;
     if used != payload.len() {
         return Err(CodecError::Payload(format!("{} bytes left over", payload.len() - used)));
     }

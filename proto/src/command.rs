@@ -24,9 +24,14 @@ pub enum Command {
     /// Creates or replaces a campaign's terms and budget.
     SetCampaign(CampaignTerms),
     /// Everything up to this revision is in the `window_counts` topic.
-    SinkProgress { published_revision: u64 },
+    SinkProgress {
+        published_revision: u64,
+    },
     /// Leases a Snowflake worker id to one life of one node.
-    LeaseWorker { node: NodeId, incarnation: u64 },
+    LeaseWorker {
+        node: NodeId,
+        incarnation: u64,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,14 +80,24 @@ pub struct CampaignTerms {
 pub enum Outcome {
     Done,
     /// The shard has another owner now: the proposer must stop counting it.
-    Fenced { current: Epoch },
+    Fenced {
+        current: Epoch,
+    },
     /// A retry of what is in already.
     AlreadyApplied,
     /// The proposer's offsets do not continue the committed ones: it must start again from `expected`.
-    OffsetGap { expected: u64 },
-    Assigned { epoch: Epoch },
-    WorkerLeased { worker: u16 },
-    CampaignSet { revision: u64 },
+    OffsetGap {
+        expected: u64,
+    },
+    Assigned {
+        epoch: Epoch,
+    },
+    WorkerLeased {
+        worker: u16,
+    },
+    CampaignSet {
+        revision: u64,
+    },
     Rejected(Rejection),
 }
 

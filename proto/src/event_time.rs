@@ -64,11 +64,7 @@ impl EventTimeRules {
     }
 
     pub fn is_evictable(&self, minute: Minute, watermark_ms: UnixMillis) -> bool {
-        minute
-            .end_ms()
-            .saturating_add(self.allowed_lateness_ms)
-            .saturating_add(self.retain_final_ms)
-            <= watermark_ms
+        minute.end_ms().saturating_add(self.allowed_lateness_ms).saturating_add(self.retain_final_ms) <= watermark_ms
     }
 }
 

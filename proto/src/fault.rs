@@ -2,6 +2,7 @@
 //!
 //! * `CLICKTALLY_FAIL_AT=point:n` aborts the process when the named point is reached for the n-th time, as `kill -9` would.
 //! * `CLICKTALLY_BREAK=link` disables one promise, so that a test can show that its check notices.
+//! * `CLICKTALLY_LOSE=point:n` loses what is received at the named point, every n-th time, as a network may.
 
 /// One of the three links of exactly-once, broken on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,28 @@ mod active {
         }
     }
 
+    struct Loss {
+        name: String,
+        every: u64,
+        reached: AtomicU64,
+    }
+
+    fn loss() -> Option<&'static Loss> {
+        static LOSS: OnceLock<Option<Loss>> = OnceLock::new();
+        LOSS.get_or_init(|| {
+            let setting = std::env::var("CLICKTALLY_LOSE").ok()?;
+            let (name, every) = setting.split_once(':').unwrap_or((&setting, "1"));
+            let every = every.parse().ok().filter(|&every| every > 0)?;
+            Some(Loss { name: name.to_owned(), every, reached: AtomicU64::new(0) })
+        })
+        .as_ref()
+    }
+
+    pub(super) fn loses(name: &str) -> bool {
+        let Some(loss) = loss() else { return false };
+        loss.name == name && (loss.reached.fetch_add(1, Ordering::SeqCst) + 1).is_multiple_of(loss.every)
+    }
+
     pub(super) fn broken() -> Option<&'static str> {
         static BROKEN: OnceLock<Option<String>> = OnceLock::new();
         BROKEN.get_or_init(|| std::env::var("CLICKTALLY_BREAK").ok()).as_deref()
@@ -72,6 +95,20 @@ pub fn is_broken(link: Link) -> bool {
     #[cfg(not(debug_assertions))]
     {
         let _ = link;
+        false
+    }
+}
+
+/// True where the caller must behave as if what it has just received had been lost on the way.
+#[inline]
+pub fn loses(name: &str) -> bool {
+    #[cfg(debug_assertions)]
+    {
+        active::loses(name)
+    }
+    #[cfg(not(debug_assertions))]
+    {
+        let _ = name;
         false
     }
 }

@@ -46,9 +46,7 @@ impl ClickId {
     pub fn minted(now_ms: UnixMillis, worker: u16, sequence: u16) -> ClickId {
         let millis = now_ms.saturating_sub(SNOWFLAKE_EPOCH_MS).min(MILLIS_MAX);
         debug_assert!(worker < WORKERS_MAX && sequence <= SEQUENCE_MAX);
-        ClickId(
-            (millis << (WORKER_BITS + SEQUENCE_BITS)) | (u64::from(worker) << SEQUENCE_BITS) | u64::from(sequence),
-        )
+        ClickId((millis << (WORKER_BITS + SEQUENCE_BITS)) | (u64::from(worker) << SEQUENCE_BITS) | u64::from(sequence))
     }
 
     pub fn is_foreign(self) -> bool {

@@ -1,0 +1,210 @@
+//! [`ClickLog`] on Apache Kafka: one consumer for all shards of a node, one idempotent producer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clicktally_proto::click_log::{ClickLog, LogError, OutRecord, RAW_CLICKS, ShardReader};
+use clicktally_proto::shard_key::{Partitioner, ShardId};
+use futures::future::try_join_all;
+use parking_lot::RwLock;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::util::Timeout;
+
+use super::reader::KafkaShardReader;
+use super::topics;
+
+/// The largest raw record taken: bounds what one poisoned record can cost a reader.
+pub const RECORD_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What an outbound record may add around a raw one (quarantine carries the record and why).
+pub(super) const ENVELOPE_BYTES_MAX: usize = 64 * 1024;
+
+/// How long one question to the log may take before the caller is told to ask again.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a record may wait for room in the producer, then for its acknowledgement.
+const ENQUEUE_TIMEOUT: Duration = Duration::from_secs(5);
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Fetched and not yet drained, for one partition and for one node.
+const QUEUED_PARTITION_KIB_MAX: usize = 8 * 1024;
+const EVENTS_POLL: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Clone)]
+pub struct KafkaLogSettings {
+    /// `host:port`, comma-separated.
+    pub brokers: String,
+    pub partitioner: Partitioner,
+    /// Copies of each partition for topics made by [`KafkaLog::ensure_topics`]; `None`: the brokers' default.
+    pub replication: Option<i32>,
+}
+
+pub struct KafkaLog {
+    settings: KafkaLogSettings,
+    consumer: Arc<BaseConsumer>,
+    producer: RwLock<Arc<FutureProducer>>,
+    is_stopping: Arc<AtomicBool>,
+}
+
+impl KafkaLog {
+    /// Prepares the clients; connects in the background, so a log that is down now is not an error here.
+    pub fn connect(settings: KafkaLogSettings) -> Result<KafkaLog, LogError> {
+        let consumer: BaseConsumer = client(&settings)
+            // Required by the client library for any assignment; no group is ever joined and no offset is ever stored there.
+            .set("group.id", "clicktally-shards")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            // At its default of a second, a partition whose queue was full stops fetching for that long: catch-up at a quarter.
+            .set("fetch.queue.backoff.ms", "10")
+            .set("fetch.wait.max.ms", "100")
+            .set("queued.max.messages.kbytes", QUEUED_PARTITION_KIB_MAX.to_string())
+            .set("coordinator.query.interval.ms", "600000")
+            .create()
+            .map_err(fatal)?;
+        let consumer = Arc::new(consumer);
+        let producer = RwLock::new(Arc::new(new_producer(&settings)?));
+        let is_stopping = Arc::new(AtomicBool::new(false));
+        serve_events(Arc::clone(&consumer), Arc::clone(&is_stopping))
+            .map_err(|error| LogError::Fatal(error.to_string()))?;
+        Ok(KafkaLog { settings, consumer, producer, is_stopping })
+    }
+
+    /// Makes the topics that are missing; one that exists keeps its settings. Refuses a raw topic with another number of
+    /// partitions than the cluster has shards.
+    pub async fn ensure_topics(&self) -> Result<(), LogError> {
+        let specs = topics::all(self.settings.partitioner);
+        let admin: AdminClient<DefaultClientContext> = client(&self.settings).create().map_err(fatal)?;
+        let options = AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT)).operation_timeout(Some(ADMIN_TIMEOUT));
+        let new: Vec<_> = specs.iter().map(|spec| spec.as_new_topic(self.settings.replication)).collect();
+        for made in admin.create_topics(&new, &options).await.map_err(passing)? {
+            match made {
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((topic, code)) => return Err(LogError::Fatal(format!("cannot make topic {topic}: {code}"))),
+            }
+        }
+        let consumer = Arc::clone(&self.consumer);
+        off_thread(move || {
+            for spec in &specs {
+                let metadata =
+                    consumer.fetch_metadata(Some(spec.name), Timeout::After(ADMIN_TIMEOUT)).map_err(passing)?;
+                let found = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+                spec.check(found)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn publish_with(producer: &FutureProducer, records: &[OutRecord]) -> Result<(), KafkaError> {
+        let deliveries = records.iter().map(|out| async move {
+            let mut record = FutureRecord::to(out.topic).key(&out.key).payload(&out.value);
+            record.partition = out.partition;
+            producer.send(record, Timeout::After(ENQUEUE_TIMEOUT)).await.map_err(|(error, _)| error)
+        });
+        try_join_all(deliveries).await.map(|_| ())
+    }
+
+    /// One out-of-order sequence makes an idempotent producer fatal for good: a new one takes its place.
+    fn replace_if_fatal(&self, broken: &Arc<FutureProducer>) -> Result<(), LogError> {
+        let Some((code, reason)) = broken.client().fatal_error() else { return Ok(()) };
+        tracing::warn!(%code, reason, "the producer failed for good; starting another");
+        let mut current = self.producer.write();
+        if Arc::ptr_eq(&current, broken) {
+            *current = Arc::new(new_producer(&self.settings)?);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for KafkaLog {
+    fn drop(&mut self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+    }
+}
+
+#[async_trait::async_trait]
+impl ClickLog for KafkaLog {
+    fn open(&self, shard: ShardId, from: u64) -> Result<Box<dyn ShardReader>, LogError> {
+        Ok(Box::new(KafkaShardReader::open(&self.consumer, shard, from)?))
+    }
+
+    async fn end_offset(&self, shard: ShardId) -> Result<u64, LogError> {
+        let consumer = Arc::clone(&self.consumer);
+        off_thread(move || {
+            let (_, end) = consumer
+                .fetch_watermarks(RAW_CLICKS, shard.partition(), Timeout::After(QUERY_TIMEOUT))
+                .map_err(passing)?;
+            u64::try_from(end).map_err(|_| LogError::Unavailable(format!("the log answered end offset {end}")))
+        })
+        .await
+    }
+
+    async fn publish(&self, records: Vec<OutRecord>) -> Result<(), LogError> {
+        let producer = Arc::clone(&self.producer.read());
+        match KafkaLog::publish_with(&producer, &records).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.replace_if_fatal(&producer)?;
+                Err(match error.rdkafka_error_code() {
+                    Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::TopicAuthorizationFailed) => {
+                        LogError::Fatal(error.to_string())
+                    }
+                    _ => passing(error),
+                })
+            }
+        }
+    }
+}
+
+fn client(settings: &KafkaLogSettings) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", &settings.brokers)
+        .set("client.id", "clicktally")
+        // Back within a second of the broker's return: the default grows to ten.
+        .set("reconnect.backoff.max.ms", "1000");
+    config
+}
+
+fn new_producer(settings: &KafkaLogSettings) -> Result<FutureProducer, LogError> {
+    client(settings)
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("compression.codec", "lz4")
+        .set("linger.ms", "2")
+        .set("message.max.bytes", (RECORD_BYTES_MAX + ENVELOPE_BYTES_MAX).to_string())
+        .set("delivery.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string())
+        .create()
+        .map_err(fatal)
+}
+
+/// Serves the client's own news (errors, statistics) until the log is dropped; records never come this way.
+fn serve_events(consumer: Arc<BaseConsumer>, is_stopping: Arc<AtomicBool>) -> std::io::Result<()> {
+    let serve = move || {
+        while !is_stopping.load(Ordering::Relaxed) {
+            if let Some(Err(error)) = consumer.poll(EVENTS_POLL) {
+                tracing::warn!(%error, "the log's client reports");
+            }
+        }
+    };
+    std::thread::Builder::new().name("log-events".into()).spawn(serve).map(|_| ())
+}
+
+async fn off_thread<T: Send + 'static>(
+    question: impl FnOnce() -> Result<T, LogError> + Send + 'static,
+) -> Result<T, LogError> {
+    tokio::task::spawn_blocking(question).await.map_err(|error| LogError::Unavailable(error.to_string()))?
+}
+
+fn fatal(error: KafkaError) -> LogError {
+    LogError::Fatal(error.to_string())
+}
+
+fn passing(error: KafkaError) -> LogError {
+    LogError::Unavailable(error.to_string())
+}

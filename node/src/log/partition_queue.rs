@@ -1,0 +1,105 @@
+//! One partition's queue of fetched records, emptied many at a time.
+//!
+//! The one file of the workspace with `unsafe` in it. The safe wrapper hands out one record a call, each wrapped in an event
+//! with an allocation and a reference count of its own; the batch call of the C library costs a third of that
+//! (`docs/performance.md`), and the counting path lives on it.
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka_sys as sys;
+
+/// How many records one call of the C library may hand over.
+pub(super) const BATCH_RECORDS_MAX: usize = 1_000;
+
+/// What one fetched element is: a record, or news of the partition.
+pub(super) enum Fetched<'a> {
+    Record { offset: i64, timestamp_ms: i64, value: &'a [u8] },
+    Failed(RDKafkaErrorCode),
+}
+
+pub(super) struct PartitionQueue {
+    queue: NonNull<sys::rd_kafka_queue_t>,
+    batch: Vec<*mut sys::rd_kafka_message_t>,
+    // The queue belongs to the client: the client must outlive it.
+    _consumer: Arc<BaseConsumer>,
+}
+
+// SAFETY: librdkafka's queues may be used from any thread; the batch buffer holds no pointer between calls, and `consume` takes
+// `&mut self`, so two threads never share it.
+unsafe impl Send for PartitionQueue {}
+
+impl PartitionQueue {
+    /// Detaches the partition's queue from the consumer's common one. Must come before the partition is assigned: a record
+    /// that arrived in between would go to the common queue and be lost to this reader. (An assignment leaves alone what the
+    /// application has forwarded: `RD_KAFKA_Q_F_FWD_APP` in `rdkafka_partition.c`.)
+    pub(super) fn detach(consumer: &Arc<BaseConsumer>, topic: &str, partition: i32) -> Option<PartitionQueue> {
+        let topic = CString::new(topic).ok()?;
+        // SAFETY: the client is alive for the length of the call, the name is a C string; the returned reference to the queue
+        // is ours and is given back in `drop`.
+        let queue = unsafe {
+            let client = consumer.client().native_ptr();
+            NonNull::new(sys::rd_kafka_queue_get_partition(client, topic.as_ptr(), partition))?
+        };
+        // SAFETY: the queue is valid; a null destination turns forwarding off.
+        unsafe { sys::rd_kafka_queue_forward(queue.as_ptr(), std::ptr::null_mut()) };
+        let batch = vec![std::ptr::null_mut(); BATCH_RECORDS_MAX];
+        Some(PartitionQueue { queue, batch, _consumer: Arc::clone(consumer) })
+    }
+
+    /// Hands over at most `records_max` (and at most [`BATCH_RECORDS_MAX`]) elements that are here already; never waits.
+    pub(super) fn consume(&mut self, records_max: usize, mut take: impl FnMut(Fetched<'_>)) -> usize {
+        let wanted = records_max.min(self.batch.len());
+        // SAFETY: `batch` has room for `wanted` pointers; a timeout of zero does not block.
+        let filled =
+            unsafe { sys::rd_kafka_consume_batch_queue(self.queue.as_ptr(), 0, self.batch.as_mut_ptr(), wanted) };
+        let filled = usize::try_from(filled).unwrap_or(0);
+        for &message in &self.batch[..filled] {
+            let message = OwnedMessage(message);
+            take(message.view());
+        }
+        filled
+    }
+}
+
+impl Drop for PartitionQueue {
+    fn drop(&mut self) {
+        // SAFETY: gives back the reference taken in `detach`, once.
+        unsafe { sys::rd_kafka_queue_destroy(self.queue.as_ptr()) };
+    }
+}
+
+/// Frees the message also when the taker panics.
+struct OwnedMessage(*mut sys::rd_kafka_message_t);
+
+impl OwnedMessage {
+    fn view(&self) -> Fetched<'_> {
+        // SAFETY: the library filled the pointer and leaves the message to us until it is destroyed in `drop`; payload and
+        // length describe one allocation that lives as long.
+        unsafe {
+            let message = &*self.0;
+            if message.err != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return Fetched::Failed(message.err.into());
+            }
+            let value = if message.payload.is_null() {
+                &[][..]
+            } else {
+                std::slice::from_raw_parts(message.payload.cast::<u8>(), message.len)
+            };
+            let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+            let timestamp_ms = sys::rd_kafka_message_timestamp(self.0, &raw mut kind);
+            Fetched::Record { offset: message.offset, timestamp_ms, value }
+        }
+    }
+}
+
+impl Drop for OwnedMessage {
+    fn drop(&mut self) {
+        // SAFETY: destroyed once, by its only owner.
+        unsafe { sys::rd_kafka_message_destroy(self.0) };
+    }
+}

@@ -1,0 +1,101 @@
+//! Reads one partition of the raw topic in order, from the offset it was opened at.
+
+use std::sync::Arc;
+
+use clicktally_proto::click_log::{LogError, LogRecord, RAW_CLICKS, ShardReader};
+use clicktally_proto::shard_key::ShardId;
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::topic_partition_list::Offset;
+
+use super::partition_queue::{Fetched, PartitionQueue};
+
+pub(super) struct KafkaShardReader {
+    shard: ShardId,
+    /// The next offset due. Offsets may be sparse, they never run backwards.
+    position: u64,
+    queue: PartitionQueue,
+    /// Found behind records that had to be handed over first.
+    pending_error: Option<LogError>,
+    consumer: Arc<BaseConsumer>,
+}
+
+impl KafkaShardReader {
+    pub(super) fn open(consumer: &Arc<BaseConsumer>, shard: ShardId, from: u64) -> Result<KafkaShardReader, LogError> {
+        let queue = PartitionQueue::detach(consumer, RAW_CLICKS, shard.partition())
+            .ok_or_else(|| LogError::Unavailable(format!("no queue for shard {}", shard.0)))?;
+        let offset = i64::try_from(from).map_err(|_| LogError::OffsetLost {
+            shard,
+            offset: from,
+            detail: "larger than any offset of the log".into(),
+        })?;
+        let mut assignment = TopicPartitionList::new();
+        assignment
+            .add_partition_offset(RAW_CLICKS, shard.partition(), Offset::Offset(offset))
+            .and_then(|()| consumer.incremental_assign(&assignment))
+            // An earlier reader of this shard in this process is still being closed: passing.
+            .map_err(|error| LogError::Unavailable(format!("cannot open shard {}: {error}", shard.0)))?;
+        Ok(KafkaShardReader { shard, position: from, queue, pending_error: None, consumer: Arc::clone(consumer) })
+    }
+
+    fn explain(shard: ShardId, offset: u64, code: RDKafkaErrorCode) -> Option<LogError> {
+        match code {
+            RDKafkaErrorCode::PartitionEOF => None,
+            RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset => {
+                Some(LogError::OffsetLost { shard, offset, detail: code.to_string() })
+            }
+            RDKafkaErrorCode::TopicAuthorizationFailed => Some(LogError::Fatal(code.to_string())),
+            other => Some(LogError::Unavailable(other.to_string())),
+        }
+    }
+}
+
+impl ShardReader for KafkaShardReader {
+    fn drain(&mut self, records_max: usize, take: &mut dyn FnMut(LogRecord<'_>)) -> Result<usize, LogError> {
+        if let Some(error) = self.pending_error.take() {
+            return Err(error);
+        }
+        let mut taken = 0;
+        while taken < records_max && self.pending_error.is_none() {
+            let (shard, position, pending_error) = (self.shard, &mut self.position, &mut self.pending_error);
+            let filled = self.queue.consume(records_max - taken, |fetched| match fetched {
+                Fetched::Record { offset, timestamp_ms, value } => {
+                    let offset = u64::try_from(offset).unwrap_or(0);
+                    // Behind an error nothing is taken (it would be a skip); a record from before a reopening is stale.
+                    if pending_error.is_some() || offset < *position {
+                        return;
+                    }
+                    *position = offset + 1;
+                    taken += 1;
+                    take(LogRecord { offset, arrival_ms: u64::try_from(timestamp_ms).unwrap_or(0), value });
+                }
+                Fetched::Failed(code) => {
+                    if pending_error.is_none() {
+                        *pending_error = KafkaShardReader::explain(shard, *position, code);
+                    }
+                }
+            });
+            if filled == 0 {
+                break;
+            }
+        }
+        match self.pending_error.take() {
+            Some(error) if taken == 0 => Err(error),
+            later => {
+                self.pending_error = later;
+                Ok(taken)
+            }
+        }
+    }
+}
+
+impl Drop for KafkaShardReader {
+    fn drop(&mut self) {
+        let mut assignment = TopicPartitionList::new();
+        assignment.add_partition(RAW_CLICKS, self.shard.partition());
+        if let Err(error) = self.consumer.incremental_unassign(&assignment) {
+            tracing::warn!(shard = self.shard.0, %error, "could not give up a partition");
+        }
+    }
+}

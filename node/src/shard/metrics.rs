@@ -1,0 +1,90 @@
+//! What an operator sees of the shards of this process.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use clicktally_proto::checkpoint::OutcomeCounts;
+use clicktally_proto::event_time::UnixMillis;
+use clicktally_proto::shard_key::ShardId;
+use prometheus::core::Collector;
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
+
+pub(super) static METRICS: LazyLock<ShardMetrics> = LazyLock::new(ShardMetrics::register);
+
+pub(super) struct ShardMetrics {
+    events: IntCounterVec,
+    lag_records: IntGaugeVec,
+    watermark_lag_seconds: IntGaugeVec,
+    checkpoint_seconds: Histogram,
+    pub(super) checkpoint_failures: IntCounter,
+    pub(super) shards_owned: IntGauge,
+    pub(super) shards_halted: IntGauge,
+}
+
+const FIXED: &str = "the name and labels of a metric are constants";
+
+impl ShardMetrics {
+    fn register() -> ShardMetrics {
+        let by_shard = |name, help| registered(IntGaugeVec::new(Opts::new(name, help), &["shard"]).expect(FIXED));
+        let gauge = |name, help| registered(IntGauge::new(name, help).expect(FIXED));
+        let buckets = vec![0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
+        let checkpoint =
+            HistogramOpts::new("clicktally_checkpoint_seconds", "from the cut of a checkpoint to its commit")
+                .buckets(buckets);
+        let events = Opts::new("clicktally_shard_events_total", "clicks read, by what became of them");
+        ShardMetrics {
+            events: registered(IntCounterVec::new(events, &["outcome"]).expect(FIXED)),
+            lag_records: by_shard(
+                "clicktally_shard_lag_records",
+                "records of the log not read yet, at the last checkpoint",
+            ),
+            watermark_lag_seconds: by_shard("clicktally_watermark_lag_seconds", "wall time less the shard's watermark"),
+            checkpoint_seconds: registered(Histogram::with_opts(checkpoint).expect(FIXED)),
+            checkpoint_failures: registered(
+                IntCounter::new("clicktally_checkpoint_failures_total", "checkpoint attempts without a commit")
+                    .expect(FIXED),
+            ),
+            shards_owned: gauge("clicktally_shards_owned", "shards counted by this process"),
+            shards_halted: gauge("clicktally_shards_halted", "shards stopped by an error that needs a person"),
+        }
+    }
+
+    pub(super) fn lag(&self, shard: ShardId, records: u64) {
+        self.lag_records.with_label_values(&[&shard.0.to_string()]).set(clamped(records));
+    }
+
+    pub(super) fn committed(&self, shard: ShardId, outcomes: &OutcomeCounts, took: Duration, behind_ms: UnixMillis) {
+        self.checkpoint_seconds.observe(took.as_secs_f64());
+        self.watermark_lag_seconds.with_label_values(&[&shard.0.to_string()]).set(clamped(behind_ms / 1_000));
+        let by_outcome = [
+            ("counted", outcomes.counted),
+            ("duplicate", outcomes.duplicate),
+            ("late", outcomes.late),
+            ("invalid", outcomes.invalid),
+            ("quarantined", outcomes.quarantined),
+            ("misrouted", outcomes.misrouted),
+        ];
+        for (outcome, clicks) in by_outcome {
+            self.events.with_label_values(&[outcome]).inc_by(clicks);
+        }
+    }
+
+    /// A shard that has gone elsewhere must not leave its last lag standing here.
+    pub(super) fn forget(&self, shard: ShardId) {
+        let label = shard.0.to_string();
+        // Absent where no checkpoint was made: nothing to remove then.
+        let _ = self.lag_records.remove_label_values(&[&label]);
+        let _ = self.watermark_lag_seconds.remove_label_values(&[&label]);
+    }
+}
+
+fn registered<M: Collector + Clone + 'static>(metric: M) -> M {
+    if let Err(error) = prometheus::default_registry().register(Box::new(metric.clone())) {
+        tracing::error!(%error, "a metric will not be shown");
+    }
+    metric
+}
+
+fn clamped(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

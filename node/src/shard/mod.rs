@@ -1,0 +1,24 @@
+//! Stage one: one shard = one partition, counted by one owner at a time.
+//!
+//! Reads: the shard's partition of `raw_clicks`. Writes: checkpoints (through its Raft group), `late_clicks`, `quarantine`, and
+//! misplaced clicks back to their own partition. Promises: every click read has exactly one outcome, decided in log order, the
+//! same whoever decides it. On restart: goes on from replicated state, re-reading at most what no checkpoint holds.
+//!
+//! Rules first (no I/O), then the shells.
+
+pub mod aggregator;
+pub mod dedup;
+pub mod out_records;
+pub mod shard_state;
+pub mod watermark;
+
+#[cfg(test)]
+mod oracle_tests;
+
+mod commit;
+mod metrics;
+mod shard_actor;
+mod shard_host;
+mod shard_life;
+
+pub use shard_host::{ShardHost, ShardHostConfig};

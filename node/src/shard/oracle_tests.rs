@@ -1,0 +1,302 @@
+//! The rules against a naive recount, through the real apply: whatever the log holds, wherever checkpoints are cut and
+//! wherever owners die, the counts are those of one pass with hash sets.
+
+use std::collections::{BTreeMap, HashMap};
+
+use clicktally_proto::checkpoint::{Epoch, OutcomeCounts};
+use clicktally_proto::click::{Click, encode_record};
+use clicktally_proto::click_log::{LATE_CLICKS, LogRecord, OutRecord, QUARANTINE, RAW_CLICKS};
+use clicktally_proto::click_view::decode_record;
+use clicktally_proto::codec;
+use clicktally_proto::command::{AssignShard, Command, GroupSettings, NodeRecord, Outcome};
+use clicktally_proto::event_time::{EventTimeRules, WINDOW_MS};
+use clicktally_proto::ids::ClickId;
+use clicktally_proto::shard_key::{GroupId, Partitioner, ShardId, salt};
+use clicktally_raft_store::state::GroupState;
+use proptest::prelude::*;
+
+use super::shard_state::{ShardState, ShardTerms};
+
+const RULES: EventTimeRules = EventTimeRules {
+    out_of_orderness_ms: 5_000,
+    allowed_lateness_ms: 2 * WINDOW_MS,
+    retain_final_ms: WINDOW_MS,
+    max_ahead_ms: 5 * WINDOW_MS,
+};
+const START_MS: u64 = 1_700_000_040_000;
+const SHARD: ShardId = ShardId(3);
+
+fn partitioner() -> Partitioner {
+    Partitioner::new(1)
+}
+
+fn terms(epoch: Epoch) -> ShardTerms {
+    ShardTerms { shard: SHARD, epoch, partitioner: partitioner(), event_time: RULES }
+}
+
+/// The n-th id that belongs to the shard under test.
+fn own_id(n: u64) -> u64 {
+    (0..).map(|k| 1 + n * 1_000 + k).find(|id| salt(ClickId(*id)) == SHARD.salt()).unwrap()
+}
+
+fn other_id(n: u64) -> u64 {
+    (0..).map(|k| 1 + n * 1_000 + k).find(|id| salt(ClickId(*id)) != SHARD.salt()).unwrap()
+}
+
+struct Record {
+    arrival_ms: u64,
+    value: Vec<u8>,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// id number, ad, event time in seconds from the start, robot?
+    Clicks(Vec<(u64, u64, u64, bool)>),
+    Misrouted(u64),
+    Garbage,
+    FarAhead(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let click = (0_u64..60, 1_u64..4, 0_u64..600, prop::bool::weighted(0.1));
+    prop_oneof![
+        10 => proptest::collection::vec(click, 1..6).prop_map(Step::Clicks),
+        1 => (0_u64..20).prop_map(Step::Misrouted),
+        1 => Just(Step::Garbage),
+        1 => (0_u64..60).prop_map(Step::FarAhead),
+    ]
+}
+
+fn record(step: &Step) -> Record {
+    // Late enough that no honest click of these tests is ahead of its arrival.
+    let arrival_ms = START_MS + 600_000;
+    let click = |click_id, ad_id, seconds: u64, is_robot: bool| Click {
+        click_id,
+        campaign_id: 7,
+        ad_id,
+        event_time_ms: START_MS + seconds * 1_000,
+        user_agent: if is_robot { "examplebot/1".into() } else { "Mozilla/5.0".into() },
+        ..Click::default()
+    };
+    let value = match step {
+        Step::Clicks(clicks) => {
+            let clicks: Vec<Click> = clicks.iter().map(|&(n, ad, at, robot)| click(own_id(n), ad, at, robot)).collect();
+            encode_record(&clicks)
+        }
+        Step::Misrouted(n) => {
+            encode_record(&[click(other_id(*n), 1, 10, false), click(own_id(1_000 + n), 1, 10, false)])
+        }
+        Step::Garbage => b"\xff\xff\xff".to_vec(),
+        Step::FarAhead(n) => encode_record(&[Click {
+            event_time_ms: arrival_ms + RULES.max_ahead_ms + 1,
+            ..click(own_id(*n), 1, 0, false)
+        }]),
+    };
+    Record { arrival_ms, value }
+}
+
+type Sums = BTreeMap<(u32, u64), (u64, u64)>;
+
+/// One pass, hash sets, nothing shared with the code under test but the record's decoder.
+fn recount(log: &[Record]) -> (Sums, OutcomeCounts) {
+    let mut sums = Sums::new();
+    let mut outcomes = OutcomeCounts::default();
+    let mut newest_ms = 0_u64;
+    let mut first_minutes: HashMap<u64, u64> = HashMap::new();
+    let passed = |minute: u64, newest_ms: u64| {
+        (minute + 1) * WINDOW_MS + RULES.allowed_lateness_ms <= newest_ms.saturating_sub(RULES.out_of_orderness_ms)
+    };
+    for record in log {
+        let mut clicks = Vec::new();
+        if decode_record(&record.value, &mut clicks).is_err() {
+            outcomes.read += 1;
+            outcomes.quarantined += 1;
+            continue;
+        }
+        for click in clicks {
+            outcomes.read += 1;
+            if salt(click.click_id) != SHARD.salt() {
+                outcomes.misrouted += 1;
+                continue;
+            }
+            if click.event_time_ms > record.arrival_ms + RULES.max_ahead_ms {
+                outcomes.quarantined += 1;
+                continue;
+            }
+            newest_ms = newest_ms.max(click.event_time_ms);
+            let minute = click.event_time_ms / WINDOW_MS;
+            if first_minutes.get(&click.click_id.0).is_some_and(|first| !passed(*first, newest_ms)) {
+                outcomes.duplicate += 1;
+            } else if passed(minute, newest_ms) {
+                outcomes.late += 1;
+            } else {
+                first_minutes.insert(click.click_id.0, minute);
+                let sum = sums.entry((u32::try_from(minute).unwrap(), click.ad_id)).or_default();
+                if click.is_invalid {
+                    outcomes.invalid += 1;
+                    sum.1 += 1;
+                } else {
+                    outcomes.counted += 1;
+                    sum.0 += 1;
+                }
+            }
+        }
+    }
+    (sums, outcomes)
+}
+
+struct Replica {
+    state: GroupState,
+    index: u64,
+}
+
+impl Replica {
+    fn new() -> Replica {
+        let mut replica = Replica { state: GroupState::new(GroupId(0)), index: 0 };
+        replica.apply(&Command::Configure(GroupSettings { groups: 1, event_time: RULES }));
+        let record = NodeRecord { node: 1, http_address: "a".into(), peer_address: "b".into(), can_aggregate: true };
+        replica.apply(&Command::RegisterNode(record));
+        replica
+    }
+
+    fn apply(&mut self, command: &Command) -> Outcome {
+        self.index += 1;
+        self.state.apply(self.index, &codec::encode(command).unwrap())
+    }
+
+    /// A new owner, as the shard's life starts it.
+    fn new_owner(&mut self) -> ShardState {
+        let expected_epoch = self.state.shard(SHARD).unwrap().epoch;
+        let assignment = AssignShard { shard: SHARD, owner: Some(1), expected_epoch };
+        assert!(matches!(self.apply(&Command::AssignShard(assignment)), Outcome::Assigned { .. }));
+        let entry = self.state.shard(SHARD).unwrap();
+        ShardState::restore(terms(entry.epoch), entry, &self.state.seen_blocks(SHARD)).unwrap()
+    }
+
+    fn sums(&self) -> Sums {
+        let mut sums = Sums::new();
+        for (minute, window) in self.state.windows() {
+            for (_, ad_id, cell) in window.cells() {
+                sums.insert((minute.0, ad_id), (cell.counts.clicks, cell.counts.invalid_clicks));
+            }
+        }
+        sums
+    }
+}
+
+fn view(log: &[Record], offset: u64) -> LogRecord<'_> {
+    let record = &log[usize::try_from(offset).unwrap()];
+    LogRecord { offset, arrival_ms: record.arrival_ms, value: &record.value }
+}
+
+/// What happens after a record: nothing, a checkpoint, a checkpoint whose answer is lost, or the owner's death.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Event {
+    Nothing,
+    Checkpoint,
+    RepeatedCheckpoint,
+    Death,
+}
+
+fn run(log: &[Record], events: &[Event]) -> (Replica, Vec<OutRecord>) {
+    let mut replica = Replica::new();
+    let mut sent = Vec::new();
+    let mut owner = replica.new_owner();
+    let mut events = events.iter().copied().chain(std::iter::repeat(Event::Nothing));
+    let end = log.len() as u64;
+    let mut commit = |replica: &mut Replica, owner: &mut ShardState, repeats: bool| {
+        let Some(cut) = owner.cut() else { return };
+        sent.extend(cut.out_records);
+        let is_empty = cut.checkpoint.from == cut.checkpoint.to;
+        let command = Command::Checkpoint(cut.checkpoint);
+        assert_eq!(replica.apply(&command), Outcome::Done);
+        if repeats && !is_empty {
+            assert_eq!(replica.apply(&command), Outcome::AlreadyApplied);
+        }
+    };
+    loop {
+        while owner.position() < end {
+            owner.take(view(log, owner.position()));
+            match events.next() {
+                Some(Event::Checkpoint) => commit(&mut replica, &mut owner, false),
+                Some(Event::RepeatedCheckpoint) => commit(&mut replica, &mut owner, true),
+                Some(Event::Death) => owner = replica.new_owner(),
+                Some(Event::Nothing) | None => {}
+            }
+        }
+        commit(&mut replica, &mut owner, false);
+        if replica.state.shard(SHARD).unwrap().committed_offset == end {
+            return (replica, sent);
+        }
+    }
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        6 => Just(Event::Nothing),
+        2 => Just(Event::Checkpoint),
+        1 => Just(Event::RepeatedCheckpoint),
+        1 => Just(Event::Death),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn counts_are_those_of_a_naive_recount_wherever_checkpoints_are_cut_and_owners_die(
+        steps in proptest::collection::vec(step(), 1..60),
+        events in proptest::collection::vec(event(), 0..120)
+    ) {
+        let log: Vec<Record> = steps.iter().map(record).collect();
+        let (sums, outcomes) = recount(&log);
+        let (replica, sent) = run(&log, &events);
+        prop_assert_eq!(replica.sums(), sums);
+        let committed = replica.state.shard(SHARD).unwrap().outcomes;
+        prop_assert_eq!(committed, outcomes);
+        prop_assert!(committed.is_conserved());
+        // What was counted as sent elsewhere is there (at least once: sent again where the owner died before its checkpoint).
+        let to = |topic: &str| sent.iter().filter(|out| out.topic == topic).count() as u64;
+        prop_assert_eq!(to(LATE_CLICKS), outcomes.late);
+        prop_assert_eq!(to(QUARANTINE), outcomes.quarantined);
+        prop_assert_eq!(to(RAW_CLICKS), outcomes.misrouted);
+    }
+}
+
+#[test]
+fn a_rerouted_click_arrives_whole_in_its_own_partition() {
+    let mut replica = Replica::new();
+    let mut owner = replica.new_owner();
+    let log = [record(&Step::Misrouted(4))];
+    owner.take(view(&log, 0));
+    let cut = owner.cut().unwrap();
+    let [out] = &cut.out_records[..] else { panic!("{:?}", cut.out_records) };
+    let mut views = Vec::new();
+    decode_record(&out.value, &mut views).unwrap();
+    let own = partitioner().shard(7, views[0].click_id);
+    assert_eq!((out.topic, out.partition), (RAW_CLICKS, Some(own.partition())));
+    assert_ne!(own, SHARD);
+}
+
+#[test]
+fn a_click_dated_tomorrow_moves_nothing() {
+    let mut owner = Replica::new().new_owner();
+    let log = [record(&Step::Clicks(vec![(1, 1, 10, false)])), record(&Step::FarAhead(2))];
+    owner.take(view(&log, 0));
+    let before = owner.watermark_ms();
+    owner.take(view(&log, 1));
+    assert_eq!(owner.watermark_ms(), before);
+    assert_eq!(owner.outcomes().quarantined, 1);
+}
+
+#[test]
+fn an_idle_shard_says_so_only_with_a_proof_and_only_once() {
+    let mut replica = Replica::new();
+    let mut owner = replica.new_owner();
+    assert_eq!(owner.cut(), None);
+    owner.prove_empty(START_MS);
+    let cut = owner.cut().unwrap();
+    let checkpoint = &cut.checkpoint;
+    assert_eq!((checkpoint.from, checkpoint.to, checkpoint.complete_to_ms), (0, 0, START_MS));
+    assert_eq!(checkpoint.watermark_ms, START_MS - RULES.out_of_orderness_ms);
+    assert_eq!(replica.apply(&Command::Checkpoint(cut.checkpoint)), Outcome::Done);
+    assert_eq!(owner.cut(), None);
+}

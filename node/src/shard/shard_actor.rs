@@ -1,0 +1,211 @@
+//! The actor of one owned shard: drains its partition, folds, and gets checkpoints committed, one at a time.
+//!
+//! It goes on folding into the next delta while a checkpoint is on its way, up to the limits of [`ShardState::is_full`]; then it
+//! stops draining, the reader's queue fills, and the fetcher stops: back-pressure without a queue of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use clicktally_proto::click_log::{ClickLog, LogError, ShardReader};
+use clicktally_proto::clock::Clock;
+use clicktally_proto::event_time::UnixMillis;
+use clicktally_proto::fault;
+use clicktally_raft_store::group::Group;
+use tokio::sync::oneshot;
+
+use super::commit::{CommitEnd, commit};
+use super::metrics::METRICS;
+use super::shard_state::ShardState;
+
+/// Each wake-up costs as much as the work it does: ten milliseconds keep latency low and wake-ups rare.
+const DRAIN_EVERY: Duration = Duration::from_millis(10);
+/// Records asked of the reader at a time, and clicks after which the thread's other shards have their turn.
+const RECORDS_PER_DRAIN: usize = 128;
+const CLICKS_PER_TURN_MAX: u64 = 20_000;
+
+/// Why a shard is no longer counted here.
+#[derive(Debug)]
+pub(super) enum ShardEnd {
+    Stopped,
+    Fenced,
+    /// To be started again from replicated state.
+    Restart(String),
+    /// Needs a person.
+    Halted(String),
+}
+
+pub(super) struct ShardParts {
+    pub(super) state: ShardState,
+    pub(super) reader: Box<dyn ShardReader>,
+    pub(super) group: Arc<Group>,
+    pub(super) log: Arc<dyn ClickLog>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) checkpoint_interval: Duration,
+}
+
+pub(super) struct ShardActor {
+    parts: ShardParts,
+    /// A checkpoint is between its cut and its outcome.
+    is_committing: bool,
+    /// The interval passed while one was on its way.
+    is_due: bool,
+    /// Another turn of draining is queued already.
+    has_turn: bool,
+    ended: Option<oneshot::Sender<ShardEnd>>,
+}
+
+/// Another turn for a shard that has more to read.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Turn;
+
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Stop;
+
+impl ShardActor {
+    /// The receiver gets exactly one end; if it is dropped instead, the actor panicked.
+    pub(super) fn new(parts: ShardParts) -> (ShardActor, oneshot::Receiver<ShardEnd>) {
+        let (sender, receiver) = oneshot::channel();
+        let actor = ShardActor { parts, is_committing: false, is_due: false, has_turn: false, ended: Some(sender) };
+        (actor, receiver)
+    }
+
+    fn drain(&mut self, ctx: &mut Context<ShardActor>) {
+        let ShardParts { state, reader, .. } = &mut self.parts;
+        let read_before = state.outcomes().read;
+        let has_more = loop {
+            if state.is_full() {
+                break false;
+            }
+            if state.outcomes().read - read_before >= CLICKS_PER_TURN_MAX {
+                break true;
+            }
+            let drained = reader.drain(RECORDS_PER_DRAIN, &mut |record| {
+                fault::point("shard.after_poll");
+                state.take(record);
+            });
+            match drained {
+                Ok(RECORDS_PER_DRAIN) => {}
+                Ok(0) => break false,
+                Ok(_) => {
+                    fault::point("shard.after_fold");
+                    break false;
+                }
+                Err(LogError::Unavailable(reason)) => {
+                    tracing::warn!(shard = state.shard().0, reason, "cannot read for now");
+                    break false;
+                }
+                Err(error) => return self.end(ShardEnd::Halted(error.to_string()), ctx),
+            }
+        };
+        if self.parts.state.is_full() {
+            self.checkpoint(ctx);
+        }
+        if has_more && !self.has_turn {
+            self.has_turn = true;
+            ctx.notify(Turn);
+        }
+    }
+
+    /// Asks the log for its end, so that the checkpoint can say how complete it is, then cuts and commits.
+    fn checkpoint(&mut self, ctx: &mut Context<ShardActor>) {
+        if self.is_committing {
+            self.is_due = true;
+            return;
+        }
+        self.is_committing = true;
+        self.is_due = false;
+        if self.parts.state.is_full() {
+            return self.propose(ctx);
+        }
+        // Taken before the question: whatever arrives later is not covered by its answer.
+        let asked_at_ms = self.parts.clock.now_ms();
+        let (log, shard) = (Arc::clone(&self.parts.log), self.parts.state.shard());
+        let question = async move { log.end_offset(shard).await };
+        ctx.spawn(question.into_actor(self).map(move |end, actor, ctx| {
+            actor.note_end(asked_at_ms, end);
+            actor.propose(ctx);
+        }));
+    }
+
+    fn note_end(&mut self, asked_at_ms: UnixMillis, end: Result<u64, LogError>) {
+        let state = &mut self.parts.state;
+        let shard = state.shard();
+        match end {
+            Ok(end) => {
+                METRICS.lag(shard, end.saturating_sub(state.position()));
+                if state.position() >= end {
+                    state.prove_empty(asked_at_ms);
+                }
+            }
+            // No proof, so the watermark keeps still.
+            Err(error) => tracing::warn!(shard = shard.0, %error, "cannot ask the log for its end"),
+        }
+    }
+
+    fn propose(&mut self, ctx: &mut Context<ShardActor>) {
+        let Some(cut) = self.parts.state.cut() else {
+            self.is_committing = false;
+            return;
+        };
+        let cut_at = self.parts.clock.monotonic();
+        let commit = commit(Arc::clone(&self.parts.group), Arc::clone(&self.parts.log), cut);
+        ctx.spawn(commit.into_actor(self).map(move |end, actor, ctx| actor.settle(cut_at, end, ctx)));
+    }
+
+    fn settle(&mut self, cut_at: Duration, end: CommitEnd, ctx: &mut Context<ShardActor>) {
+        match end {
+            CommitEnd::Committed(outcomes) => {
+                fault::point("checkpoint.after_commit");
+                let ShardParts { state, clock, .. } = &self.parts;
+                let behind_ms = clock.now_ms().saturating_sub(state.watermark_ms());
+                let took = clock.monotonic().saturating_sub(cut_at);
+                METRICS.committed(state.shard(), &outcomes, took, behind_ms);
+                self.is_committing = false;
+                if self.is_due {
+                    self.checkpoint(ctx);
+                }
+                self.drain(ctx);
+            }
+            CommitEnd::Fenced => self.end(ShardEnd::Fenced, ctx),
+            CommitEnd::Restart(reason) => self.end(ShardEnd::Restart(reason), ctx),
+            CommitEnd::Halted(reason) => self.end(ShardEnd::Halted(reason), ctx),
+        }
+    }
+
+    fn end(&mut self, end: ShardEnd, ctx: &mut Context<ShardActor>) {
+        if let Some(ended) = self.ended.take() {
+            // Nobody listens any more when the whole host is going down.
+            let _ = ended.send(end);
+        }
+        ctx.stop();
+    }
+}
+
+impl Actor for ShardActor {
+    type Context = Context<ShardActor>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(DRAIN_EVERY, |actor, ctx| actor.drain(ctx));
+        ctx.run_interval(self.parts.checkpoint_interval, |actor, ctx| actor.checkpoint(ctx));
+    }
+}
+
+impl Handler<Turn> for ShardActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Turn, ctx: &mut Self::Context) {
+        self.has_turn = false;
+        self.drain(ctx);
+    }
+}
+
+impl Handler<Stop> for ShardActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+        self.end(ShardEnd::Stopped, ctx);
+    }
+}

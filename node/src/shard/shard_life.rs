@@ -1,0 +1,145 @@
+//! One ownership of one shard, from its assignment to its end: restore, count, and again where memory and state went apart.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Actor;
+use clicktally_proto::checkpoint::Epoch;
+use clicktally_proto::click_log::{ClickLog, LogError, ShardReader};
+use clicktally_proto::clock::Clock;
+use clicktally_proto::seen_ids::SeenBlock;
+use clicktally_proto::shard_key::{Partitioner, ShardId};
+use clicktally_raft_store::group::{Group, ProposeError};
+use clicktally_raft_store::state::ShardEntry;
+use tokio_util::sync::CancellationToken;
+
+use super::commit::Backoff;
+use super::metrics::METRICS;
+use super::shard_actor::{ShardActor, ShardEnd, ShardParts, Stop};
+use super::shard_state::{ShardState, ShardTerms};
+
+pub(super) struct ShardLife {
+    pub(super) shard: ShardId,
+    pub(super) epoch: Epoch,
+    pub(super) group: Arc<Group>,
+    pub(super) log: Arc<dyn ClickLog>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) checkpoint_interval: Duration,
+    /// Cancelled when the shard goes to another owner, or the host stops.
+    pub(super) stop: CancellationToken,
+}
+
+impl ShardLife {
+    /// Runs inside a `LocalSet` until the shard is fenced, stopped or halted.
+    pub(super) async fn live(self) {
+        let shard = self.shard.0;
+        METRICS.shards_owned.inc();
+        tracing::info!(shard, epoch = self.epoch.0, "counting");
+        let mut backoff = Backoff::default();
+        loop {
+            match self.own().await {
+                ShardEnd::Restart(reason) => {
+                    METRICS.checkpoint_failures.inc();
+                    tracing::warn!(shard, reason, "starting again from replicated state");
+                    tokio::select! {
+                        () = backoff.wait() => {}
+                        () = self.stop.cancelled() => break,
+                    }
+                }
+                ShardEnd::Halted(reason) => {
+                    tracing::error!(shard, reason, "the shard stands still until somebody looks at it");
+                    METRICS.shards_halted.inc();
+                    self.stop.cancelled().await;
+                    METRICS.shards_halted.dec();
+                    break;
+                }
+                ShardEnd::Fenced | ShardEnd::Stopped => break,
+            }
+        }
+        tracing::info!(shard, epoch = self.epoch.0, "no longer counting");
+        METRICS.shards_owned.dec();
+        METRICS.forget(self.shard);
+    }
+
+    async fn own(&self) -> ShardEnd {
+        let prepared = tokio::select! {
+            prepared = self.prepare() => prepared,
+            () = self.stop.cancelled() => return ShardEnd::Stopped,
+        };
+        let parts = match prepared {
+            Ok(parts) => parts,
+            Err(end) => return end,
+        };
+        let (actor, mut ended) = ShardActor::new(parts);
+        let address = actor.start();
+        let panicked = || ShardEnd::Halted("the shard's actor panicked".into());
+        tokio::select! {
+            end = &mut ended => return end.unwrap_or_else(|_| panicked()),
+            () = self.stop.cancelled() => {}
+        }
+        // It may have ended by itself meanwhile: then there is no mailbox to stop.
+        let _ = address.send(Stop).await;
+        ended.await.unwrap_or_else(|_| panicked())
+    }
+
+    async fn prepare(&self) -> Result<ShardParts, ShardEnd> {
+        // 1. A replica just restarted may lack what this very node committed before.
+        let mut backoff = Backoff::default();
+        while let Err(error) = self.group.read_barrier().await {
+            match error {
+                ProposeError::Retry(_) => backoff.wait().await,
+                ProposeError::Halt(reason) => return Err(ShardEnd::Halted(reason)),
+            }
+        }
+        // 2. Offsets, watermark and ids, from one reading.
+        let (terms, entry, seen) = self.read_replica()?;
+        let committed_offset = entry.committed_offset;
+        let state = off_thread(move || ShardState::restore(terms, &entry, &seen)).await?;
+        let state = state.map_err(|damage| ShardEnd::Halted(damage.to_string()))?;
+        let reader = self.open(committed_offset).await?;
+        Ok(ShardParts {
+            state,
+            reader,
+            group: Arc::clone(&self.group),
+            log: Arc::clone(&self.log),
+            clock: Arc::clone(&self.clock),
+            checkpoint_interval: self.checkpoint_interval,
+        })
+    }
+
+    fn read_replica(&self) -> Result<(ShardTerms, ShardEntry, Vec<Arc<SeenBlock>>), ShardEnd> {
+        let (shard, node) = (self.shard, self.group.node());
+        let read = self.group.read(|state| {
+            let entry = state.shard(shard)?.clone();
+            Some((state.settings()?, entry, state.seen_blocks(shard)))
+        });
+        let Some((settings, entry, seen)) = read else {
+            return Err(ShardEnd::Restart("the group is not configured yet".into()));
+        };
+        if entry.epoch != self.epoch || entry.owner != Some(node) {
+            return Err(ShardEnd::Fenced);
+        }
+        let partitioner = Partitioner::new(settings.groups);
+        let terms = ShardTerms { shard, epoch: self.epoch, partitioner, event_time: settings.event_time };
+        Ok((terms, entry, seen))
+    }
+
+    async fn open(&self, from: u64) -> Result<Box<dyn ShardReader>, ShardEnd> {
+        let mut backoff = Backoff::default();
+        loop {
+            let (log, shard) = (Arc::clone(&self.log), self.shard);
+            match off_thread(move || log.open(shard, from)).await? {
+                Ok(reader) => return Ok(reader),
+                Err(LogError::Unavailable(reason)) => {
+                    tracing::debug!(shard = shard.0, reason, "cannot open the partition yet");
+                    backoff.wait().await;
+                }
+                Err(error) => return Err(ShardEnd::Halted(error.to_string())),
+            }
+        }
+    }
+}
+
+async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ShardEnd> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| ShardEnd::Halted(error.to_string()))
+}

@@ -1,0 +1,293 @@
+//! What becomes of every click a shard reads, and the checkpoint that says so. No I/O, no clock.
+//!
+//! Each click gets the first outcome of this list that fits, decided in log order:
+//!
+//! 1. **misrouted**: belongs to another shard; sent on to its own partition.
+//! 2. **quarantined**: dated too far ahead of its record's arrival (one wrong clock must not move a watermark), or with an id
+//!    that no table can hold. A record that cannot be decoded is quarantined whole.
+//! 3. **duplicate**: its id was counted, under whatever minute, and that minute is not final yet.
+//! 4. **late**: its window is final by this shard's watermark.
+//! 5. **invalid** or **counted**.
+//!
+//! Decisions depend on the log's prefix and on replicated state alone, never on where checkpoints were cut: a successor that
+//! re-reads the same records decides the same.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use clicktally_proto::checkpoint::{CellBlock, Checkpoint, Epoch, OutcomeCounts};
+use clicktally_proto::click::Click;
+use clicktally_proto::click_log::{LogRecord, OutRecord};
+use clicktally_proto::click_view::{ClickView, decode_record, decode_record_owned};
+use clicktally_proto::counts::CellKey;
+use clicktally_proto::event_time::{EventTimeRules, Minute, UnixMillis};
+use clicktally_proto::fault::{Link, is_broken};
+use clicktally_proto::ids::ClickId;
+use clicktally_proto::seen_ids::{DamagedBlock, SeenBlock};
+use clicktally_proto::shard_key::{Partitioner, ShardId};
+use clicktally_raft_store::state::ShardEntry;
+
+use super::aggregator::Aggregators;
+use super::dedup::SeenIds;
+use super::out_records;
+use super::watermark::WatermarkTracker;
+
+/// Clicks counted since the last checkpoint at which a shard stops reading until the next one is in: bounds a checkpoint to
+/// some 2 MB, and what is lost and read again when an owner dies.
+pub const PENDING_CLICKS_MAX: u64 = 200_000;
+/// The same for what waits to be sent elsewhere.
+pub const PENDING_OUT_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Ad and campaign ids are signed 64-bit columns in PostgreSQL.
+const ID_MAX: u64 = i64::MAX as u64;
+
+/// What a shard is and what it goes by; fixed for the life of one ownership.
+#[derive(Debug, Clone, Copy)]
+pub struct ShardTerms {
+    pub shard: ShardId,
+    pub epoch: Epoch,
+    pub partitioner: Partitioner,
+    pub event_time: EventTimeRules,
+}
+
+/// A checkpoint ready to be proposed, and the records that must be durable before it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    pub checkpoint: Checkpoint,
+    pub out_records: Vec<OutRecord>,
+}
+
+/// Why a click leaves the counting path.
+enum Detour {
+    Misrouted(ShardId),
+    Quarantined(&'static str),
+}
+
+#[derive(Debug)]
+pub struct ShardState {
+    terms: ShardTerms,
+    watermark: WatermarkTracker,
+    complete_to_ms: UnixMillis,
+    seen: SeenIds,
+    /// Everything below is since the last cut.
+    from: u64,
+    /// The next offset due.
+    position: u64,
+    aggregators: Aggregators,
+    fresh_ids: BTreeMap<Minute, Vec<ClickId>>,
+    outcomes: OutcomeCounts,
+    out_records: Vec<OutRecord>,
+    out_bytes: usize,
+    /// Watermark and completeness as of the last cut, to tell whether there is any news.
+    last_cut: (UnixMillis, UnixMillis),
+    views: Vec<ClickView>,
+}
+
+impl ShardState {
+    /// Goes on where replicated state is: `entry` and `seen` must come from one reading of it. Unpacks every seen id, so call
+    /// it off the counting threads.
+    pub fn restore(terms: ShardTerms, entry: &ShardEntry, seen: &[Arc<SeenBlock>]) -> Result<ShardState, DamagedBlock> {
+        let mut ids = SeenIds::default();
+        for block in seen {
+            for id in block.unpack()? {
+                ids.insert(id, block.minute, &terms.event_time, entry.watermark_ms);
+            }
+        }
+        Ok(ShardState {
+            terms,
+            watermark: WatermarkTracker::new(terms.event_time.out_of_orderness_ms, entry.watermark_ms),
+            complete_to_ms: entry.complete_to_ms,
+            seen: ids,
+            from: entry.committed_offset,
+            position: entry.committed_offset,
+            aggregators: Aggregators::default(),
+            fresh_ids: BTreeMap::new(),
+            outcomes: OutcomeCounts::default(),
+            out_records: Vec::new(),
+            out_bytes: 0,
+            last_cut: (entry.watermark_ms, entry.complete_to_ms),
+            views: Vec::new(),
+        })
+    }
+
+    pub fn shard(&self) -> ShardId {
+        self.terms.shard
+    }
+
+    /// The next offset due.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    pub fn watermark_ms(&self) -> UnixMillis {
+        self.watermark.get()
+    }
+
+    /// Outcomes since the last cut.
+    pub fn outcomes(&self) -> &OutcomeCounts {
+        &self.outcomes
+    }
+
+    pub fn seen_bytes(&self) -> usize {
+        self.seen.bytes()
+    }
+
+    /// No more is to be read before the next cut is taken away.
+    pub fn is_full(&self) -> bool {
+        self.outcomes.read >= PENDING_CLICKS_MAX || self.out_bytes >= PENDING_OUT_BYTES_MAX
+    }
+
+    /// Folds the next record. Records must come in log order, from [`ShardState::position`] on.
+    pub fn take(&mut self, record: LogRecord<'_>) {
+        assert!(record.offset >= self.position, "offset {} again; {} is due", record.offset, self.position);
+        self.position = record.offset + 1;
+        self.complete_to_ms = self.complete_to_ms.max(record.arrival_ms);
+        let mut views = std::mem::take(&mut self.views);
+        views.clear();
+        match decode_record(record.value, &mut views) {
+            Ok(()) => self.take_clicks(record, &views),
+            Err(malformed) => {
+                // One, because nobody can count the clicks of a record that nobody can read.
+                self.outcomes.read += 1;
+                self.outcomes.quarantined += 1;
+                self.quarantine(record.offset, malformed.to_string(), record.value.to_vec());
+            }
+        }
+        self.views = views;
+    }
+
+    fn take_clicks(&mut self, record: LogRecord<'_>, clicks: &[ClickView]) {
+        let newest_ms = record.arrival_ms.saturating_add(self.terms.event_time.max_ahead_ms);
+        let mut detours: Vec<(usize, Detour)> = Vec::new();
+        self.outcomes.read += clicks.len() as u64;
+        for (index, click) in clicks.iter().enumerate() {
+            let own = self.terms.partitioner.shard(click.campaign_id, click.click_id);
+            if own != self.terms.shard {
+                detours.push((index, Detour::Misrouted(own)));
+            } else if click.event_time_ms > newest_ms {
+                detours.push((index, Detour::Quarantined("dated too far ahead of its arrival")));
+            } else if click.ad_id > ID_MAX || click.campaign_id > ID_MAX {
+                detours.push((index, Detour::Quarantined("ad or campaign id of 2^63 or more")));
+            } else {
+                self.decide(record.offset, click);
+            }
+        }
+        if !detours.is_empty() {
+            self.detour(record, detours);
+        }
+    }
+
+    #[inline]
+    fn decide(&mut self, offset: u64, click: &ClickView) {
+        self.watermark.observe(click.event_time_ms);
+        let watermark_ms = self.watermark.get();
+        let rules = self.terms.event_time;
+        let minute = Minute::of(click.event_time_ms);
+        if rules.is_final(minute, watermark_ms) {
+            if self.seen.contains(click.click_id, &rules, watermark_ms) {
+                self.outcomes.duplicate += 1;
+            } else {
+                self.outcomes.late += 1;
+                self.send(out_records::late(self.terms.shard, offset, watermark_ms, click));
+            }
+            return;
+        }
+        let is_new = self.seen.insert(click.click_id, minute, &rules, watermark_ms) || is_broken(Link::Identity);
+        if !is_new {
+            self.outcomes.duplicate += 1;
+            return;
+        }
+        if click.is_invalid {
+            self.outcomes.invalid += 1;
+        } else {
+            self.outcomes.counted += 1;
+        }
+        let key = CellKey { minute, campaign_id: click.campaign_id, ad_id: click.ad_id };
+        self.aggregators.count(key, click.is_invalid);
+        self.fresh_ids.entry(minute).or_default().push(click.click_id);
+    }
+
+    /// The rare clicks that need every field: decoded again, owned.
+    fn detour(&mut self, record: LogRecord<'_>, detours: Vec<(usize, Detour)>) {
+        let owned = match decode_record_owned(record.value) {
+            Ok(clicks) => clicks,
+            Err(malformed) => {
+                self.outcomes.quarantined += detours.len() as u64;
+                self.quarantine(record.offset, malformed.to_string(), record.value.to_vec());
+                return;
+            }
+        };
+        let mut elsewhere: BTreeMap<ShardId, Vec<Click>> = BTreeMap::new();
+        for (index, detour) in detours {
+            let click = &owned[index];
+            match detour {
+                Detour::Misrouted(own) => {
+                    self.outcomes.misrouted += 1;
+                    elsewhere.entry(own).or_default().push(click.clone());
+                }
+                Detour::Quarantined(reason) => {
+                    self.outcomes.quarantined += 1;
+                    let bytes = prost::Message::encode_to_vec(click);
+                    self.quarantine(record.offset, reason.to_owned(), bytes);
+                }
+            }
+        }
+        for (own, clicks) in elsewhere {
+            self.send(out_records::rerouted(own, &clicks));
+        }
+    }
+
+    fn quarantine(&mut self, offset: u64, reason: String, record: Vec<u8>) {
+        self.send(out_records::quarantined(self.terms.shard, offset, reason, record));
+    }
+
+    fn send(&mut self, record: OutRecord) {
+        self.out_bytes += record.key.len() + record.value.len();
+        self.out_records.push(record);
+    }
+
+    /// Everything that arrived before `proven_at_ms` has been read: the log's end, asked for after that moment, was not beyond
+    /// [`ShardState::position`].
+    pub fn prove_empty(&mut self, proven_at_ms: UnixMillis) {
+        self.watermark.prove_empty(proven_at_ms);
+        self.complete_to_ms = self.complete_to_ms.max(proven_at_ms);
+    }
+
+    /// Takes everything since the last cut; `None` where there is no news. The caller must get each cut committed before it
+    /// proposes the next.
+    pub fn cut(&mut self) -> Option<Cut> {
+        let news = (self.watermark.get(), self.complete_to_ms);
+        if self.position == self.from && news == self.last_cut {
+            return None;
+        }
+        let outcomes = std::mem::take(&mut self.outcomes);
+        assert!(outcomes.is_conserved(), "clicks got lost or were invented: {outcomes:?}");
+        let mut cells = self.aggregators.take_deltas();
+        let counted: u64 = cells.iter().map(|cell| cell.counts.clicks + cell.counts.invalid_clicks).sum();
+        assert_eq!(counted, outcomes.counted + outcomes.invalid);
+        let rules = self.terms.event_time;
+        let watermark_ms = self.watermark.get();
+        let seen = std::mem::take(&mut self.fresh_ids)
+            .into_iter()
+            // Replicas would drop these with this very entry.
+            .filter(|(minute, _)| !rules.is_final(*minute, watermark_ms))
+            .map(|(minute, mut ids)| SeenBlock::pack(minute, &mut ids))
+            .collect();
+        self.seen.sweep(&rules, watermark_ms);
+        let checkpoint = Checkpoint {
+            shard: self.terms.shard,
+            epoch: self.terms.epoch,
+            from: self.from,
+            to: self.position,
+            watermark_ms,
+            complete_to_ms: self.complete_to_ms,
+            outcomes,
+            cells: CellBlock::pack(&mut cells),
+            seen,
+        };
+        self.from = self.position;
+        self.last_cut = news;
+        self.out_bytes = 0;
+        Some(Cut { checkpoint, out_records: std::mem::take(&mut self.out_records) })
+    }
+}

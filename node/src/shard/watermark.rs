@@ -1,0 +1,57 @@
+//! How far a shard's event time has certainly come.
+
+use clicktally_proto::event_time::UnixMillis;
+
+/// Max event time seen − out-of-orderness bound. A shard *proven* empty (read up to the log's end) may follow the clock less the
+/// bound; one that is not proven keeps still: a timer alone never moves a watermark. Never goes back.
+#[derive(Debug, Clone, Copy)]
+pub struct WatermarkTracker {
+    out_of_orderness_ms: u64,
+    watermark_ms: UnixMillis,
+}
+
+impl WatermarkTracker {
+    /// `committed_ms`: the watermark in replicated state, from which a new owner goes on.
+    pub fn new(out_of_orderness_ms: u64, committed_ms: UnixMillis) -> WatermarkTracker {
+        WatermarkTracker { out_of_orderness_ms, watermark_ms: committed_ms }
+    }
+
+    #[inline]
+    pub fn observe(&mut self, event_time_ms: UnixMillis) {
+        self.watermark_ms = self.watermark_ms.max(event_time_ms.saturating_sub(self.out_of_orderness_ms));
+    }
+
+    /// `proven_at_ms`: wall time taken *before* the log was asked for its end.
+    pub fn prove_empty(&mut self, proven_at_ms: UnixMillis) {
+        self.observe(proven_at_ms);
+    }
+
+    #[inline]
+    pub fn get(&self) -> UnixMillis {
+        self.watermark_ms
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_watermark_never_goes_back_and_trails_by_the_bound(
+            committed in 0_u64..100_000, steps in proptest::collection::vec((any::<bool>(), 0_u64..100_000), 0..50)
+        ) {
+            let mut tracker = WatermarkTracker::new(5_000, committed);
+            let mut newest = 0;
+            for (is_click, time_ms) in steps {
+                let before = tracker.get();
+                if is_click { tracker.observe(time_ms) } else { tracker.prove_empty(time_ms) }
+                newest = newest.max(time_ms);
+                prop_assert!(tracker.get() >= before);
+                prop_assert_eq!(tracker.get(), committed.max(newest.saturating_sub(5_000)));
+            }
+        }
+    }
+}

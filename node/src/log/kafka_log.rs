@@ -32,6 +32,9 @@ const ENQUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Fetched and not yet drained, for one partition and for one node.
 const QUEUED_PARTITION_KIB_MAX: usize = 8 * 1024;
+/// How often, at most, and how far apart new topics are looked for.
+const VISIBLE_ATTEMPTS_MAX: u32 = 300;
+const VISIBLE_BACKOFF: Duration = Duration::from_millis(50);
 const EVENTS_POLL: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Clone)]
@@ -46,6 +49,9 @@ pub struct KafkaLogSettings {
 pub struct KafkaLog {
     settings: KafkaLogSettings,
     consumer: Arc<BaseConsumer>,
+    /// Asks the log questions over connections of its own: a broker answers one connection in order, and on the consumer's a
+    /// question would wait behind a fetch that waits for records.
+    queries: Arc<BaseConsumer>,
     producer: RwLock<Arc<FutureProducer>>,
     is_stopping: Arc<AtomicBool>,
 }
@@ -67,11 +73,12 @@ impl KafkaLog {
             .create()
             .map_err(fatal)?;
         let consumer = Arc::new(consumer);
+        let queries: Arc<BaseConsumer> = Arc::new(client(&settings).create().map_err(fatal)?);
         let producer = RwLock::new(Arc::new(new_producer(&settings)?));
         let is_stopping = Arc::new(AtomicBool::new(false));
         serve_events(Arc::clone(&consumer), Arc::clone(&is_stopping))
             .map_err(|error| LogError::Fatal(error.to_string()))?;
-        Ok(KafkaLog { settings, consumer, producer, is_stopping })
+        Ok(KafkaLog { settings, consumer, queries, producer, is_stopping })
     }
 
     /// Makes the topics that are missing; one that exists keeps its settings. Refuses a raw topic with another number of
@@ -81,21 +88,43 @@ impl KafkaLog {
         let admin: AdminClient<DefaultClientContext> = client(&self.settings).create().map_err(fatal)?;
         let options = AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT)).operation_timeout(Some(ADMIN_TIMEOUT));
         let new: Vec<_> = specs.iter().map(|spec| spec.as_new_topic(self.settings.replication)).collect();
+        let mut are_new = false;
         for made in admin.create_topics(&new, &options).await.map_err(passing)? {
             match made {
-                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Ok(_) => are_new = true,
+                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
                 Err((topic, code)) => return Err(LogError::Fatal(format!("cannot make topic {topic}: {code}"))),
             }
         }
-        let consumer = Arc::clone(&self.consumer);
-        off_thread(move || {
-            for spec in &specs {
-                let metadata =
-                    consumer.fetch_metadata(Some(spec.name), Timeout::After(ADMIN_TIMEOUT)).map_err(passing)?;
-                let found = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
-                spec.check(found)?;
+        // A broker may not know yet what its controller has just made.
+        for _ in 0..VISIBLE_ATTEMPTS_MAX {
+            if self.are_ready(are_new).await? {
+                return Ok(());
             }
-            Ok(())
+            tokio::time::sleep(VISIBLE_BACKOFF).await;
+        }
+        Err(LogError::Unavailable("the topics just made are not visible yet".into()))
+    }
+
+    /// New partitions are asked for their ends too: known is not yet led.
+    async fn are_ready(&self, are_new: bool) -> Result<bool, LogError> {
+        let specs = topics::all(self.settings.partitioner);
+        let queries = Arc::clone(&self.queries);
+        off_thread(move || {
+            let metadata = queries.fetch_metadata(None, Timeout::After(ADMIN_TIMEOUT)).map_err(passing)?;
+            for spec in &specs {
+                let topic = metadata.topics().iter().find(|topic| topic.name() == spec.name);
+                match topic.map_or(0, |topic| topic.partitions().len()) {
+                    0 => return Ok(false),
+                    found => spec.check(found)?,
+                }
+            }
+            let asked = if are_new { &specs[..] } else { &[] };
+            let mut partitions =
+                asked.iter().flat_map(|spec| (0..spec.partitions).map(move |partition| (spec.name, partition)));
+            Ok(partitions.all(|(topic, partition)| {
+                queries.fetch_watermarks(topic, partition, Timeout::After(QUERY_TIMEOUT)).is_ok()
+            }))
         })
         .await
     }
@@ -134,9 +163,9 @@ impl ClickLog for KafkaLog {
     }
 
     async fn end_offset(&self, shard: ShardId) -> Result<u64, LogError> {
-        let consumer = Arc::clone(&self.consumer);
+        let queries = Arc::clone(&self.queries);
         off_thread(move || {
-            let (_, end) = consumer
+            let (_, end) = queries
                 .fetch_watermarks(RAW_CLICKS, shard.partition(), Timeout::After(QUERY_TIMEOUT))
                 .map_err(passing)?;
             u64::try_from(end).map_err(|_| LogError::Unavailable(format!("the log answered end offset {end}")))

@@ -1,12 +1,8 @@
-//! Runs the shards that the groups assign to this node, on a few threads of their own.
-//!
-//! Each thread is a current-thread runtime with a `LocalSet`: actors start there without actix's own system, and a shard never
-//! moves between threads. One more thread watches the local replicas' assignments.
+//! Runs the shards that the groups assign to this node, on a few threads of their own; a shard never moves between threads.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use clicktally_proto::checkpoint::Epoch;
@@ -15,16 +11,12 @@ use clicktally_proto::clock::Clock;
 use clicktally_proto::shard_key::ShardId;
 use clicktally_raft_store::group::Group;
 use futures::future::join_all;
-use tokio::runtime;
-use tokio::sync::mpsc;
-use tokio::task::LocalSet;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::shard_life::ShardLife;
-
-/// Assignments under way to one thread.
-const LIVES_QUEUED_MAX: usize = 64;
+use crate::actor_threads::ActorThreads;
 
 #[derive(Debug, Clone)]
 pub struct ShardHostConfig {
@@ -42,118 +34,103 @@ impl Default for ShardHostConfig {
 
 pub struct ShardHost {
     stop: CancellationToken,
-    threads: Vec<JoinHandle<()>>,
+    watch: JoinHandle<()>,
+    threads: Arc<ActorThreads>,
+    lives: TaskTracker,
+}
+
+/// What every life of this host is given.
+struct Watcher {
+    config: ShardHostConfig,
+    log: Arc<dyn ClickLog>,
+    clock: Arc<dyn Clock>,
+    threads: Arc<ActorThreads>,
+    lives: TaskTracker,
+    stop: CancellationToken,
 }
 
 impl ShardHost {
-    /// Starts counting whatever `groups` (this node's replicas) assign to this node, now and later.
+    /// Starts counting whatever `groups` (this node's replicas) assign to this node, now and later. The assignments are watched
+    /// on the caller's runtime, the counting has its own threads.
     pub fn start(
         config: ShardHostConfig,
         groups: Vec<Arc<Group>>,
         log: Arc<dyn ClickLog>,
         clock: Arc<dyn Clock>,
     ) -> io::Result<ShardHost> {
-        assert!(config.threads > 0, "shards need a thread");
-        let stop = CancellationToken::new();
-        let mut threads = Vec::new();
-        let mut workers = Vec::new();
-        for number in 0..config.threads {
-            let (sender, receiver) = mpsc::channel(LIVES_QUEUED_MAX);
-            workers.push(sender);
-            let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-            let work = move || LocalSet::new().block_on(&runtime, host_lives(receiver));
-            threads.push(Builder::new().name(format!("shards-{number}")).spawn(work)?);
-        }
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        let watch = {
-            let stop = stop.clone();
-            move || {
-                let watches = groups.into_iter().map(|group| {
-                    let (log, clock) = (Arc::clone(&log), Arc::clone(&clock));
-                    watch_assignments(&config, group, log, clock, &workers, &stop)
-                });
-                runtime.block_on(join_all(watches));
-            }
-        };
-        threads.push(Builder::new().name("shard-watch".into()).spawn(watch)?);
-        Ok(ShardHost { stop, threads })
+        let threads = Arc::new(ActorThreads::start("shards", config.threads)?);
+        let (stop, lives) = (CancellationToken::new(), TaskTracker::new());
+        let watcher =
+            Watcher { config, log, clock, threads: Arc::clone(&threads), lives: lives.clone(), stop: stop.clone() };
+        let watch = tokio::spawn(async move {
+            join_all(groups.into_iter().map(|group| watcher.watch_assignments(group))).await;
+        });
+        Ok(ShardHost { stop, watch, threads, lives })
     }
 
     /// Stops counting at once; what no checkpoint holds yet is read again by the next owner.
     pub async fn stop(self) {
         self.stop.cancel();
-        let threads = self.threads;
-        let join = move || threads.into_iter().filter_map(|thread| thread.join().err()).count();
-        match tokio::task::spawn_blocking(join).await {
-            Ok(0) => {}
-            Ok(panicked) => tracing::error!(panicked, "threads of the shard host had panicked"),
-            Err(error) => tracing::error!(%error, "the shard host did not stop"),
+        if let Err(error) = self.watch.await {
+            tracing::error!(%error, "the watch over shard assignments had ended");
+        }
+        self.lives.close();
+        self.lives.wait().await;
+        // Joins the threads: not on a thread that others need.
+        if let Err(error) = tokio::task::spawn_blocking(move || drop(self.threads)).await {
+            tracing::error!(%error, "the counting threads did not stop");
         }
     }
 }
 
-/// One thread: runs lives until the watcher is gone and the last life has ended.
-async fn host_lives(mut lives: mpsc::Receiver<ShardLife>) {
-    let running = TaskTracker::new();
-    while let Some(life) = lives.recv().await {
-        running.spawn_local(life.live());
-    }
-    running.close();
-    running.wait().await;
-}
-
-/// Keeps the running lives equal to what the replica says this node owns.
-async fn watch_assignments(
-    config: &ShardHostConfig,
-    group: Arc<Group>,
-    log: Arc<dyn ClickLog>,
-    clock: Arc<dyn Clock>,
-    workers: &[mpsc::Sender<ShardLife>],
-    stop: &CancellationToken,
-) {
-    let mut applied = group.applied();
-    let mut running: BTreeMap<ShardId, (Epoch, CancellationToken)> = BTreeMap::new();
-    let node = group.node();
-    loop {
-        // Seen before the state is read, so that a change in between is looked at again.
-        applied.mark_unchanged();
-        let owned: BTreeMap<ShardId, Epoch> = group.read(|state| {
-            let own = state.shards().iter().filter(|(_, entry)| entry.owner == Some(node));
-            own.map(|(&shard, entry)| (shard, entry.epoch)).collect()
-        });
-        running.retain(|shard, (epoch, life)| {
-            let is_still_owned = owned.get(shard) == Some(epoch);
-            if !is_still_owned {
-                life.cancel();
+impl Watcher {
+    /// Keeps the running lives equal to what the replica says this node owns.
+    async fn watch_assignments(&self, group: Arc<Group>) {
+        let mut applied = group.applied();
+        let mut running: BTreeMap<ShardId, (Epoch, CancellationToken)> = BTreeMap::new();
+        let node = group.node();
+        loop {
+            // Seen before the state is read, so that a change in between is looked at again.
+            applied.mark_unchanged();
+            let owned: BTreeMap<ShardId, Epoch> = group.read(|state| {
+                let own = state.shards().iter().filter(|(_, entry)| entry.owner == Some(node));
+                own.map(|(&shard, entry)| (shard, entry.epoch)).collect()
+            });
+            running.retain(|shard, (epoch, life)| {
+                let is_still_owned = owned.get(shard) == Some(epoch);
+                if !is_still_owned {
+                    life.cancel();
+                }
+                is_still_owned
+            });
+            for (shard, epoch) in owned {
+                if running.contains_key(&shard) {
+                    continue;
+                }
+                let token = self.stop.child_token();
+                running.insert(shard, (epoch, token.clone()));
+                let life = ShardLife {
+                    shard,
+                    epoch,
+                    group: Arc::clone(&group),
+                    log: Arc::clone(&self.log),
+                    clock: Arc::clone(&self.clock),
+                    checkpoint_interval: self.config.checkpoint_interval,
+                    stop: token,
+                };
+                let lives = self.lives.clone();
+                let begin = move || drop(lives.spawn_local(life.live()));
+                if let Err(stopped) = self.threads.run(usize::from(shard.0), begin).await {
+                    tracing::error!(shard = shard.0, error = %stopped, "cannot start a shard");
+                    return;
+                }
             }
-            is_still_owned
-        });
-        for (shard, epoch) in owned {
-            if running.contains_key(&shard) {
-                continue;
-            }
-            let token = stop.child_token();
-            running.insert(shard, (epoch, token.clone()));
-            let life = ShardLife {
-                shard,
-                epoch,
-                group: Arc::clone(&group),
-                log: Arc::clone(&log),
-                clock: Arc::clone(&clock),
-                checkpoint_interval: config.checkpoint_interval,
-                stop: token,
-            };
-            let worker = &workers[usize::from(shard.0) % workers.len()];
-            if worker.send(life).await.is_err() {
-                tracing::error!(shard = shard.0, "a counting thread is gone");
-                return;
+            tokio::select! {
+                changed = applied.changed() => if changed.is_err() { break },
+                () = self.stop.cancelled() => break,
             }
         }
-        tokio::select! {
-            changed = applied.changed() => if changed.is_err() { break },
-            () = stop.cancelled() => break,
-        }
+        // Dropping a token does not cancel it: a replica that has gone takes its shards with it.
+        running.values().for_each(|(_, life)| life.cancel());
     }
-    // Dropping a token does not cancel it: a replica that has gone takes its shards with it.
-    running.values().for_each(|(_, life)| life.cancel());
 }

@@ -1,0 +1,160 @@
+//! A campaign as operators write and read it, and its checks. Pure.
+
+use clicktally_proto::command::CampaignTerms;
+use clicktally_proto::event_time::UnixMillis;
+use clicktally_proto::ids::{AdvertiserId, CampaignId};
+use clicktally_proto::money::{Currency, Micros, Money};
+use clicktally_raft_store::state::Campaign;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::scalar::{Scalar, parse_id};
+use crate::time_text::format_time;
+
+pub const NAME_BYTES_MAX: usize = 256;
+
+/// Millionths of a currency: `{"amount_micros": 1500000, "currency": "USD"}` is 1.50 USD.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MoneyBody {
+    pub amount_micros: i64,
+    /// ISO 4217.
+    #[schema(value_type = String)]
+    pub currency: Currency,
+}
+
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CampaignInput {
+    /// Required with POST; with PUT it may be left out, or must equal the path.
+    pub campaign_id: Option<Scalar>,
+    pub advertiser_id: Scalar,
+    #[serde(default)]
+    pub name: String,
+    pub cost_per_click: MoneyBody,
+    pub budget: MoneyBody,
+    /// What staleness may cost beyond the budget before the budget lane pauses; default 0.
+    pub tolerance: Option<MoneyBody>,
+}
+
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct CampaignOutput {
+    pub campaign_id: CampaignId,
+    pub advertiser_id: AdvertiserId,
+    pub name: String,
+    #[schema(value_type = MoneyBody)]
+    pub cost_per_click: Money,
+    #[schema(value_type = MoneyBody)]
+    pub budget: Money,
+    #[schema(value_type = MoneyBody)]
+    pub tolerance: Money,
+    /// What the stream has counted at the prices of the time; never on an invoice.
+    #[schema(value_type = MoneyBody)]
+    pub stream_spend: Money,
+    pub stream_clicks: u64,
+    /// Clicks from here on are billed by these terms.
+    pub effective_from: String,
+    /// Also the ETag.
+    pub revision: u64,
+}
+
+impl CampaignOutput {
+    pub fn of(campaign: &Campaign) -> CampaignOutput {
+        let terms = &campaign.terms;
+        let money = |amount_micros: Micros| Money { amount_micros, currency: terms.currency };
+        CampaignOutput {
+            campaign_id: terms.campaign_id,
+            advertiser_id: terms.advertiser_id,
+            name: terms.name.clone(),
+            cost_per_click: money(terms.cost_per_click_micros),
+            budget: money(terms.budget_micros),
+            tolerance: money(terms.tolerance_micros),
+            stream_spend: money(campaign.spend_micros),
+            stream_clicks: campaign.clicks,
+            effective_from: format_time(terms.effective_from_ms),
+            revision: campaign.revision,
+        }
+    }
+}
+
+impl CampaignInput {
+    /// `path_id`: the id in the path, with PUT. `Err` names the field.
+    pub fn into_terms(
+        self,
+        path_id: Option<CampaignId>,
+        expected_revision: Option<u64>,
+        now_ms: UnixMillis,
+    ) -> Result<CampaignTerms, String> {
+        let body_id = match self.campaign_id {
+            Some(id) => Some(parse_id(&id.into_text()).ok_or("campaign_id must be a whole number from 1 to 2^63 - 1")?),
+            None => None,
+        };
+        let campaign_id = match (path_id, body_id) {
+            (Some(path), Some(body)) if path != body => return Err("campaign_id differs from the path".to_owned()),
+            (Some(id), _) | (None, Some(id)) => id,
+            (None, None) => return Err("campaign_id is missing".to_owned()),
+        };
+        let advertiser_id = parse_id(&self.advertiser_id.into_text())
+            .ok_or("advertiser_id must be a whole number from 1 to 2^63 - 1")?;
+        if self.name.len() > NAME_BYTES_MAX {
+            return Err(format!("name is longer than {NAME_BYTES_MAX} bytes"));
+        }
+        let currency = self.budget.currency;
+        let amount = |field: &str, money: MoneyBody| {
+            if money.currency != currency {
+                return Err(format!("{field} is in {}, the budget in {currency}", money.currency));
+            }
+            if money.amount_micros < 0 {
+                return Err(format!("{field} must not be negative"));
+            }
+            Ok(money.amount_micros)
+        };
+        Ok(CampaignTerms {
+            campaign_id,
+            advertiser_id,
+            name: self.name,
+            currency,
+            cost_per_click_micros: amount("cost_per_click", self.cost_per_click)?,
+            budget_micros: amount("budget", self.budget)?,
+            tolerance_micros: self.tolerance.map_or(Ok(0), |money| amount("tolerance", money))?,
+            effective_from_ms: now_ms,
+            expected_revision,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn terms(change: impl FnOnce(&mut serde_json::Value), path_id: Option<u64>) -> Result<CampaignTerms, String> {
+        let mut body = serde_json::json!({
+            "campaign_id": "7", "advertiser_id": 3, "name": "spring",
+            "cost_per_click": {"amount_micros": 500_000, "currency": "EUR"},
+            "budget": {"amount_micros": 9_000_000, "currency": "EUR"},
+        });
+        change(&mut body);
+        let input: CampaignInput = serde_json::from_value(body).map_err(|error| error.to_string())?;
+        input.into_terms(path_id, None, 42)
+    }
+
+    #[test]
+    fn terms_take_what_was_sent_and_when() {
+        let terms = terms(|_| {}, Some(7)).unwrap();
+        assert_eq!((terms.campaign_id, terms.advertiser_id, terms.effective_from_ms), (7, 3, 42));
+        assert_eq!((terms.cost_per_click_micros, terms.budget_micros, terms.tolerance_micros), (500_000, 9_000_000, 0));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        assert!(terms(|_| {}, Some(8)).unwrap_err().contains("path"));
+        assert!(
+            terms(|body| body["cost_per_click"]["currency"] = "USD".into(), None)
+                .unwrap_err()
+                .contains("cost_per_click")
+        );
+        assert!(terms(|body| body["budget"]["amount_micros"] = (-1).into(), None).unwrap_err().contains("budget"));
+        assert!(terms(|body| body["budget"]["currency"] = "euro".into(), None).unwrap_err().contains("currency"));
+        assert!(terms(|body| body["buget"] = 1.into(), None).unwrap_err().contains("buget"));
+    }
+}

@@ -1,0 +1,204 @@
+//! `/v1/campaigns`: terms and budgets, changed through Raft, guarded by revision (ETag / If-Match).
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use clicktally_proto::command::{CampaignTerms, Command, Outcome, Rejection};
+use clicktally_proto::ids::CampaignId;
+use clicktally_raft_store::state::Campaign;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::campaign_body::{CampaignInput, CampaignOutput};
+use crate::error_response::{Problem, ProblemKind};
+use crate::queries::minute_range::{Parameters, refuse_unknown, whole_number};
+use crate::scalar::parse_id;
+use crate::state::ApiState;
+
+pub const PAGE_ITEMS_MAX: u32 = 1_000;
+
+type Tagged = (StatusCode, [(HeaderName, String); 1], Json<CampaignOutput>);
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CampaignPage {
+    /// In order of campaign id.
+    pub items: Vec<CampaignOutput>,
+    /// Give it as `cursor` for the next page; null on the last one.
+    pub next_cursor: Option<String>,
+}
+
+#[utoipa::path(
+    post, path = "/v1/campaigns", tag = "campaigns", request_body = CampaignInput,
+    responses(
+        (status = 201, body = CampaignOutput),
+        (status = 400, body = Problem),
+        (status = 409, description = "The campaign exists already, or the group is full", body = Problem),
+        (status = 503, description = "Not decided in time; may have been applied", body = Problem),
+    )
+)]
+pub async fn create_campaign(
+    State(state): State<Arc<ApiState>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Tagged, Problem> {
+    // Revision 0 is that of a campaign nobody has set.
+    let terms = read_input(body)?.into_terms(None, Some(0), state.clock.now_ms()).map_err(Problem::invalid)?;
+    let already = ProblemKind::AlreadyExists;
+    set(&state, terms, already, StatusCode::CREATED).await
+}
+
+#[utoipa::path(
+    put, path = "/v1/campaigns/{campaign_id}", tag = "campaigns", request_body = CampaignInput,
+    params(
+        ("campaign_id" = u64, Path),
+        ("If-Match" = Option<String>, Header, description = "the ETag that is replaced; without it, whatever is there"),
+    ),
+    responses(
+        (status = 200, body = CampaignOutput),
+        (status = 400, body = Problem),
+        (status = 409, description = "The group is full", body = Problem),
+        (status = 412, description = "It changed meanwhile", body = Problem),
+        (status = 503, description = "Not decided in time; may have been applied", body = Problem),
+    )
+)]
+pub async fn put_campaign(
+    State(state): State<Arc<ApiState>>,
+    Path(campaign_id): Path<String>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Tagged, Problem> {
+    let campaign_id = id_of(&campaign_id)?;
+    let expected = expected_revision(&headers)?;
+    let terms =
+        read_input(body)?.into_terms(Some(campaign_id), expected, state.clock.now_ms()).map_err(Problem::invalid)?;
+    set(&state, terms, ProblemKind::RevisionMoved, StatusCode::OK).await
+}
+
+#[utoipa::path(
+    get, path = "/v1/campaigns/{campaign_id}", tag = "campaigns", params(("campaign_id" = u64, Path)),
+    responses((status = 200, description = "With its ETag", body = CampaignOutput), (status = 404, body = Problem))
+)]
+pub async fn get_campaign(
+    State(state): State<Arc<ApiState>>,
+    Path(campaign_id): Path<String>,
+) -> Result<Tagged, Problem> {
+    let campaign_id = id_of(&campaign_id)?;
+    let campaign = look_up(&state, campaign_id)
+        .ok_or_else(|| Problem::new(ProblemKind::NotFound, format!("campaign {campaign_id} is not known")))?;
+    Ok(tagged(StatusCode::OK, &campaign))
+}
+
+#[utoipa::path(
+    get, path = "/v1/campaigns", tag = "campaigns",
+    params(
+        ("cursor" = Option<String>, Query, description = "next_cursor of the page before"),
+        ("limit" = Option<u32>, Query, description = "1 to 1,000, default 100"),
+    ),
+    responses((status = 200, body = CampaignPage), (status = 400, body = Problem))
+)]
+pub async fn list_campaigns(
+    State(state): State<Arc<ApiState>>,
+    parameters: Result<Query<Parameters>, QueryRejection>,
+) -> Result<Json<CampaignPage>, Problem> {
+    let Query(parameters) = parameters.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
+    let invalid = |error: crate::queries::minute_range::RangeError| Problem::invalid(error.to_string());
+    refuse_unknown(&parameters, &["cursor", "limit"], "cursor, limit").map_err(invalid)?;
+    let limit = whole_number(&parameters, "limit", 100, PAGE_ITEMS_MAX).map_err(invalid)?;
+    let after = match parameters.get("cursor") {
+        Some(cursor) => parse_id(cursor).ok_or_else(|| Problem::invalid("cursor is not one this interface gave"))?,
+        None => 0,
+    };
+    Ok(Json(page(&state, after, usize::try_from(limit).unwrap_or(usize::MAX))))
+}
+
+/// One more than the page is read from every group, so that the last page is known to be the last.
+fn page(state: &ApiState, after: CampaignId, limit: usize) -> CampaignPage {
+    let mut campaigns: BTreeMap<CampaignId, Arc<Campaign>> = BTreeMap::new();
+    for group in &state.groups {
+        let beyond = (Bound::Excluded(after), Bound::Unbounded);
+        let some = group.read(|state| {
+            let beyond = state.campaigns().range(beyond).take(limit + 1);
+            beyond.map(|(id, campaign)| (*id, Arc::clone(campaign))).collect::<Vec<_>>()
+        });
+        campaigns.extend(some);
+    }
+    let has_more = campaigns.len() > limit;
+    let items: Vec<CampaignOutput> =
+        campaigns.values().take(limit).map(|campaign| CampaignOutput::of(campaign)).collect();
+    let next_cursor = items.last().filter(|_| has_more).map(|campaign| campaign.campaign_id.to_string());
+    CampaignPage { items, next_cursor }
+}
+
+async fn set(
+    state: &ApiState,
+    terms: CampaignTerms,
+    moved: ProblemKind,
+    status: StatusCode,
+) -> Result<Tagged, Problem> {
+    let campaign_id = terms.campaign_id;
+    let group = state
+        .group_of(campaign_id)
+        .ok_or_else(|| Problem::new(ProblemKind::NotReady, "this node has no replica of the campaign's group"))?;
+    let revision = match group.propose(&Command::SetCampaign(terms.clone())).await? {
+        Outcome::CampaignSet { revision } => revision,
+        Outcome::Rejected(rejection) => return Err(refused(&rejection, moved)),
+        other => return Err(Problem::new(ProblemKind::Undecided, format!("unexpected outcome {other:?}"))),
+    };
+    // The local replica may be behind what was just decided: what was decided is what is answered.
+    let (spend_micros, clicks) =
+        look_up(state, campaign_id).map_or((0, 0), |campaign| (campaign.spend_micros, campaign.clicks));
+    Ok(tagged(status, &Campaign { terms, revision, spend_micros, clicks }))
+}
+
+fn refused(rejection: &Rejection, moved: ProblemKind) -> Problem {
+    let kind = match rejection {
+        Rejection::RevisionMoved(_) => moved,
+        Rejection::Limit(_) => ProblemKind::LimitReached,
+        Rejection::SettingsDiffer | Rejection::ForeignCampaign(_) => ProblemKind::NotReady,
+        _ => ProblemKind::InvalidRequest,
+    };
+    Problem::new(kind, rejection.to_string())
+}
+
+fn look_up(state: &ApiState, campaign_id: CampaignId) -> Option<Arc<Campaign>> {
+    state.group_of(campaign_id)?.read(|state| state.campaign(campaign_id).cloned())
+}
+
+fn tagged(status: StatusCode, campaign: &Campaign) -> Tagged {
+    (status, [(header::ETAG, format!("\"{}\"", campaign.revision))], Json(CampaignOutput::of(campaign)))
+}
+
+fn id_of(text: &str) -> Result<CampaignId, Problem> {
+    parse_id(text).ok_or_else(|| Problem::invalid("a campaign id is a whole number from 1 to 2^63 - 1"))
+}
+
+fn read_input(body: Result<Bytes, BytesRejection>) -> Result<CampaignInput, Problem> {
+    let body = body.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
+    serde_json::from_slice(&body).map_err(|error| Problem::invalid(error.to_string()))
+}
+
+fn expected_revision(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
+    let tag = value.to_str().ok().and_then(|text| text.trim().strip_prefix('"')?.strip_suffix('"')?.parse().ok());
+    tag.map(Some).ok_or_else(|| Problem::invalid("If-Match must be an ETag this interface gave, such as \"42\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_etag_is_a_quoted_revision() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(expected_revision(&headers), Ok(None));
+        headers.insert(header::IF_MATCH, "\"42\"".parse().unwrap());
+        assert_eq!(expected_revision(&headers), Ok(Some(42)));
+        headers.insert(header::IF_MATCH, "42".parse().unwrap());
+        assert!(expected_revision(&headers).is_err());
+    }
+}

@@ -1,0 +1,56 @@
+//! `GET /healthz`: the process lives. `GET /readyz`: it can be sent clicks and questions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use clicktally_proto::shard_key::ShardId;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::error_response::{Problem, ProblemKind};
+use crate::state::ApiState;
+
+/// A replica not proven current for longer than this is not asked.
+pub const READY_STALENESS_MAX: Duration = Duration::from_secs(5);
+const LOG_DEADLINE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Health {
+    /// "alive" or "ready".
+    pub status: &'static str,
+}
+
+#[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, body = Health)))]
+pub async fn show_health() -> Json<Health> {
+    Json(Health { status: "alive" })
+}
+
+#[utoipa::path(
+    get, path = "/readyz", tag = "operations",
+    responses((status = 200, body = Health), (status = 503, description = "Names what is missing", body = Problem))
+)]
+pub async fn show_readiness(State(state): State<Arc<ApiState>>) -> Result<Json<Health>, Problem> {
+    let mut missing: Vec<String> = Vec::new();
+    for group in &state.groups {
+        match group.staleness() {
+            Some(age) if age <= READY_STALENESS_MAX => {}
+            Some(age) => missing.push(format!("group {} is {} ms stale", group.id().0, age.as_millis())),
+            None => missing.push(format!("group {} was never proven current", group.id().0)),
+        }
+    }
+    if !state.minter.is_armed() {
+        missing.push("no worker id is leased yet".to_owned());
+    }
+    match tokio::time::timeout(LOG_DEADLINE, state.log.end_offset(ShardId(0))).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => missing.push(error.to_string()),
+        Err(_) => missing.push("the log does not answer".to_owned()),
+    }
+    if missing.is_empty() {
+        Ok(Json(Health { status: "ready" }))
+    } else {
+        Err(Problem::new(ProblemKind::NotReady, missing.join("; ")))
+    }
+}

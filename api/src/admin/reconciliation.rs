@@ -1,0 +1,90 @@
+//! `GET /v1/reconciliation?day=`: where the stream and the batch differ, and why.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use chrono::NaiveDate;
+use serde::Serialize;
+use sqlx::{PgPool, Row};
+use utoipa::ToSchema;
+
+use crate::error_response::{Problem, ProblemKind};
+use crate::queries::history::{HistoryError, in_time};
+use crate::queries::minute_range::{Parameters, refuse_unknown};
+use crate::state::ApiState;
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Reconciliation {
+    pub day: String,
+    /// Per scope (`ad_minute`: counted clicks; `campaign`: billed clicks) and cause; empty where both sides agree.
+    pub differences: Vec<Difference>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Difference {
+    pub scope: String,
+    pub cause: String,
+    /// How many windows or campaigns differ by this cause.
+    pub rows: i64,
+    /// The batch's clicks less the stream's, as far as this cause explains it.
+    pub clicks: i64,
+}
+
+#[utoipa::path(
+    get, path = "/v1/reconciliation", tag = "operations",
+    params(("day" = String, Query, description = "of event time, UTC, as 2026-01-31")),
+    responses(
+        (status = 200, body = Reconciliation),
+        (status = 400, body = Problem),
+        (status = 404, description = "No batch has run for that day", body = Problem),
+        (status = 503, body = Problem),
+    )
+)]
+pub async fn show_reconciliation(
+    State(state): State<Arc<ApiState>>,
+    parameters: Result<Query<Parameters>, QueryRejection>,
+) -> Result<Json<Reconciliation>, Problem> {
+    let Query(parameters) = parameters.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
+    refuse_unknown(&parameters, &["day"], "day").map_err(|error| Problem::invalid(error.to_string()))?;
+    let day: NaiveDate = parameters
+        .get("day")
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| Problem::invalid("give day as YYYY-MM-DD"))?;
+    let unavailable = |error: HistoryError| Problem::new(ProblemKind::HistoryUnavailable, error.to_string());
+    let pool = state.postgres.as_ref().ok_or_else(|| unavailable(HistoryError::NotConfigured))?;
+    let differences = in_time(differences_of(pool, day)).await.map_err(unavailable)?;
+    let differences = differences.ok_or_else(|| {
+        Problem::new(ProblemKind::NotFound, format!("no batch has run for {day}: clicktally billing run --day {day}"))
+    })?;
+    Ok(Json(Reconciliation { day: day.to_string(), differences }))
+}
+
+/// `None` where no batch has run for the day.
+async fn differences_of(pool: &PgPool, day: NaiveDate) -> Result<Option<Vec<Difference>>, HistoryError> {
+    let has_run: bool = sqlx::query("SELECT EXISTS (SELECT 1 FROM billing.batch_run WHERE day = $1)")
+        .bind(day)
+        .fetch_one(pool)
+        .await?
+        .try_get(0)?;
+    if !has_run {
+        return Ok(None);
+    }
+    let rows = sqlx::query(
+        "SELECT scope, cause, count(*), sum(clicks)::bigint FROM billing.reconciliation \
+         WHERE day = $1 GROUP BY scope, cause ORDER BY scope, cause",
+    )
+    .bind(day)
+    .fetch_all(pool)
+    .await?;
+    let differences = rows.iter().map(|row| {
+        Ok(Difference {
+            scope: row.try_get(0)?,
+            cause: row.try_get(1)?,
+            rows: row.try_get(2)?,
+            clicks: row.try_get(3)?,
+        })
+    });
+    differences.collect::<Result<Vec<_>, HistoryError>>().map(Some)
+}

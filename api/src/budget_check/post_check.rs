@@ -1,0 +1,138 @@
+//! `POST /v1/budget/check`: one or many campaigns, one answer each.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use clicktally_proto::event_time::UnixMillis;
+use clicktally_proto::ids::CampaignId;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::answer::{BudgetAnswer, BudgetAnswerBody, BudgetDecision, LaneFailure, close};
+use crate::error_response::Problem;
+use crate::metrics::BUDGET_CHECK;
+use crate::scalar::{Scalar, parse_id};
+use crate::state::ApiState;
+use crate::time_text::format_time;
+
+pub const CAMPAIGNS_MAX: usize = 1_000;
+
+/// An ad server cannot wait longer for a yes; past it the answer is *pause*.
+pub const CHECK_DEADLINE: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BudgetCheck {
+    pub campaign_id: Option<Scalar>,
+    /// Up to 1,000.
+    pub campaign_ids: Option<Vec<Scalar>>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BudgetAnswers {
+    /// In the order asked.
+    pub results: Vec<BudgetAnswerBody>,
+}
+
+#[utoipa::path(
+    post, path = "/v1/budget/check", tag = "budget", request_body = BudgetCheck,
+    responses(
+        (status = 200, description = "Also when nothing is known: the answer is then pause", body = BudgetAnswers),
+        (status = 400, body = Problem),
+    )
+)]
+pub async fn check_budget(
+    State(state): State<Arc<ApiState>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<BudgetAnswers>, Problem> {
+    let started = state.clock.monotonic();
+    let body = body.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
+    let campaigns = read_campaigns(&body).map_err(Problem::invalid)?;
+    let answers = match tokio::time::timeout(CHECK_DEADLINE, state.budget.check(campaigns.clone())).await {
+        Ok(answers) => answers,
+        Err(_) => Vec::new(),
+    };
+    let now_ms = state.clock.now_ms();
+    let results = complete(&campaigns, answers, now_ms).into_iter().map(to_body).collect();
+    BUDGET_CHECK.observe(state.clock.monotonic().saturating_sub(started).as_secs_f64());
+    Ok(Json(BudgetAnswers { results }))
+}
+
+fn read_campaigns(body: &[u8]) -> Result<Vec<CampaignId>, String> {
+    let check: BudgetCheck = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let asked = match (check.campaign_id, check.campaign_ids) {
+        (Some(one), None) => vec![one],
+        (None, Some(many)) if (1..=CAMPAIGNS_MAX).contains(&many.len()) => many,
+        (None, Some(_)) => return Err(format!("campaign_ids must hold 1 to {CAMPAIGNS_MAX} ids")),
+        _ => return Err("give either campaign_id or campaign_ids".to_owned()),
+    };
+    let parsed: Option<Vec<CampaignId>> = asked.into_iter().map(|id| parse_id(&id.into_text())).collect();
+    parsed.ok_or_else(|| "a campaign id is a whole number from 1 to 2^63 - 1".to_owned())
+}
+
+/// A lane that is too slow, or answers something else than it was asked, has not answered.
+fn complete(campaigns: &[CampaignId], answers: Vec<BudgetAnswer>, now_ms: UnixMillis) -> Vec<BudgetAnswer> {
+    let mut answers = answers.into_iter();
+    campaigns
+        .iter()
+        .map(|&campaign| match answers.next() {
+            Some(answer) if answer.campaign_id == campaign => answer,
+            _ => close(campaign, LaneFailure::Timeout, now_ms),
+        })
+        .collect()
+}
+
+fn to_body(answer: BudgetAnswer) -> BudgetAnswerBody {
+    let (decision, serve_permille) = match answer.decision {
+        BudgetDecision::Serve => ("serve", None),
+        BudgetDecision::Throttle { serve_permille } => ("throttle", Some(serve_permille)),
+        BudgetDecision::Pause => ("pause", None),
+    };
+    BudgetAnswerBody {
+        campaign_id: answer.campaign_id,
+        decision,
+        serve_permille,
+        remaining: answer.remaining,
+        as_of: (answer.as_of_ms > 0).then(|| format_time(answer.as_of_ms)),
+        staleness_ms: answer.staleness.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+        expires_at: format_time(answer.expires_at_ms),
+        reason: answer.reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn one_or_many_campaigns_are_understood() {
+        assert_eq!(read_campaigns(br#"{"campaign_id": "7"}"#), Ok(vec![7]));
+        assert_eq!(read_campaigns(br#"{"campaign_ids": [7, "8"]}"#), Ok(vec![7, 8]));
+        for refused in
+            ["{}", r#"{"campaign_ids": []}"#, r#"{"campaign_id": 0}"#, r#"{"campaign_id": 1, "campaign_ids": [2]}"#]
+        {
+            assert!(read_campaigns(refused.as_bytes()).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_missing_or_for_somebody_else_is_a_pause() {
+        let serve = BudgetAnswer { decision: BudgetDecision::Serve, ..close(9, LaneFailure::Timeout, 5) };
+        let answers = complete(&[7, 8], vec![serve], 5);
+        assert!(answers.iter().all(|answer| answer.decision == BudgetDecision::Pause));
+        assert_eq!(answers.iter().map(|answer| answer.campaign_id).collect::<Vec<_>>(), [7, 8]);
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(body in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let _ = read_campaigns(&body);
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! What a click must look like to be taken: a pure rule from the fields as sent, the source and the time to a [`Click`].
+
+use std::net::IpAddr;
+
+use clicktally_proto::click::Click;
+use clicktally_proto::event_time::UnixMillis;
+use serde::Deserialize;
+use thiserror::Error;
+use utoipa::ToSchema;
+
+use crate::decimal::{DecimalError, Finer, parse_scaled};
+use crate::scalar::{Scalar, parse_id};
+use crate::time_text::parse_time;
+
+/// A click must have happened within this of its arrival, either way.
+pub const CLOCK_DIFFERENCE_MAX_MS: u64 = 5 * 60_000;
+
+pub const EVENT_ID_BYTES_MAX: usize = 256;
+pub const USER_ID_BYTES_MAX: usize = 256;
+pub const USER_AGENT_BYTES_MAX: usize = 1_024;
+/// Device type, country, region, ad format.
+pub const LABEL_BYTES_MAX: usize = 64;
+pub const IMPRESSION_TOKEN_BYTES_MAX: usize = 2_048;
+
+/// A click as sent. A field this version does not know is refused rather than ignored: whoever sends `valid` or `price` would
+/// otherwise believe that it counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IncomingClick {
+    /// The producer's own id; a repeat of it is the same click. Minted here where it is missing.
+    pub event_id: Option<Scalar>,
+    /// When clicked: RFC 3339 or epoch seconds, within 5 minutes of arrival. Required.
+    pub timestamp: Option<Scalar>,
+    /// 1 to 2^63 − 1, as a number or a decimal string. Required.
+    pub campaign_id: Option<Scalar>,
+    /// 1 to 2^63 − 1, as a number or a decimal string. Required.
+    pub ad_id: Option<Scalar>,
+    pub user_id: Option<Scalar>,
+    pub ip_address: Option<String>,
+    pub user_agent: Option<String>,
+    pub device_type: Option<String>,
+    pub country: Option<String>,
+    pub region: Option<String>,
+    pub ad_format: Option<String>,
+    /// In the campaign's currency, informative: the campaign's terms decide what is owed.
+    pub cost_per_click: Option<Scalar>,
+    pub impression_token: Option<String>,
+}
+
+/// Why a click is not taken; nothing of it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ClickRefusal {
+    #[error("not a click: {0}")]
+    Malformed(String),
+    #[error("{0} is missing")]
+    Missing(&'static str),
+    #[error("{0} must be a whole number from 1 to 9223372036854775807")]
+    Id(&'static str),
+    #[error("timestamp must be RFC 3339 or epoch seconds")]
+    Timestamp,
+    #[error("timestamp is {} s {} the time here; at most {} s are taken (epoch seconds, not milliseconds?)",
+        .off_ms / 1_000, if *.is_ahead { "ahead of" } else { "behind" }, CLOCK_DIFFERENCE_MAX_MS / 1_000)]
+    ClockDifference { off_ms: u64, is_ahead: bool },
+    #[error("{field} is longer than {limit} bytes")]
+    TooLong { field: &'static str, limit: usize },
+    #[error("event_id must not be empty")]
+    EmptyEventId,
+    #[error("ip_address is no IP address")]
+    IpAddress,
+    #[error("cost_per_click: {0}")]
+    Price(DecimalError),
+    #[error("cost_per_click must not be negative")]
+    NegativePrice,
+}
+
+impl ClickRefusal {
+    /// Stable, as a problem's `type` is.
+    pub fn problem_type(&self) -> &'static str {
+        match self {
+            ClickRefusal::Malformed(_) => "/problems/click-malformed",
+            ClickRefusal::Missing(_) => "/problems/click-field-missing",
+            ClickRefusal::ClockDifference { .. } => "/problems/click-timestamp-out-of-range",
+            ClickRefusal::TooLong { .. } => "/problems/click-field-too-long",
+            _ => "/problems/click-field-invalid",
+        }
+    }
+}
+
+/// The click without its id: that is given where identities are known. `source` is empty for a click whose id is to be minted.
+pub fn check(incoming: IncomingClick, source: &str, evidence: u32, now_ms: UnixMillis) -> Result<Click, ClickRefusal> {
+    let event_id = text("event_id", incoming.event_id.map(Scalar::into_text), EVENT_ID_BYTES_MAX)?;
+    if event_id.as_deref() == Some("") {
+        return Err(ClickRefusal::EmptyEventId);
+    }
+    let source = if event_id.is_some() { source.to_owned() } else { String::new() };
+    let label = |field, value| Ok(text(field, value, LABEL_BYTES_MAX)?.unwrap_or_default());
+    Ok(Click {
+        click_id: 0,
+        campaign_id: id("campaign_id", incoming.campaign_id)?,
+        ad_id: id("ad_id", incoming.ad_id)?,
+        event_time_ms: event_time(incoming.timestamp, now_ms)?,
+        ingest_time_ms: now_ms,
+        event_id: event_id.unwrap_or_default(),
+        source,
+        user_id: text("user_id", incoming.user_id.map(Scalar::into_text), USER_ID_BYTES_MAX)?.unwrap_or_default(),
+        ip_address: ip_address(incoming.ip_address)?,
+        user_agent: text("user_agent", incoming.user_agent, USER_AGENT_BYTES_MAX)?.unwrap_or_default(),
+        device_type: label("device_type", incoming.device_type)?,
+        country: label("country", incoming.country)?,
+        region: label("region", incoming.region)?,
+        ad_format: label("ad_format", incoming.ad_format)?,
+        cost_per_click_micros: price(incoming.cost_per_click)?,
+        impression_token: text("impression_token", incoming.impression_token, IMPRESSION_TOKEN_BYTES_MAX)?
+            .unwrap_or_default()
+            .into_bytes(),
+        evidence,
+    })
+}
+
+fn text(field: &'static str, value: Option<String>, limit: usize) -> Result<Option<String>, ClickRefusal> {
+    match value {
+        Some(text) if text.len() > limit => Err(ClickRefusal::TooLong { field, limit }),
+        value => Ok(value),
+    }
+}
+
+fn id(field: &'static str, value: Option<Scalar>) -> Result<u64, ClickRefusal> {
+    let text = value.ok_or(ClickRefusal::Missing(field))?.into_text();
+    parse_id(&text).ok_or(ClickRefusal::Id(field))
+}
+
+fn event_time(value: Option<Scalar>, now_ms: UnixMillis) -> Result<UnixMillis, ClickRefusal> {
+    let text = value.ok_or(ClickRefusal::Missing("timestamp"))?.into_text();
+    let event_time_ms = parse_time(&text).ok_or(ClickRefusal::Timestamp)?;
+    let off_ms = event_time_ms.abs_diff(now_ms);
+    if off_ms > CLOCK_DIFFERENCE_MAX_MS {
+        return Err(ClickRefusal::ClockDifference { off_ms, is_ahead: event_time_ms > now_ms });
+    }
+    Ok(event_time_ms)
+}
+
+fn ip_address(value: Option<String>) -> Result<String, ClickRefusal> {
+    match value {
+        None => Ok(String::new()),
+        Some(text) => text.parse::<IpAddr>().map(|_| text).map_err(|_| ClickRefusal::IpAddress),
+    }
+}
+
+fn price(value: Option<Scalar>) -> Result<i64, ClickRefusal> {
+    let Some(value) = value else { return Ok(0) };
+    let micros = parse_scaled(&value.into_text(), 6, Finer::Refuse).map_err(ClickRefusal::Price)?;
+    if micros < 0 { Err(ClickRefusal::NegativePrice) } else { Ok(micros) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW_MS: u64 = 1_700_000_000_000;
+
+    fn checked(json: &str) -> Result<Click, ClickRefusal> {
+        check(serde_json::from_str(json).unwrap(), "shop", 0, NOW_MS)
+    }
+
+    #[test]
+    fn a_full_click_is_taken_as_it_is() {
+        let click = checked(
+            r#"{"event_id": "e1", "timestamp": "2023-11-14T22:13:20.5Z", "campaign_id": "7", "ad_id": 9, "user_id": 12,
+                "ip_address": "2001:db8::1", "user_agent": "Mozilla", "country": "US", "cost_per_click": "0.25"}"#,
+        )
+        .unwrap();
+        assert_eq!((click.campaign_id, click.ad_id, click.event_time_ms), (7, 9, NOW_MS + 500));
+        assert_eq!((click.event_id.as_str(), click.source.as_str(), click.user_id.as_str()), ("e1", "shop", "12"));
+        assert_eq!((click.cost_per_click_micros, click.ingest_time_ms), (250_000, NOW_MS));
+    }
+
+    #[test]
+    fn five_minutes_are_taken_and_a_millisecond_more_is_not() {
+        let at = |time_ms: u64| {
+            checked(&format!(
+                r#"{{"timestamp": {}.{:03}, "campaign_id": 1, "ad_id": 1}}"#,
+                time_ms / 1_000,
+                time_ms % 1_000
+            ))
+        };
+        for edge in [NOW_MS - CLOCK_DIFFERENCE_MAX_MS, NOW_MS + CLOCK_DIFFERENCE_MAX_MS] {
+            assert_eq!(at(edge).unwrap().event_time_ms, edge);
+        }
+        for beyond in [NOW_MS - CLOCK_DIFFERENCE_MAX_MS - 1, NOW_MS + CLOCK_DIFFERENCE_MAX_MS + 1] {
+            assert!(matches!(at(beyond), Err(ClickRefusal::ClockDifference { .. })));
+        }
+        let milliseconds = checked(r#"{"timestamp": 1700000000000, "campaign_id": 1, "ad_id": 1}"#).unwrap_err();
+        assert!(milliseconds.to_string().contains("not milliseconds"));
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_named() {
+        assert_eq!(checked(r#"{"timestamp": 1700000000, "ad_id": 1}"#), Err(ClickRefusal::Missing("campaign_id")));
+        assert_eq!(
+            checked(r#"{"timestamp": 1700000000, "campaign_id": 1, "ad_id": 0}"#),
+            Err(ClickRefusal::Id("ad_id"))
+        );
+        assert_eq!(checked(r#"{"campaign_id": 1, "ad_id": 1}"#), Err(ClickRefusal::Missing("timestamp")));
+        let long =
+            format!(r#"{{"timestamp": 1700000000, "campaign_id": 1, "ad_id": 1, "country": "{}"}}"#, "x".repeat(65));
+        assert_eq!(checked(&long), Err(ClickRefusal::TooLong { field: "country", limit: LABEL_BYTES_MAX }));
+        let free = r#"{"timestamp": 1700000000, "campaign_id": 1, "ad_id": 1, "cost_per_click": -1}"#;
+        assert_eq!(checked(free), Err(ClickRefusal::NegativePrice));
+    }
+
+    #[test]
+    fn a_click_to_be_minted_has_no_source() {
+        assert_eq!(checked(r#"{"timestamp": 1700000000, "campaign_id": 1, "ad_id": 1}"#).unwrap().source, "");
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(timestamp in ".{0,30}", ad_id in ".{0,30}", price in ".{0,30}", ip in ".{0,30}", now_ms in any::<u64>()) {
+            let incoming = IncomingClick {
+                timestamp: Some(Scalar::Text(timestamp)),
+                ad_id: Some(Scalar::Text(ad_id)),
+                campaign_id: Some(Scalar::Number(7.into())),
+                cost_per_click: Some(Scalar::Text(price)),
+                ip_address: Some(ip),
+                ..IncomingClick::default()
+            };
+            let _ = check(incoming, "shop", 0, now_ms);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! `POST /v1/clicks`: read, check, identify, pack, publish, answer. Answers 202 only for what the log holds durably.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderMap, StatusCode, header};
+use clicktally_proto::click::Click;
+use clicktally_proto::event_time::UnixMillis;
+use clicktally_proto::ids::ClickId;
+use clicktally_proto::invalid_traffic::EVIDENCE_AUTOMATED;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::body_items::{BodyError, Item, read_items};
+use super::click_fields::{ClickRefusal, IncomingClick, check};
+use super::id_minter::IdMinter;
+use super::records::pack;
+use crate::error_response::{ItemError, Problem, ProblemKind};
+use crate::metrics::CAPTURE_CLICKS;
+use crate::state::ApiState;
+
+pub const BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// How long a request waits for the log before it is told to come back.
+pub const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Captured {
+    /// How many clicks are durable in the log now.
+    pub accepted: usize,
+    pub results: Vec<CapturedClick>,
+    /// The items that are not, and why. Repeating them unchanged is of no use.
+    pub errors: Vec<ItemError>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CapturedClick {
+    /// Position in the request, from 0.
+    pub index: usize,
+    /// Decimal, as text: it may exceed what JavaScript holds exactly.
+    pub click_id: String,
+    /// True where an earlier item of the same request is the same click. Written all the same, counted once.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub duplicate: bool,
+}
+
+#[utoipa::path(
+    post, path = "/v1/clicks", tag = "capture",
+    request_body(content = Vec<IncomingClick>, description = "One click, an array of up to 1,000, or one a line (application/x-ndjson)"),
+    responses(
+        (status = 202, description = "Durable in the log, but for `errors`", body = Captured),
+        (status = 400, description = "No click of the request can be taken", body = Problem),
+        (status = 401, description = "No known bearer token", body = Problem),
+        (status = 413, description = "More than 1 MiB or more than 1,000 clicks", body = Problem),
+        (status = 503, description = "Not written; repeat it with the same event ids", body = Problem),
+    )
+)]
+pub async fn post_clicks(
+    State(state): State<Arc<ApiState>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<(StatusCode, Json<Captured>), Problem> {
+    let source = state
+        .sources
+        .authenticate(&headers)
+        .ok_or_else(|| Problem::new(ProblemKind::Unauthorized, "send 'Authorization: Bearer TOKEN'"))?;
+    let _slot = state.capture_slots.take().ok_or_else(|| {
+        Problem::new(ProblemKind::Overloaded, "this node has as many captures in flight as it may; try another one")
+    })?;
+    let items = read_items(&body.map_err(unread)?, is_ndjson(&headers)).map_err(unreadable)?;
+
+    let now_ms = state.clock.now_ms();
+    let sorted = sort_items(items, source, evidence_of(&headers), now_ms, &state.minter)?;
+    let (accepted, refused) = (sorted.clicks.len(), sorted.errors.len());
+    count("invalid", refused);
+    if accepted == 0 {
+        let detail = "each item is listed with its reason";
+        return Err(Problem::new(ProblemKind::NoValidClick, detail).with_errors(sorted.errors));
+    }
+    publish(&state, sorted.clicks).await.inspect_err(|_| count("unavailable", accepted))?;
+    count("accepted", accepted);
+    Ok((StatusCode::ACCEPTED, Json(Captured { accepted, results: sorted.results, errors: sorted.errors })))
+}
+
+async fn publish(state: &ApiState, clicks: Vec<Click>) -> Result<(), Problem> {
+    let records = pack(clicks, state.partitioner);
+    let unavailable = |detail: String| {
+        Problem::new(
+            ProblemKind::LogUnavailable,
+            format!("{detail}; nothing is acknowledged: repeat the request with the same event ids"),
+        )
+    };
+    match tokio::time::timeout(PUBLISH_DEADLINE, state.log.publish(records)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(unavailable(error.to_string())),
+        Err(_) => Err(unavailable(format!("no answer of the log within {} s", PUBLISH_DEADLINE.as_secs()))),
+    }
+}
+
+struct Sorted {
+    clicks: Vec<Click>,
+    results: Vec<CapturedClick>,
+    errors: Vec<ItemError>,
+}
+
+/// Fails as a whole only where an id must be minted and none can be: nothing may be half taken.
+fn sort_items(
+    items: Vec<Item>,
+    source: &str,
+    evidence: u32,
+    now_ms: UnixMillis,
+    minter: &IdMinter,
+) -> Result<Sorted, Problem> {
+    let mut sorted = Sorted { clicks: Vec::with_capacity(items.len()), results: Vec::new(), errors: Vec::new() };
+    let mut seen = HashSet::with_capacity(items.len());
+    for (index, item) in items.into_iter().enumerate() {
+        let checked =
+            item.map_err(ClickRefusal::Malformed).and_then(|incoming| check(incoming, source, evidence, now_ms));
+        let mut click = match checked {
+            Ok(click) => click,
+            Err(refusal) => {
+                let r#type = refusal.problem_type().to_owned();
+                sorted.errors.push(ItemError { index, r#type, detail: refusal.to_string() });
+                continue;
+            }
+        };
+        let id = if click.event_id.is_empty() {
+            minter.mint(now_ms).ok_or_else(|| {
+                Problem::new(ProblemKind::NotReady, "this node has no worker id yet: send event ids, or try again")
+            })?
+        } else {
+            ClickId::foreign(source, &click.event_id)
+        };
+        click.click_id = id.0;
+        sorted.results.push(CapturedClick { index, click_id: id.0.to_string(), duplicate: !seen.insert(id) });
+        sorted.clicks.push(click);
+    }
+    Ok(sorted)
+}
+
+/// A browser that fetches ahead of its user says so; nobody has clicked then.
+fn evidence_of(headers: &HeaderMap) -> u32 {
+    let declares = |name: &str| {
+        let value = headers.get(name).map_or(&[][..], |value| value.as_bytes());
+        value.to_ascii_lowercase().starts_with(b"prefetch")
+    };
+    if ["sec-purpose", "purpose", "x-moz"].into_iter().any(declares) { EVIDENCE_AUTOMATED } else { 0 }
+}
+
+fn is_ndjson(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    ["application/x-ndjson", "application/ndjson", "application/jsonl"].iter().any(|known| value.starts_with(known))
+}
+
+fn unread(rejection: BytesRejection) -> Problem {
+    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        let detail = format!("the body exceeds {BODY_BYTES_MAX} bytes: split the request");
+        return Problem::new(ProblemKind::BodyTooLarge, detail);
+    }
+    Problem::invalid(rejection.body_text())
+}
+
+fn unreadable(error: BodyError) -> Problem {
+    let kind = match error {
+        BodyError::TooMany => ProblemKind::BodyTooLarge,
+        BodyError::Empty | BodyError::NotJson(_) => ProblemKind::InvalidRequest,
+    };
+    Problem::new(kind, error.to_string())
+}
+
+fn count(outcome: &str, clicks: usize) {
+    CAPTURE_CLICKS.with_label_values(&[outcome]).inc_by(u64::try_from(clicks).unwrap_or(u64::MAX));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(json: &str) -> Item {
+        serde_json::from_str(json).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn good_items_pass_beside_bad_ones_and_a_repeat_is_marked() {
+        let items = vec![
+            item(r#"{"event_id": "a", "timestamp": 1700000000, "campaign_id": 1, "ad_id": 1}"#),
+            item(r#"{"event_id": "b", "timestamp": 1, "campaign_id": 1, "ad_id": 1}"#),
+            item(r#"{"event_id": "a", "timestamp": 1700000000, "campaign_id": 1, "ad_id": 1}"#),
+            item("7"),
+        ];
+        let sorted = sort_items(items, "shop", 0, 1_700_000_000_000, &IdMinter::default()).unwrap_or_else(|_| panic!());
+        assert_eq!(sorted.results.iter().map(|r| (r.index, r.duplicate)).collect::<Vec<_>>(), [(0, false), (2, true)]);
+        assert_eq!(sorted.clicks.len(), 2);
+        assert_eq!(sorted.clicks[0].click_id, ClickId::foreign("shop", "a").0);
+        let errors: Vec<_> = sorted.errors.iter().map(|e| (e.index, e.r#type.as_str())).collect();
+        assert_eq!(errors, [(1, "/problems/click-timestamp-out-of-range"), (3, "/problems/click-malformed")]);
+    }
+
+    #[test]
+    fn ids_are_minted_only_under_a_leased_worker_id() {
+        let minter = IdMinter::default();
+        let click = || vec![item(r#"{"timestamp": 1700000000, "campaign_id": 1, "ad_id": 1}"#)];
+        assert!(sort_items(click(), "shop", 0, 1_700_000_000_000, &minter).is_err());
+        minter.arm(3);
+        let sorted = sort_items(click(), "shop", 0, 1_700_000_000_000, &minter).unwrap_or_else(|_| panic!());
+        assert!(!ClickId(sorted.clicks[0].click_id).is_foreign());
+    }
+
+    #[test]
+    fn a_declared_prefetch_is_evidence() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(evidence_of(&headers), 0);
+        headers.insert("sec-purpose", "prefetch;prerender".parse().unwrap());
+        assert_eq!(evidence_of(&headers), EVIDENCE_AUTOMATED);
+    }
+}

@@ -1,0 +1,8 @@
+//! `/`: one page over the public interface; it asks what anybody may ask.
+
+use axum::response::Html;
+
+#[utoipa::path(get, path = "/", tag = "operations", responses((status = 200, description = "The dashboard", body = String)))]
+pub async fn show_dashboard() -> Html<&'static str> {
+    Html(include_str!("dashboard.html"))
+}

@@ -1,0 +1,204 @@
+//! `GET /v1/ads/{ad_id}/aggregated_count`: how often an ad was clicked in `[from, to)`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use clicktally_proto::ids::AdId;
+use clicktally_proto::window_count::WindowState;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::group_view::{AdCount, GroupView};
+use super::history::{self, HistoryError, in_time};
+use super::minute_range::{MinuteRange, Parameters, parse_range};
+use super::minute_source::{Day, Plan, plan};
+use crate::error_response::{Problem, ProblemKind};
+use crate::scalar::parse_id;
+use crate::state::ApiState;
+use crate::time_text::format_time;
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AggregatedCount {
+    pub ad_id: AdId,
+    /// Inclusive.
+    pub from: String,
+    /// Exclusive.
+    pub to: String,
+    pub click_count: u64,
+    /// Always null in this version: filters are refused, never ignored.
+    pub filter: Option<String>,
+    pub source: Source,
+    /// Every click that arrived before this is counted, unless it was late beyond the horizon.
+    pub as_of: String,
+    /// Grows with every change of the stream's count.
+    pub revision: u64,
+    /// Of the least final minute: open, fired, corrected or final.
+    pub state: String,
+    /// Below this event time no more on-time clicks are expected.
+    pub watermark: String,
+    /// How long ago the least fresh replica read was proven current; null where it never was.
+    pub staleness_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    Batch,
+    Stream,
+    Mixed,
+}
+
+impl Source {
+    pub fn of(plan: &Plan) -> Source {
+        let is_stream = !plan.state.is_empty() || plan.needs_stream_history();
+        match (plan.batch.is_empty(), is_stream) {
+            (false, false) => Source::Batch,
+            (false, true) => Source::Mixed,
+            (true, _) => Source::Stream,
+        }
+    }
+}
+
+#[utoipa::path(
+    get, path = "/v1/ads/{ad_id}/aggregated_count", tag = "queries",
+    params(
+        ("ad_id" = u64, Path),
+        ("from" = Option<String>, Query, description = "RFC 3339 or epoch seconds, at a full minute, inclusive"),
+        ("to" = Option<String>, Query, description = "exclusive"),
+        ("last_minutes" = Option<u32>, Query, description = "instead of from and to: the full minutes before the current one"),
+    ),
+    responses(
+        (status = 200, body = AggregatedCount),
+        (status = 400, body = Problem),
+        (status = 503, description = "Older minutes were asked and PostgreSQL is out of reach", body = Problem),
+    )
+)]
+pub async fn aggregated_count(
+    State(state): State<Arc<ApiState>>,
+    Path(ad_id): Path<String>,
+    parameters: Result<Query<Parameters>, QueryRejection>,
+) -> Result<Json<AggregatedCount>, Problem> {
+    let ad_id = parse_id(&ad_id).ok_or_else(|| Problem::invalid("ad_id must be a whole number from 1 to 2^63 - 1"))?;
+    let Query(parameters) = parameters.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
+    let now_ms = state.clock.now_ms();
+    let range = parse_range(&parameters, now_ms).map_err(|error| Problem::invalid(error.to_string()))?;
+    let views: Vec<GroupView> = state.groups.iter().map(|group| GroupView::of(group, range)).collect();
+    let answer = Answer::gather(&state, ad_id, range, views, now_ms).await.map_err(unavailable)?;
+    Ok(Json(answer.into_json(ad_id, range)))
+}
+
+struct Answer {
+    count: AdCount,
+    least_final: WindowState,
+    source: Source,
+    views: Vec<GroupView>,
+}
+
+impl Answer {
+    async fn gather(
+        state: &ApiState,
+        ad_id: AdId,
+        range: MinuteRange,
+        views: Vec<GroupView>,
+        now_ms: u64,
+    ) -> Result<Answer, HistoryError> {
+        let batch_days = finished_days(state, range, &views, now_ms).await?;
+        let plan = plan(range, &views, &batch_days);
+        let mut answer =
+            Answer { count: AdCount::default(), least_final: WindowState::Final, source: Source::of(&plan), views };
+        answer.add_state(ad_id, &plan);
+        if !plan.batch.is_empty() || plan.needs_stream_history() {
+            in_time(answer.add_history(state, ad_id, &plan)).await?;
+        }
+        Ok(answer)
+    }
+
+    fn add_state(&mut self, ad_id: AdId, plan: &Plan) {
+        let covered = plan.state.iter().flat_map(|range| range.minutes());
+        for minute in covered.chain(plan.lingering.iter().copied()) {
+            for view in self.views.iter().filter(|view| view.covers(minute)) {
+                self.count.merge(view.count(minute, ad_id));
+                self.least_final = self.least_final.min(view.state(minute));
+            }
+        }
+    }
+
+    async fn add_history(&mut self, state: &ApiState, ad_id: AdId, plan: &Plan) -> Result<(), HistoryError> {
+        let pool = state.postgres.as_ref().ok_or(HistoryError::NotConfigured)?;
+        for range in &plan.batch {
+            self.count.merge(history::batch_count(pool, ad_id, *range).await?);
+        }
+        for range in &plan.history {
+            let old = history::stream_count(pool, ad_id, *range).await?;
+            self.count.merge(old.count);
+            self.least_final = self.least_final.min(old.state);
+        }
+        if plan.lingering.is_empty() {
+            return Ok(());
+        }
+        for row in history::stream_rows(pool, ad_id, &plan.lingering).await? {
+            let group = usize::from(state.partitioner.group(row.campaign_id).0);
+            // What its own group still covers was taken from there.
+            if self.views.get(group).is_some_and(|view| view.covers(row.minute)) {
+                continue;
+            }
+            self.count.merge(row.count);
+            self.least_final = self.least_final.min(row.state);
+        }
+        Ok(())
+    }
+
+    fn into_json(self, ad_id: AdId, range: MinuteRange) -> AggregatedCount {
+        let complete_to_ms = self.views.iter().map(|view| view.complete_to_ms).min().unwrap_or(0);
+        let watermark_ms = self.views.iter().map(|view| view.watermark_ms).min().unwrap_or(0);
+        AggregatedCount {
+            ad_id,
+            from: format_time(range.from.start_ms()),
+            to: format_time(range.to.start_ms()),
+            click_count: self.count.clicks,
+            filter: None,
+            source: self.source,
+            as_of: format_time(complete_to_ms),
+            revision: self.count.revision,
+            state: self.least_final.as_str().to_owned(),
+            watermark: format_time(watermark_ms),
+            staleness_ms: greatest_staleness_ms(&self.views),
+        }
+    }
+}
+
+/// A batch run needs a day that is over, so a question about today never waits for PostgreSQL. Where PostgreSQL is out of reach
+/// and the replicas know every minute, they answer alone.
+async fn finished_days(
+    state: &ApiState,
+    range: MinuteRange,
+    views: &[GroupView],
+    now_ms: u64,
+) -> Result<BTreeSet<Day>, HistoryError> {
+    let Some(pool) = &state.postgres else { return Ok(BTreeSet::new()) };
+    if Day::of(range.from).end().start_ms() > now_ms {
+        return Ok(BTreeSet::new());
+    }
+    match in_time(history::batch_days(pool, range)).await {
+        Ok(days) => Ok(days),
+        Err(_) if !plan(range, views, &BTreeSet::new()).needs_stream_history() => Ok(BTreeSet::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// `None` where any replica was never proven current.
+pub fn greatest_staleness_ms(views: &[GroupView]) -> Option<u64> {
+    let staleness: Option<Vec<_>> = views.iter().map(|view| view.staleness).collect();
+    staleness?.into_iter().max().map(|longest| u64::try_from(longest.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn unavailable(error: HistoryError) -> Problem {
+    tracing::warn!(%error, "a question about older minutes cannot be answered");
+    Problem::new(
+        ProblemKind::HistoryUnavailable,
+        format!("{error}; minutes of the last half hour can be asked meanwhile, or restore the database"),
+    )
+}

@@ -1,0 +1,81 @@
+//! What one group's local replica says of a span of minutes, copied out of it: pointers, not cells.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clicktally_proto::event_time::{EventTimeRules, Minute, UnixMillis};
+use clicktally_proto::ids::AdId;
+use clicktally_proto::window_count::WindowState;
+use clicktally_raft_store::group::Group;
+use clicktally_raft_store::state::Window;
+
+use super::minute_range::MinuteRange;
+
+#[derive(Debug, Clone)]
+pub struct GroupView {
+    pub rules: EventTimeRules,
+    pub watermark_ms: UnixMillis,
+    pub complete_to_ms: UnixMillis,
+    pub staleness: Option<Duration>,
+    pub windows: BTreeMap<Minute, Arc<Window>>,
+}
+
+/// What a view counts of one ad over some minutes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AdCount {
+    pub clicks: u64,
+    pub revision: u64,
+}
+
+impl AdCount {
+    pub fn merge(&mut self, other: AdCount) {
+        self.clicks = self.clicks.saturating_add(other.clicks);
+        self.revision = self.revision.max(other.revision);
+    }
+}
+
+impl GroupView {
+    pub fn of(group: &Group, range: MinuteRange) -> GroupView {
+        // Asked first: what is read afterwards is at least as fresh.
+        let staleness = group.staleness();
+        group.read(|state| GroupView {
+            rules: state.settings().map(|settings| settings.event_time).unwrap_or_default(),
+            watermark_ms: state.watermark_ms(),
+            complete_to_ms: state.complete_to_ms(),
+            staleness,
+            windows: state
+                .windows()
+                .range(range.from..range.to)
+                .map(|(minute, window)| (*minute, Arc::clone(window)))
+                .collect(),
+        })
+    }
+
+    /// Whether this view alone knows the minute: it is in it, or it is too young to have left, hence empty.
+    pub fn covers(&self, minute: Minute) -> bool {
+        self.windows.contains_key(&minute) || !self.rules.is_evictable(minute, self.watermark_ms)
+    }
+
+    pub fn count(&self, minute: Minute, ad_id: AdId) -> AdCount {
+        let mut count = AdCount::default();
+        let cells = self.windows.get(&minute).into_iter().flat_map(|window| window.cells());
+        for (_, _, cell) in cells.filter(|(_, ad, _)| *ad == ad_id) {
+            count.merge(AdCount { clicks: cell.counts.clicks, revision: cell.changed_at });
+        }
+        count
+    }
+
+    pub fn state(&self, minute: Minute) -> WindowState {
+        if let Some(window) = self.windows.get(&minute) {
+            return window.state();
+        }
+        if self.rules.is_final(minute, self.watermark_ms) {
+            WindowState::Final
+        } else if self.rules.has_fired(minute, self.watermark_ms) {
+            WindowState::Fired
+        } else {
+            WindowState::Unspecified
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Which minutes are asked for: `[from, to)`, aligned to minutes, from the parameters of a query. Pure.
+
+use std::collections::BTreeMap;
+
+use clicktally_proto::event_time::{Minute, UnixMillis, WINDOW_MS};
+use thiserror::Error;
+
+use crate::time_text::parse_time;
+
+/// A month; longer spans belong to reports.
+pub const RANGE_MINUTES_MAX: u32 = 31 * 24 * 60;
+
+/// `[from, to)`, never empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MinuteRange {
+    pub from: Minute,
+    pub to: Minute,
+}
+
+impl MinuteRange {
+    pub fn minutes(self) -> impl Iterator<Item = Minute> {
+        (self.from.0..self.to.0).map(Minute)
+    }
+}
+
+/// Query parameters by name.
+pub type Parameters = BTreeMap<String, String>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RangeError {
+    #[error("give either from and to, or last_minutes")]
+    Form,
+    #[error("{0} must be RFC 3339 or epoch seconds")]
+    Time(&'static str),
+    #[error("{0} must be at a full minute: counts are kept per minute")]
+    Unaligned(&'static str),
+    #[error("from must be before to: the range is [from, to)")]
+    Empty,
+    #[error("at most {RANGE_MINUTES_MAX} minutes can be asked at once")]
+    TooLong,
+    #[error("{name} must be a whole number from 1 to {most}")]
+    Number { name: &'static str, most: u32 },
+    #[error("parameter '{0}' is not supported here; known: {1}")]
+    Unknown(String, &'static str),
+}
+
+/// `last_minutes=M` means the M full minutes before the current one.
+pub fn parse_range(parameters: &Parameters, now_ms: UnixMillis) -> Result<MinuteRange, RangeError> {
+    refuse_unknown(parameters, &["from", "to", "last_minutes"], "from, to, last_minutes")?;
+    let asked = ["from", "to", "last_minutes"].map(|name| parameters.contains_key(name));
+    let range = match asked {
+        [true, true, false] => MinuteRange { from: aligned(parameters, "from")?, to: aligned(parameters, "to")? },
+        [false, false, true] => {
+            let minutes = whole_number(parameters, "last_minutes", 1, RANGE_MINUTES_MAX)?;
+            let to = Minute::of(now_ms);
+            MinuteRange { from: Minute(to.0.saturating_sub(minutes)), to }
+        }
+        _ => return Err(RangeError::Form),
+    };
+    if range.from >= range.to {
+        return Err(RangeError::Empty);
+    }
+    if range.to.0 - range.from.0 > RANGE_MINUTES_MAX {
+        return Err(RangeError::TooLong);
+    }
+    Ok(range)
+}
+
+/// A filter that is silently ignored would be a wrong count: what is not known is refused.
+pub fn refuse_unknown(parameters: &Parameters, known: &[&str], listed: &'static str) -> Result<(), RangeError> {
+    match parameters.keys().find(|name| !known.contains(&name.as_str())) {
+        Some(name) => Err(RangeError::Unknown(name.chars().take(64).collect(), listed)),
+        None => Ok(()),
+    }
+}
+
+/// 1 to `most`, `default` where it is not given.
+pub fn whole_number(parameters: &Parameters, name: &'static str, default: u32, most: u32) -> Result<u32, RangeError> {
+    let Some(text) = parameters.get(name) else { return Ok(default) };
+    text.parse().ok().filter(|number| (1..=most).contains(number)).ok_or(RangeError::Number { name, most })
+}
+
+fn aligned(parameters: &Parameters, name: &'static str) -> Result<Minute, RangeError> {
+    let text = parameters.get(name).map_or("", String::as_str);
+    let time_ms = parse_time(text).ok_or(RangeError::Time(name))?;
+    if time_ms % WINDOW_MS != 0 {
+        return Err(RangeError::Unaligned(name));
+    }
+    Ok(Minute::of(time_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parsed(query: &[(&str, &str)]) -> Result<MinuteRange, RangeError> {
+        let parameters = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        parse_range(&parameters, 600_500)
+    }
+
+    #[test]
+    fn both_forms_name_full_minutes() {
+        let expected = Ok(MinuteRange { from: Minute(8), to: Minute(10) });
+        assert_eq!(parsed(&[("last_minutes", "2")]), expected);
+        assert_eq!(parsed(&[("from", "480"), ("to", "1970-01-01T00:10:00Z")]), expected);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        assert_eq!(parsed(&[]), Err(RangeError::Form));
+        assert_eq!(parsed(&[("from", "0")]), Err(RangeError::Form));
+        assert_eq!(parsed(&[("from", "0"), ("to", "61")]), Err(RangeError::Unaligned("to")));
+        assert_eq!(parsed(&[("from", "60"), ("to", "60")]), Err(RangeError::Empty));
+        assert_eq!(parsed(&[("from", "0"), ("to", "2678460")]), Err(RangeError::TooLong));
+        assert!(matches!(parsed(&[("last_minutes", "0")]), Err(RangeError::Number { .. })));
+        assert!(matches!(parsed(&[("last_minutes", "1"), ("filter_country", "US")]), Err(RangeError::Unknown(..))));
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics_and_a_range_is_never_empty(from in "[0-9T:Z.\\-]{0,25}", to in ".{0,25}", now_ms in any::<u64>()) {
+            let parameters = Parameters::from([("from".to_owned(), from), ("to".to_owned(), to)]);
+            if let Ok(range) = parse_range(&parameters, now_ms) {
+                prop_assert!(range.from < range.to);
+            }
+        }
+    }
+}

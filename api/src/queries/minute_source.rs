@@ -1,0 +1,139 @@
+//! Which view answers for which minute. Pure, so that no minute can be counted twice or forgotten.
+//!
+//! 1. The batch, where a run over the whole day is done: it has seen everything and is what is invoiced.
+//! 2. The replicated state, where every group covers the minute.
+//! 3. Where only some groups hold it still (its rows may not all be published): theirs from the state, the others' from
+//!    PostgreSQL.
+//! 4. What the stream left in PostgreSQL.
+
+use std::collections::BTreeSet;
+
+use clicktally_proto::event_time::Minute;
+
+use super::group_view::GroupView;
+use super::minute_range::MinuteRange;
+
+const MINUTES_PER_DAY: u32 = 24 * 60;
+
+/// Days since the epoch, UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Day(pub u32);
+
+impl Day {
+    pub fn of(minute: Minute) -> Day {
+        Day(minute.0 / MINUTES_PER_DAY)
+    }
+
+    /// Exclusive.
+    pub fn end(self) -> Minute {
+        Minute((self.0 + 1) * MINUTES_PER_DAY)
+    }
+}
+
+/// Disjoint; together exactly the minutes asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    pub batch: Vec<MinuteRange>,
+    pub state: Vec<MinuteRange>,
+    pub lingering: Vec<Minute>,
+    pub history: Vec<MinuteRange>,
+}
+
+impl Plan {
+    pub fn needs_stream_history(&self) -> bool {
+        !self.lingering.is_empty() || !self.history.is_empty()
+    }
+}
+
+pub fn plan(range: MinuteRange, views: &[GroupView], batch_days: &BTreeSet<Day>) -> Plan {
+    let mut plan = Plan::default();
+    for minute in range.minutes() {
+        if batch_days.contains(&Day::of(minute)) {
+            extend(&mut plan.batch, minute);
+        } else if views.iter().all(|view| view.covers(minute)) {
+            extend(&mut plan.state, minute);
+        } else if views.iter().any(|view| view.windows.contains_key(&minute)) {
+            plan.lingering.push(minute);
+        } else {
+            extend(&mut plan.history, minute);
+        }
+    }
+    plan
+}
+
+/// Minutes come in order: one that continues the last range makes it longer.
+fn extend(ranges: &mut Vec<MinuteRange>, minute: Minute) {
+    let next = Minute(minute.0 + 1);
+    match ranges.last_mut() {
+        Some(last) if last.to == minute => last.to = next,
+        _ => ranges.push(MinuteRange { from: minute, to: next }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use clicktally_proto::event_time::{EventTimeRules, WINDOW_MS};
+    use clicktally_raft_store::state::Window;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn view(watermark_minute: u32, held: &[u32]) -> GroupView {
+        GroupView {
+            rules: EventTimeRules::default(),
+            watermark_ms: u64::from(watermark_minute) * WINDOW_MS,
+            complete_to_ms: 0,
+            staleness: None,
+            windows: held
+                .iter()
+                .map(|minute| (Minute(*minute), Arc::new(Window::default())))
+                .collect::<BTreeMap<_, _>>(),
+        }
+    }
+
+    fn range(from: u32, to: u32) -> MinuteRange {
+        MinuteRange { from: Minute(from), to: Minute(to) }
+    }
+
+    #[test]
+    fn young_minutes_come_from_the_state_and_old_ones_from_postgresql() {
+        // With 15 + 10 minutes of retention, a window leaves once the watermark is 25 minutes past its end.
+        let plan = plan(range(1_000, 1_100), &[view(1_100, &[])], &BTreeSet::new());
+        assert_eq!(plan.history, [range(1_000, 1_075)]);
+        assert_eq!(plan.state, [range(1_075, 1_100)]);
+        assert!(plan.lingering.is_empty() && plan.batch.is_empty());
+    }
+
+    #[test]
+    fn an_unpublished_window_is_still_asked_of_the_group_that_holds_it() {
+        let plan = plan(range(1_000, 1_003), &[view(1_100, &[1_001]), view(1_100, &[])], &BTreeSet::new());
+        assert_eq!(plan.lingering, [Minute(1_001)]);
+        assert_eq!(plan.history, [range(1_000, 1_001), range(1_002, 1_003)]);
+    }
+
+    #[test]
+    fn the_batch_comes_first() {
+        let plan = plan(range(1_430, 1_450), &[view(1_450, &[])], &BTreeSet::from([Day(0)]));
+        assert_eq!((plan.batch, plan.state), (vec![range(1_430, 1_440)], vec![range(1_440, 1_450)]));
+    }
+
+    proptest! {
+        #[test]
+        fn every_minute_is_answered_exactly_once(
+            from in 1_300_u32..1_500, length in 1_u32..200, watermarks in proptest::collection::vec(1_300_u32..1_700, 1..4),
+            held in proptest::collection::btree_set(1_300_u32..1_700, 0..40), is_batched in any::<bool>(),
+        ) {
+            let held: Vec<u32> = held.into_iter().collect();
+            let views: Vec<GroupView> = watermarks.iter().map(|minute| view(*minute, &held)).collect();
+            let batch_days = if is_batched { BTreeSet::from([Day(0)]) } else { BTreeSet::new() };
+            let plan = plan(range(from, from + length), &views, &batch_days);
+            let mut minutes: Vec<Minute> = plan.batch.iter().chain(&plan.state).chain(&plan.history).flat_map(|r| r.minutes()).collect();
+            minutes.extend(&plan.lingering);
+            minutes.sort_unstable();
+            prop_assert_eq!(minutes, range(from, from + length).minutes().collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! `GET /v1/ads/top_k` and its alias `popular_ads`: the ads clicked most in the last complete minutes, exactly.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use clicktally_proto::event_time::Minute;
+use clicktally_proto::ids::AdId;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::aggregated_count::greatest_staleness_ms;
+use super::group_view::GroupView;
+use super::minute_range::{MinuteRange, Parameters, RangeError, refuse_unknown, whole_number};
+use crate::error_response::Problem;
+use crate::state::ApiState;
+use crate::time_text::format_time;
+
+/// Replicas keep at least the allowed lateness of windows.
+pub const WINDOW_MINUTES_MAX: u32 = 15;
+pub const K_MAX: u32 = 1_000;
+const K_DEFAULT: u32 = 100;
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TopAds {
+    pub window_minutes: u32,
+    /// Inclusive. The window ends where the watermark of every group has passed.
+    pub from: String,
+    /// Exclusive.
+    pub to: String,
+    pub k: u32,
+    /// Always false: every click of the window is counted.
+    pub approximate: bool,
+    pub ads: Vec<RankedAd>,
+    pub as_of: String,
+    pub staleness_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub struct RankedAd {
+    /// From 1.
+    pub rank: usize,
+    pub ad_id: AdId,
+    pub click_count: u64,
+}
+
+#[utoipa::path(
+    get, path = "/v1/ads/top_k", tag = "queries",
+    params(
+        ("window_minutes" = Option<u32>, Query, description = "1 to 15, default 1"),
+        ("k" = Option<u32>, Query, description = "1 to 1,000, default 100"),
+    ),
+    responses((status = 200, body = TopAds), (status = 400, body = Problem))
+)]
+pub async fn top_k(
+    State(state): State<Arc<ApiState>>,
+    parameters: Result<Query<Parameters>, QueryRejection>,
+) -> Result<Json<TopAds>, Problem> {
+    answer(state, parameters, ("window_minutes", "k", "window_minutes, k")).await
+}
+
+#[utoipa::path(
+    get, path = "/v1/ads/popular_ads", tag = "queries",
+    params(
+        ("window_size" = Option<u32>, Query, description = "minutes, 1 to 15, default 1"),
+        ("top_n" = Option<u32>, Query, description = "1 to 1,000, default 100"),
+    ),
+    responses((status = 200, body = TopAds), (status = 400, body = Problem))
+)]
+pub async fn popular_ads(
+    State(state): State<Arc<ApiState>>,
+    parameters: Result<Query<Parameters>, QueryRejection>,
+) -> Result<Json<TopAds>, Problem> {
+    answer(state, parameters, ("window_size", "top_n", "window_size, top_n")).await
+}
+
+async fn answer(
+    state: Arc<ApiState>,
+    parameters: Result<Query<Parameters>, QueryRejection>,
+    names: (&'static str, &'static str, &'static str),
+) -> Result<Json<TopAds>, Problem> {
+    let Query(parameters) = parameters.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
+    let (window_minutes, k) = window_and_k(&parameters, names).map_err(|error| Problem::invalid(error.to_string()))?;
+    let lowest = state.groups.iter().map(|group| group.read(|state| state.watermark_ms())).min().unwrap_or(0);
+    let to = Minute::of(lowest);
+    let range = MinuteRange { from: Minute(to.0.saturating_sub(window_minutes)), to };
+    let views: Vec<GroupView> = state.groups.iter().map(|group| GroupView::of(group, range)).collect();
+    Ok(Json(TopAds {
+        window_minutes,
+        from: format_time(range.from.start_ms()),
+        to: format_time(range.to.start_ms()),
+        k,
+        approximate: false,
+        as_of: format_time(views.iter().map(|view| view.complete_to_ms).min().unwrap_or(0)),
+        staleness_ms: greatest_staleness_ms(&views),
+        ads: rank(sum_by_ad(&views), usize::try_from(k).unwrap_or(usize::MAX)),
+    }))
+}
+
+fn window_and_k(
+    parameters: &Parameters,
+    (window, k, listed): (&'static str, &'static str, &'static str),
+) -> Result<(u32, u32), RangeError> {
+    refuse_unknown(parameters, &[window, k], listed)?;
+    Ok((whole_number(parameters, window, 1, WINDOW_MINUTES_MAX)?, whole_number(parameters, k, K_DEFAULT, K_MAX)?))
+}
+
+fn sum_by_ad(views: &[GroupView]) -> HashMap<AdId, u64> {
+    let mut clicks: HashMap<AdId, u64> = HashMap::new();
+    for (_, ad_id, cell) in views.iter().flat_map(|view| view.windows.values()).flat_map(|window| window.cells()) {
+        let sum = clicks.entry(ad_id).or_default();
+        *sum = sum.saturating_add(cell.counts.clicks);
+    }
+    clicks
+}
+
+/// Most clicks first; among equals the smaller id, so that the same state always gives the same answer.
+fn rank(clicks: HashMap<AdId, u64>, k: usize) -> Vec<RankedAd> {
+    let mut ads: Vec<(AdId, u64)> = clicks.into_iter().filter(|(_, clicks)| *clicks > 0).collect();
+    let order = |a: &(AdId, u64), b: &(AdId, u64)| b.1.cmp(&a.1).then(a.0.cmp(&b.0));
+    if ads.len() > k {
+        ads.select_nth_unstable_by(k, order);
+        ads.truncate(k);
+    }
+    ads.sort_unstable_by(order);
+    ads.into_iter()
+        .enumerate()
+        .map(|(position, (ad_id, click_count))| RankedAd { rank: position + 1, ad_id, click_count })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_selection_equals_sorting_everything(
+            clicks in proptest::collection::hash_map(0_u64..500, 0_u64..20, 0..200), k in 1_usize..50,
+        ) {
+            let mut expected: Vec<(u64, u64)> = clicks.iter().map(|(ad, n)| (*ad, *n)).filter(|(_, n)| *n > 0).collect();
+            expected.sort_by_key(|(ad, n)| (std::cmp::Reverse(*n), *ad));
+            expected.truncate(k);
+            let ranked: Vec<(u64, u64)> = rank(clicks, k).iter().map(|ad| (ad.ad_id, ad.click_count)).collect();
+            prop_assert_eq!(ranked, expected);
+        }
+    }
+
+    #[test]
+    fn an_approximate_answer_is_not_promised() {
+        let parameters = Parameters::from([("approximate".to_owned(), "true".to_owned())]);
+        assert!(window_and_k(&parameters, ("window_minutes", "k", "window_minutes, k")).is_err());
+    }
+}

@@ -1,0 +1,38 @@
+//! What the HTTP interface stands on; the node gives it its parts.
+
+use std::sync::Arc;
+
+use clicktally_proto::click_log::ClickLog;
+use clicktally_proto::clock::Clock;
+use clicktally_proto::ids::{CampaignId, NodeId};
+use clicktally_proto::shard_key::Partitioner;
+use clicktally_raft_store::group::Group;
+use sqlx::PgPool;
+
+use crate::budget_check::BudgetLane;
+use crate::capture::id_minter::IdMinter;
+use crate::capture::slots::CaptureSlots;
+use crate::capture::source::Sources;
+
+pub struct ApiState {
+    pub node: NodeId,
+    /// The local replicas; the index is the group id, and every group has one.
+    pub groups: Vec<Arc<Group>>,
+    pub partitioner: Partitioner,
+    pub clock: Arc<dyn Clock>,
+    pub log: Arc<dyn ClickLog>,
+    /// Armed once a worker id is leased; until then clicks without an `event_id` are turned away.
+    pub minter: IdMinter,
+    pub budget: Arc<dyn BudgetLane>,
+    /// Lazily connected. Without it, only what the replicas hold can be asked.
+    pub postgres: Option<PgPool>,
+    pub sources: Sources,
+    pub capture_slots: CaptureSlots,
+}
+
+impl ApiState {
+    /// The local replica that owns a campaign.
+    pub fn group_of(&self, campaign: CampaignId) -> Option<&Arc<Group>> {
+        self.groups.get(usize::from(self.partitioner.group(campaign).0))
+    }
+}

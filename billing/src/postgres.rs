@@ -18,6 +18,10 @@ static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 /// # Errors
 /// `DatabaseUrl` for a URL that is none, `Migration` when the schema was written by something else or by a newer build.
 pub async fn connect_and_migrate(url: &str) -> Result<PgPool, BillingError> {
+    // The driver takes any scheme.
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        return Err(BillingError::DatabaseUrl("it must begin with postgres://".to_owned()));
+    }
     let options = PgConnectOptions::from_str(url).map_err(|e| BillingError::DatabaseUrl(e.to_string()))?;
     let address = format!("{}:{}", options.get_host(), options.get_port());
     let pool = PgPoolOptions::new()

@@ -83,10 +83,7 @@ pub struct Archiver {
 }
 
 impl Archiver {
-    /// Takes the lock and starts to read. Dropping the archiver releases both; nothing buffered is lost, it is read again.
-    ///
-    /// # Errors
-    /// `AnotherArchiver` while another one lives: try again later, as a standby.
+    /// Stands by until no other archiver lives, then takes its place. Cancelled by dropping.
     pub async fn start(
         options: ArchiveOptions,
         pool: &PgPool,
@@ -96,11 +93,39 @@ impl Archiver {
     ) -> Result<Archiver, BillingError> {
         // Detached: the lock must not go back to the pool with the connection.
         let mut session = pool.acquire().await?.detach();
+        sqlx::query("SELECT pg_advisory_lock($1)").bind(ARCHIVER_LOCK).execute(&mut session).await?;
+        Self::start_locked(session, options, pool, store, clock, metrics).await
+    }
+
+    /// As [`Archiver::start`], without standing by.
+    ///
+    /// # Errors
+    /// `AnotherArchiver` while another one lives.
+    pub async fn try_start(
+        options: ArchiveOptions,
+        pool: &PgPool,
+        store: ArchiveStore,
+        clock: Arc<dyn Clock>,
+        metrics: BillingMetrics,
+    ) -> Result<Archiver, BillingError> {
+        let mut session = pool.acquire().await?.detach();
         let is_ours: bool =
             sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(ARCHIVER_LOCK).fetch_one(&mut session).await?;
         if !is_ours {
             return Err(BillingError::AnotherArchiver);
         }
+        Self::start_locked(session, options, pool, store, clock, metrics).await
+    }
+
+    /// Reads on from the manifest. Dropping the archiver releases the lock; nothing buffered is lost, it is read again.
+    async fn start_locked(
+        mut session: PgConnection,
+        options: ArchiveOptions,
+        pool: &PgPool,
+        store: ArchiveStore,
+        clock: Arc<dyn Clock>,
+        metrics: BillingMetrics,
+    ) -> Result<Archiver, BillingError> {
         let mut requests = PgListener::connect_with(pool).await?;
         requests.listen(FLUSH_CHANNEL).await?;
         let archived = archived_offsets_of(&mut session).await?;
@@ -134,10 +159,7 @@ impl Archiver {
                     request?;
                     self.wanted = Some(self.ask_log_ends().await?);
                 }
-                outcome = stop.wait_for(|stopped| *stopped) => {
-                    drop(outcome);
-                    return self.flush_all().await;
-                }
+                () = stopped(&mut stop) => return self.flush_all().await,
             }
             self.flush_wanted().await?;
         }
@@ -263,4 +285,9 @@ impl Archiver {
         tracing::debug!(file = new.file, rows = new.rows, "archived");
         Ok(())
     }
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error says that the sender is gone: then nobody wants us to go on either.
+    let _ = stop.wait_for(|is_stopped| *is_stopped).await;
 }

@@ -14,6 +14,8 @@ use crate::error::BillingError;
 /// Asks whoever archives to write out what it holds, now.
 pub(super) const FLUSH_CHANNEL: &str = "clicktally_archive_flush";
 
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
+
 /// The offset after the newest record of each shard, asked of the broker now.
 pub async fn log_end_offsets(
     brokers: &str,
@@ -44,9 +46,13 @@ pub async fn wait_until_archived(
             if missing(pool, ends).await? == 0 {
                 return Ok(());
             }
-            // Asked again after each file: records may have come into the buffer meanwhile.
+            // Asked again now and then: an archiver that starts later has not heard the first request.
             sqlx::query("SELECT pg_notify($1, '')").bind(FLUSH_CHANNEL).execute(pool).await?;
-            announcements.recv().await?;
+            let mut announced = tokio::time::timeout(ASK_AGAIN_AFTER, announcements.recv()).await;
+            while announced.is_ok() && missing(pool, ends).await? > 0 {
+                announced.map_or(Ok(()), |outcome| outcome.map(drop))?;
+                announced = tokio::time::timeout(ASK_AGAIN_AFTER, announcements.recv()).await;
+            }
         }
     };
     match tokio::time::timeout(deadline, waiting).await {

@@ -12,13 +12,13 @@ use clicktally_proto::event_time::{EventTimeRules, WINDOW_MS};
 use clicktally_proto::invalid_traffic::ROBOT_FRAGMENTS;
 use clicktally_proto::shard_key::ShardId;
 use datafusion::datasource::MemTable;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
-use futures::StreamExt;
 use url::Url;
 
-use super::cells::{Cell, cells_of, column, mistyped};
+use super::cells::{cells_of, column, mistyped};
 use super::terms::TermsInterval;
 use crate::archive::{ArchiveStore, ManifestFile, schema};
 use crate::day::Day;
@@ -75,12 +75,8 @@ impl ShardQuery {
         Ok(ShardQuery { session, day })
     }
 
-    /// The shard's cells of the day, in pieces.
-    pub(crate) async fn cells(
-        &self,
-        terms: &[TermsInterval],
-        mut take: impl AsyncFnMut(Vec<Cell>) -> Result<(), BillingError>,
-    ) -> Result<(), BillingError> {
+    /// The shard's cells of the day, in pieces: see [`super::cells::cells_of`].
+    pub(crate) async fn cells(&self, terms: &[TermsInterval]) -> Result<SendableRecordBatchStream, BillingError> {
         self.register("terms", terms_batch(terms)?)?;
         let (from, to) = (unsigned_sql(self.day.start_ms()), unsigned_sql(self.day.end_ms()));
         let copies = copies_sql();
@@ -103,11 +99,7 @@ impl ShardQuery {
              WHERE event_time_ms >= {from} AND event_time_ms < {to}
              GROUP BY 1, 2, 3, 4"
         );
-        let mut batches = self.session.sql(&sql).await?.execute_stream().await?;
-        while let Some(batch) = batches.next().await {
-            take(cells_of(&batch?)?).await?;
-        }
-        Ok(())
+        Ok(self.session.sql(&sql).await?.execute_stream().await?)
     }
 
     /// Rows that are in the files and in no cell, of whatever day the files hold.

@@ -1,11 +1,12 @@
 //! One run over one day, from the manifest to the committed documents.
 
 use clicktally_proto::clock::Clock;
+use futures::StreamExt;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 
-use super::cells::{StagedTotals, create_stage, stage};
+use super::cells::{StagedTotals, cells_of, create_stage, stage};
 use super::clicks_sql::{SetAside, ShardQuery, by_shard};
 use super::commit::{RunRecord, replace_day};
 use super::terms::TermsTimeline;
@@ -88,12 +89,12 @@ pub async fn run(
         set_aside.quarantined += aside.quarantined;
         set_aside.misrouted += aside.misrouted;
         set_aside.malformed += aside.malformed;
-        query
-            .cells(&intervals, async |cells| {
-                totals.add(&cells)?;
-                stage(&mut session, &cells).await
-            })
-            .await?;
+        let mut pieces = query.cells(&intervals).await?;
+        while let Some(piece) = pieces.next().await {
+            let cells = cells_of(&piece?)?;
+            totals.add(&cells)?;
+            stage(&mut session, &cells).await?;
+        }
         tracing::debug!(%day, shard = shard.0, files = files.len(), "computed");
     }
 

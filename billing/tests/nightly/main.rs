@@ -1,0 +1,53 @@
+//! Archive, batch and reconciliation on a real Kafka and a real PostgreSQL, both started once for all claims.
+//!
+//! Run one claim by naming a part of it: `cargo test -p clicktally-billing --test nightly finalised`.
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
+
+mod archive_claims;
+mod billing_claims;
+mod clicks;
+mod environment;
+mod recount;
+
+use environment::{Environment, archive_as_child};
+
+/// Runs a claim in a task of its own, so that its panic is its failure.
+macro_rules! claims {
+    ($environment:expr, $filter:expr, $failed:expr, [$($claim:path),* $(,)?]) => {$(
+        let name = stringify!($claim);
+        if $filter.as_deref().is_none_or(|filter| name.contains(filter)) {
+            let environment = $environment.clone();
+            let outcome = tokio::spawn(async move { $claim(&environment).await }).await;
+            println!("claim {name} ... {}", if outcome.is_ok() { "ok" } else { "FAILED" });
+            $failed += u32::from(outcome.is_err());
+        }
+    )*};
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    if archive_as_child(&runtime) {
+        return;
+    }
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let failed = runtime.block_on(async {
+        let (services, environment) = Environment::start().await;
+        let mut failed = 0;
+        claims!(
+            environment,
+            filter,
+            failed,
+            [
+                archive_claims::a_kill_between_upload_and_manifest_leaves_no_gap_and_no_copy,
+                archive_claims::a_second_archiver_stands_by_and_the_manifest_takes_nothing_out_of_order,
+                archive_claims::waiting_for_the_archive_does_not_wait_for_its_age,
+                billing_claims::a_day_is_billed_as_a_naive_recount_says_and_never_changes_but_by_memo,
+                billing_claims::a_file_that_changed_stops_the_batch,
+                billing_claims::the_schema_comes_up_twice_and_an_absent_server_is_named,
+            ]
+        );
+        services.stop().await;
+        failed
+    });
+    assert_eq!(failed, 0, "claims failed");
+}

@@ -261,7 +261,9 @@ impl Config {
             return invalid("cluster.node_lease_ms must not be below election_max_ms".into());
         }
         self.founders()?;
-        for (name, address) in [("node.http_listen", &self.node.http_listen), ("node.peer_listen", &self.node.peer_listen)] {
+        for (name, address) in
+            [("node.http_listen", &self.node.http_listen), ("node.peer_listen", &self.node.peer_listen)]
+        {
             if address.parse::<std::net::SocketAddr>().is_err() {
                 return invalid(format!("{name} must be IP:PORT, is '{address}'"));
             }
@@ -342,9 +344,7 @@ fn masked_url(url: &str) -> String {
 
 fn explain(error: &figment::Error) -> ConfigError {
     if let Kind::UnknownField(key, known) = &error.kind {
-        let nearest = known.iter().max_by(|a, b| {
-            strsim::jaro_winkler(a, key).total_cmp(&strsim::jaro_winkler(b, key))
-        });
+        let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(a, key).total_cmp(&strsim::jaro_winkler(b, key)));
         let hint = nearest.map(|name| format!("; did you mean '{name}'?")).unwrap_or_default();
         let section = error.path.iter().filter(|part| *part != key).cloned().collect::<Vec<_>>().join(".");
         let place = if section.is_empty() { "the top level".to_owned() } else { format!("[{section}]") };

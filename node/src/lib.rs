@@ -6,9 +6,18 @@ pub mod config;
 
 pub mod actor_threads;
 pub mod cluster;
-pub mod sink;
-
-pub mod load;
 
 pub mod log;
 pub mod shard;
+
+pub mod sink;
+
+pub mod budget;
+
+pub mod cluster_node;
+pub mod database;
+
+pub mod load;
+
+pub mod cli;
+pub mod up;

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `clicktally` binary.
+
+fn main() -> std::process::ExitCode {
+    clicktally_node::cli::main()
+}

@@ -89,4 +89,3 @@ pub async fn keep_alive(group: Group, heartbeat: Heartbeat, lease: Duration, mut
         }
     }
 }
-

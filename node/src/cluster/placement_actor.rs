@@ -48,8 +48,7 @@ impl PlacementActor {
         let heartbeats = self.group.heartbeats();
         let shards = self.group.read(|state| state.shards().clone());
         let elsewhere = self.load_elsewhere();
-        let decisions =
-            self.rules.decide(&Facts { heartbeats: &heartbeats, shards: &shards, elsewhere: &elsewhere });
+        let decisions = self.rules.decide(&Facts { heartbeats: &heartbeats, shards: &shards, elsewhere: &elsewhere });
         if decisions.is_empty() {
             return;
         }

@@ -142,7 +142,10 @@ fn read_batches(
         }
         if (is_quiet && !rows.is_empty()) || rows.len() >= ROWS_MAX {
             if rows.undecodable > 0 {
-                tracing::error!(records = rows.undecodable, "undecodable records in the outbound topics were passed over");
+                tracing::error!(
+                    records = rows.undecodable,
+                    "undecodable records in the outbound topics were passed over"
+                );
             }
             if batches.blocking_send(std::mem::take(&mut rows)).is_err() {
                 break;
@@ -166,9 +169,7 @@ async fn write_batch(client: &mut Client, rows: &WindowRows) -> Result<(), Write
         )
         .await?;
     let copy = transaction.copy_in("COPY new_minute FROM STDIN BINARY").await?;
-    let types = [
-        Type::TIMESTAMPTZ, Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::TEXT,
-    ];
+    let types = [Type::TIMESTAMPTZ, Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::TEXT];
     let mut writer = pin!(BinaryCopyInWriter::new(copy, &types));
     for row in rows.windows.values() {
         let state = WindowState::try_from(row.state).unwrap_or(WindowState::Unspecified).as_str();
@@ -188,9 +189,8 @@ async fn write_batch(client: &mut Client, rows: &WindowRows) -> Result<(), Write
     }
     writer.as_mut().finish().await?;
     let copy = transaction.copy_in("COPY new_late FROM STDIN BINARY").await?;
-    let types = [
-        Type::INT8, Type::INT8, Type::INT8, Type::TIMESTAMPTZ, Type::INT4, Type::INT8, Type::TIMESTAMPTZ, Type::BOOL,
-    ];
+    let types =
+        [Type::INT8, Type::INT8, Type::INT8, Type::TIMESTAMPTZ, Type::INT4, Type::INT8, Type::TIMESTAMPTZ, Type::BOOL];
     let mut writer = pin!(BinaryCopyInWriter::new(copy, &types));
     for click in rows.late.values() {
         writer
@@ -210,9 +210,7 @@ async fn write_batch(client: &mut Client, rows: &WindowRows) -> Result<(), Write
     writer.as_mut().finish().await?;
     let upsert = if is_broken(Link::Sink) { ADD_UP } else { UPSERT };
     transaction.batch_execute(upsert).await?;
-    transaction
-        .batch_execute("INSERT INTO reports.late_click SELECT * FROM new_late ON CONFLICT DO NOTHING")
-        .await?;
+    transaction.batch_execute("INSERT INTO reports.late_click SELECT * FROM new_late ON CONFLICT DO NOTHING").await?;
     for ((topic, partition), (first, next)) in &rows.progress {
         let moved = transaction.query_one(PROGRESS, &[topic, partition, next]).await?;
         let found: i64 = moved.get(0);

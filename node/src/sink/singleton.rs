@@ -46,10 +46,8 @@ pub async fn obtain(pool: &PgPool, duty: Duty, stop: &mut watch::Receiver<bool>)
 
 async fn try_obtain(pool: &PgPool, duty: Duty) -> Result<Option<Held>, sqlx::Error> {
     let mut connection = pool.acquire().await?.detach();
-    let is_mine: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
-        .bind(duty as i64)
-        .fetch_one(&mut connection)
-        .await?;
+    let is_mine: bool =
+        sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(duty as i64).fetch_one(&mut connection).await?;
     if is_mine {
         return Ok(Some(Held { connection }));
     }

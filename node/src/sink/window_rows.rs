@@ -59,7 +59,14 @@ mod tests {
         for revisions in [[1, 2, 3], [3, 1, 2]] {
             let mut rows = WindowRows::default();
             for (offset, revision) in revisions.into_iter().enumerate() {
-                let row = WindowCount { ad_id: 1, campaign_id: 1, minute: 5, clicks: revision, revision, ..Default::default() };
+                let row = WindowCount {
+                    ad_id: 1,
+                    campaign_id: 1,
+                    minute: 5,
+                    clicks: revision,
+                    revision,
+                    ..Default::default()
+                };
                 rows.take(WINDOW_COUNTS, 0, offset as i64, &row.encode_to_vec());
             }
             assert_eq!(rows.windows[&(5, 1, 1)].clicks, 3);

@@ -1,0 +1,99 @@
+//! What needs PostgreSQL: connecting to it in its own time, then the window writer, the catalogue and the archive. Counting never
+//! waits for any of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clicktally_billing::archive::{ArchiveOptions, ArchiveStore, Archiver};
+use clicktally_billing::error::{BillingError, NextMove};
+use clicktally_billing::metrics::BillingMetrics;
+use clicktally_billing::postgres::connect_and_migrate;
+use clicktally_proto::clock::Clock;
+use clicktally_proto::shard_key::Partitioner;
+use clicktally_raft_store::group::Group;
+use sqlx::PgPool;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::config::{Config, Role};
+use crate::sink::{catalog_writer, postgres_writer};
+
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Runs until stopped.
+pub async fn run(config: Config, groups: Arc<[Group]>, clock: Arc<dyn Clock>, mut stop: watch::Receiver<bool>) {
+    let Some(pool) = connect(&config.postgres.url, &mut stop).await else { return };
+    let mut duties = JoinSet::new();
+    if config.has(Role::Serve) {
+        let writer = postgres_writer::WriterConfig {
+            brokers: config.log.brokers.clone(),
+            postgres_url: config.postgres.url.clone(),
+        };
+        duties.spawn(postgres_writer::run(writer, pool.clone(), stop.clone()));
+        duties.spawn(catalog_writer::run(groups, pool.clone(), stop.clone()));
+    }
+    if config.has(Role::Archive) {
+        duties.spawn(archive(config, pool, clock, stop.clone()));
+    }
+    while duties.join_next().await.is_some() {}
+}
+
+async fn connect(url: &str, stop: &mut watch::Receiver<bool>) -> Option<PgPool> {
+    let mut is_told = false;
+    loop {
+        match connect_and_migrate(url).await {
+            Ok(pool) => return Some(pool),
+            Err(error) if error.next_move() == NextMove::Retry => {
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::warn!(%error, "no PostgreSQL yet: counting goes on, reports and invoices wait");
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "PostgreSQL cannot be used: reports and invoices wait until this is mended");
+            }
+        }
+        pause(stop).await?;
+    }
+}
+
+async fn archive(config: Config, pool: PgPool, clock: Arc<dyn Clock>, mut stop: watch::Receiver<bool>) {
+    let metrics = match BillingMetrics::register(prometheus::default_registry()) {
+        Ok(metrics) => metrics,
+        Err(error) => {
+            tracing::error!(%error, "the archive does not run");
+            return;
+        }
+    };
+    loop {
+        match archive_until_error(&config, &pool, &clock, &metrics, &stop).await {
+            Ok(()) => return,
+            Err(BillingError::AnotherArchiver) => {}
+            Err(error) => tracing::warn!(%error, "the archive was interrupted; it reads on from its manifest"),
+        }
+        if pause(&mut stop).await.is_none() {
+            return;
+        }
+    }
+}
+
+async fn archive_until_error(
+    config: &Config,
+    pool: &PgPool,
+    clock: &Arc<dyn Clock>,
+    metrics: &BillingMetrics,
+    stop: &watch::Receiver<bool>,
+) -> Result<(), BillingError> {
+    let store = ArchiveStore::open(&config.archive_location())?;
+    let mut options = ArchiveOptions::new(&config.log.brokers, Partitioner::new(config.cluster.groups));
+    options.file_records_max = config.archive.flush_rows;
+    options.file_age_max = Duration::from_millis(config.archive.flush_ms);
+    Archiver::start(options, pool, store, Arc::clone(clock), metrics.clone()).await?.run(stop.clone()).await
+}
+
+/// `None` when stopped meanwhile.
+async fn pause(stop: &mut watch::Receiver<bool>) -> Option<()> {
+    tokio::select! {
+        () = tokio::time::sleep(RETRY_PAUSE) => Some(()),
+        _ = stop.wait_for(|stop| *stop) => None,
+    }
+}

@@ -1,0 +1,288 @@
+//! `clicktally up`: log, PostgreSQL and nodes on this machine, with nothing to configure; restartable where it stopped.
+//!
+//! The nodes are processes of this same binary, reading ordinary configuration files that it writes: whatever runs here runs in
+//! production. Ports are chosen once and remembered, because members know each other by address.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use clicktally_embedded::{Child, ChildSpec, Kafka, KafkaOptions, Postgres, PostgresOptions};
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+
+const NODE_READY_DEADLINE: Duration = Duration::from_secs(60);
+const NODE_STOP_DEADLINE: Duration = Duration::from_secs(15);
+/// What a node writes once it serves; see [`crate::cli`].
+pub const READY_LINE: &str = "clicktally node is ready";
+
+#[derive(Debug, Clone, Args)]
+pub struct UpOptions {
+    /// Where everything lives: log, database, nodes, archive.
+    #[arg(long, default_value = "clicktally-data")]
+    pub data_dir: PathBuf,
+    /// How many nodes; fixed once the data folder exists.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=7))]
+    pub nodes: u64,
+    /// Public HTTP port of the first node, when free; the others follow.
+    #[arg(long, default_value_t = 8080)]
+    pub http_port: u16,
+    /// Settings for every node, as in a node's configuration file; [node], [cluster.peers], [log] and [postgres] are ours.
+    #[arg(long, value_name = "FILE")]
+    pub settings: Option<PathBuf>,
+    /// Print CLICKTALLY_URL, CLICKTALLY_KAFKA and DATABASE_URL once ready, for scripts.
+    #[arg(long)]
+    pub print_env: bool,
+}
+
+/// Chosen at the first start, kept for ever.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Layout {
+    kafka_port: u16,
+    postgres_port: u16,
+    nodes: Vec<NodePorts>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct NodePorts {
+    http: u16,
+    peer: u16,
+}
+
+/// A whole system. Dropping it kills everything; [`LocalSystem::stop`] ends it in order.
+pub struct LocalSystem {
+    pub kafka: Kafka,
+    pub postgres: Postgres,
+    nodes: Vec<LocalNode>,
+}
+
+struct LocalNode {
+    id: u64,
+    spec: ChildSpec,
+    http: String,
+    child: Option<Child>,
+}
+
+impl LocalSystem {
+    pub async fn start(options: &UpOptions) -> anyhow::Result<LocalSystem> {
+        let folder = &options.data_dir;
+        std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+        let folder = folder.canonicalize().with_context(|| format!("opening {}", folder.display()))?;
+        let layout = Layout::of(&folder, options)?;
+        let (kafka, postgres) = tokio::try_join!(
+            async {
+                let mut kafka = KafkaOptions::serving(folder.join("kafka"));
+                kafka.port = Some(layout.kafka_port);
+                Kafka::start(kafka).await
+            },
+            async {
+                let mut postgres = PostgresOptions::serving(folder.join("postgres"));
+                postgres.port = Some(layout.postgres_port);
+                Postgres::start(postgres).await
+            }
+        )?;
+        let mut system = LocalSystem { kafka, postgres, nodes: Vec::new() };
+        for number in 0..layout.nodes.len() {
+            let node = system.prepare_node(&folder, &layout, number, options)?;
+            system.nodes.push(node);
+        }
+        for node in &mut system.nodes {
+            node.spawn().await?;
+        }
+        for node in &mut system.nodes {
+            node.wait_ready().await?;
+        }
+        Ok(system)
+    }
+
+    fn prepare_node(
+        &self,
+        folder: &Path,
+        layout: &Layout,
+        number: usize,
+        options: &UpOptions,
+    ) -> anyhow::Result<LocalNode> {
+        let id = number as u64 + 1;
+        let ports = layout.nodes[number];
+        let mut config = Config::load(options.settings.as_deref())?;
+        config.node.id = id;
+        config.node.http_listen = format!("127.0.0.1:{}", ports.http);
+        config.node.http_advertise = String::new();
+        config.node.peer_listen = format!("127.0.0.1:{}", ports.peer);
+        config.node.data_dir = folder.join(format!("node-{id}"));
+        let peers = layout.nodes.iter().enumerate();
+        config.cluster.peers =
+            peers.map(|(n, ports)| ((n + 1).to_string(), format!("127.0.0.1:{}", ports.peer))).collect();
+        config.log.brokers = self.kafka.bootstrap();
+        config.postgres.url = self.postgres.url();
+        if config.archive.location.is_empty() {
+            // One archive for all, as an object store is.
+            config.archive.location = folder.join("archive").display().to_string();
+        }
+        let path = folder.join(format!("node-{id}.toml"));
+        std::fs::write(&path, toml::to_string(&config)?).with_context(|| format!("writing {}", path.display()))?;
+        let program = std::env::current_exe().context("finding this program's own file")?;
+        let spec = ChildSpec {
+            service: "clicktally node",
+            program: program.display().to_string(),
+            arguments: vec!["node".into(), "--config".into(), path.display().to_string()],
+            environment: Vec::new(),
+            log: folder.join(format!("node-{id}.log")),
+            ready_line: Some(READY_LINE),
+            orphan_signal: Signal::SIGTERM,
+            run_as: None,
+        };
+        Ok(LocalNode { id, spec, http: format!("http://127.0.0.1:{}", ports.http), child: None })
+    }
+
+    pub fn urls(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.http.clone()).collect()
+    }
+
+    /// Restarts nodes that ended by themselves, until the future is dropped. A node that cannot be restarted is an error.
+    pub async fn supervise(&mut self) -> anyhow::Result<()> {
+        loop {
+            let exits = self.nodes.iter_mut().enumerate().filter_map(|(number, node)| {
+                let child = node.child.as_mut()?;
+                Some(Box::pin(async move { (number, child.exited().await) }))
+            });
+            let ((number, status), _, _) = futures::future::select_all(exits).await;
+            let node = &mut self.nodes[number];
+            tracing::warn!(node = node.id, ?status, "a node ended; starting it again");
+            node.spawn().await?;
+            node.wait_ready().await?;
+        }
+    }
+
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        for child in self.nodes.iter_mut().filter_map(|node| node.child.take()) {
+            child.stop(Signal::SIGTERM, NODE_STOP_DEADLINE).await?;
+        }
+        self.postgres.stop().await?;
+        self.kafka.stop().await?;
+        Ok(())
+    }
+}
+
+impl LocalNode {
+    async fn spawn(&mut self) -> anyhow::Result<()> {
+        self.child = Some(Child::spawn(self.spec.clone()).await?);
+        Ok(())
+    }
+
+    async fn wait_ready(&mut self) -> anyhow::Result<()> {
+        if let Some(child) = &mut self.child {
+            child.wait_ready(NODE_READY_DEADLINE).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Layout {
+    fn of(folder: &Path, options: &UpOptions) -> anyhow::Result<Layout> {
+        let path = folder.join("layout.toml");
+        if !path.exists() {
+            let layout = Layout::choose(options)?;
+            std::fs::write(&path, toml::to_string(&layout)?).with_context(|| format!("writing {}", path.display()))?;
+            return Ok(layout);
+        }
+        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let layout: Layout = toml::from_str(&text)
+            .with_context(|| format!("{} is damaged; restore it, or start with a new --data-dir", path.display()))?;
+        let held = layout.nodes.len();
+        if held as u64 != options.nodes {
+            bail!("{} holds {held} nodes: give --nodes {held}, or another --data-dir", folder.display());
+        }
+        layout.check_free(&path)?;
+        Ok(layout)
+    }
+
+    fn choose(options: &UpOptions) -> anyhow::Result<Layout> {
+        // Held until all are chosen, so that none is chosen twice.
+        let mut held = Vec::new();
+        let mut free = |wished: u16| -> anyhow::Result<u16> {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, wished))
+                .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+                .context("finding a free port")?;
+            let port = listener.local_addr()?.port();
+            held.push(listener);
+            Ok(port)
+        };
+        let mut nodes = Vec::new();
+        for number in 0..options.nodes {
+            let wished = options.http_port.saturating_add(u16::try_from(number)?);
+            nodes.push(NodePorts { http: free(wished)?, peer: free(0)? });
+        }
+        Ok(Layout { kafka_port: free(0)?, postgres_port: free(0)?, nodes })
+    }
+
+    fn check_free(&self, path: &Path) -> anyhow::Result<()> {
+        let services = [self.kafka_port, self.postgres_port].into_iter();
+        for port in services.chain(self.nodes.iter().flat_map(|node| [node.http, node.peer])) {
+            if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err() {
+                bail!(
+                    "port {port}, which {} names, is taken: is this system running already? Otherwise stop what uses it",
+                    path.display()
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The verb: brings everything up, waits for Ctrl-C, ends everything in order.
+pub async fn run(options: UpOptions, tell: impl Fn(&str)) -> anyhow::Result<()> {
+    let mut system = LocalSystem::start(&options).await?;
+    let urls = system.urls();
+    if options.print_env {
+        tell(&format!("CLICKTALLY_URL={}", urls[0]));
+        tell(&format!("CLICKTALLY_KAFKA={}", system.kafka.bootstrap()));
+        tell(&format!("DATABASE_URL={}", system.postgres.url()));
+    } else {
+        tell(&format!("clicktally is up: {} nodes, dashboard at {}/", urls.len(), urls[0]));
+        tell(&format!("  nodes       {}", urls.join("  ")));
+        tell(&format!("  log         {}", system.kafka.bootstrap()));
+        tell(&format!("  PostgreSQL  {}", system.postgres.url()));
+        tell(&format!("  data        {}", options.data_dir.display()));
+        tell("Ctrl-C stops it; the same command starts it again where it stopped.");
+    }
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let outcome = tokio::select! {
+        ended = system.supervise() => ended,
+        _ = tokio::signal::ctrl_c() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+    };
+    system.stop().await?;
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(nodes: u64) -> UpOptions {
+        UpOptions { data_dir: PathBuf::new(), nodes, http_port: 0, settings: None, print_env: false }
+    }
+
+    #[test]
+    fn ports_are_chosen_once_and_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Layout::of(folder.path(), &options(3)).unwrap();
+        assert_eq!(Layout::of(folder.path(), &options(3)).unwrap(), first);
+        let error = Layout::of(folder.path(), &options(5)).unwrap_err().to_string();
+        assert!(error.contains("--nodes 3"), "{error}");
+    }
+
+    #[test]
+    fn a_port_taken_by_somebody_else_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::of(folder.path(), &options(1)).unwrap();
+        let _taken = TcpListener::bind((Ipv4Addr::LOCALHOST, layout.kafka_port)).unwrap();
+        let error = Layout::of(folder.path(), &options(1)).unwrap_err().to_string();
+        assert!(error.contains(&layout.kafka_port.to_string()), "{error}");
+    }
+}

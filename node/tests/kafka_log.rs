@@ -1,5 +1,7 @@
 //! The log adapter on real Kafka.
 
+#![allow(clippy::unwrap_used)] // Panicking is how a test fails, in its helpers too.
+
 use std::time::Duration;
 
 use clicktally_embedded::{Kafka, KafkaOptions};

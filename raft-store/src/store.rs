@@ -174,7 +174,9 @@ impl RaftStore {
     /// Stops every group and releases the folder. Idempotent.
     pub async fn shutdown(&self) {
         self.stop.send_replace(true);
-        for task in std::mem::take(&mut *self.tasks.lock()) {
+        // Taken out first: a guard in the loop's head would be held across its awaits.
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        for task in tasks {
             task.abort();
             // Aborted on purpose.
             let _ = task.await;
@@ -184,7 +186,8 @@ impl RaftStore {
                 tracing::warn!(%error, "a group did not stop in order");
             }
         }
-        for mut listener in std::mem::take(&mut *self.listeners.lock()) {
+        let listeners = std::mem::take(&mut *self.listeners.lock());
+        for mut listener in listeners {
             if timeout(CLOSE_DEADLINE, &mut listener).await.is_err() {
                 listener.abort();
             }

@@ -1,6 +1,8 @@
 //! A process that dies between any two steps of a write loses nothing it acknowledged: each test runs a one-node cluster in a
 //! child process, has it abort at a planted point, and opens what it left behind.
 
+#![allow(clippy::unwrap_used)] // Panicking is how a test fails, in its helpers too.
+
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};

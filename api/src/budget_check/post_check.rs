@@ -52,10 +52,9 @@ pub async fn check_budget(
     let started = state.clock.monotonic();
     let body = body.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
     let campaigns = read_campaigns(&body).map_err(Problem::invalid)?;
-    let answers = match tokio::time::timeout(CHECK_DEADLINE, state.budget.check(campaigns.clone())).await {
-        Ok(answers) => answers,
-        Err(_) => Vec::new(),
-    };
+    // Too late is no answer: `complete` closes whatever is missing.
+    let checked = tokio::time::timeout(CHECK_DEADLINE, state.budget.check(campaigns.clone())).await;
+    let answers = checked.unwrap_or_default();
     let now_ms = state.clock.now_ms();
     let results = complete(&campaigns, answers, now_ms).into_iter().map(to_body).collect();
     BUDGET_CHECK.observe(state.clock.monotonic().saturating_sub(started).as_secs_f64());

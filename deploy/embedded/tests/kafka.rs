@@ -1,5 +1,7 @@
 //! Real Kafka, as the product and every other test uses it.
 
+#![allow(clippy::unwrap_used)] // Panicking is how a test fails, in its helpers too.
+
 use std::time::Duration;
 
 use clicktally_embedded::{Kafka, KafkaOptions};

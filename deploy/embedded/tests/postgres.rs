@@ -1,5 +1,7 @@
 //! Real PostgreSQL, as the product and every other test uses it.
 
+#![allow(clippy::unwrap_used)] // Panicking is how a test fails, in its helpers too.
+
 use clicktally_embedded::{Postgres, PostgresOptions};
 use sqlx::{Connection, PgConnection, Row};
 

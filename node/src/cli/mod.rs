@@ -32,6 +32,7 @@ pub(crate) enum Output {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant)] // Made once, from the command line.
 enum Verb {
     /// A whole local system with the embedded defaults, until Ctrl-C.
     Up(up::UpOptions),

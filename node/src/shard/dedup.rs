@@ -32,22 +32,12 @@ fn halves(id: ClickId) -> [u32; 2] {
 ///
 /// An id is known for exactly as long as its first minute is not final. That is decided at the lookup, not by when memory is
 /// cleaned, so that an owner restored from replicated state decides as its predecessor would have.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct SeenIds {
     tables: [HashTable<Sighting>; TABLES],
+    /// Seeded at random: producers choose foreign ids, and must not be able to choose collisions.
     hasher: foldhash::fast::RandomState,
     next_sweep: usize,
-}
-
-impl Default for SeenIds {
-    fn default() -> SeenIds {
-        SeenIds {
-            tables: Default::default(),
-            // Seeded at random: producers choose foreign ids, and must not be able to choose collisions.
-            hasher: foldhash::fast::RandomState::default(),
-            next_sweep: 0,
-        }
-    }
 }
 
 impl SeenIds {

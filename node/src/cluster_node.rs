@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::actor_threads::ActorThreads;
-use crate::budget::BudgetDesk;
+use crate::budget::{BudgetDesk, BudgetRules};
 use crate::cluster::membership;
 use crate::cluster::placement_actor::PlacementActor;
 use crate::config::{Config, Role};
@@ -131,7 +131,12 @@ impl ClusterNode {
             .acquire_timeout(QUERY_CONNECT_DEADLINE)
             .connect_lazy(&config.postgres.url)
             .context("[postgres] url")?;
-        let budget = BudgetDesk { clock: Arc::clone(&clock) };
+        let rules = BudgetRules {
+            counting_lag_max: Duration::from_millis(config.budget.counting_lag_max_ms),
+            ..BudgetRules::default()
+        };
+        let threads = Arc::clone(&self.threads);
+        let budget = BudgetDesk::new(shared.clone(), partitioner, Arc::clone(&clock), rules, threads);
         let sources = config.sources.iter().map(|source| (source.token.clone(), source.name.clone())).collect();
         let router = clicktally_api::router(ApiState {
             node: config.node.id,

@@ -73,16 +73,21 @@ fn read_campaigns(body: &[u8]) -> Result<Vec<CampaignId>, String> {
     parsed.ok_or_else(|| "a campaign id is a whole number from 1 to 2^63 - 1".to_owned())
 }
 
-/// A lane that is too slow, or answers something else than it was asked, has not answered.
+/// A lane that is too slow, or answers something else than it was asked, has not answered. Compared with the time of the reply:
+/// a process that was stopped in between must not hand out a yes it made before.
 fn complete(campaigns: &[CampaignId], answers: Vec<BudgetAnswer>, now_ms: UnixMillis) -> Vec<BudgetAnswer> {
     let mut answers = answers.into_iter();
     campaigns
         .iter()
         .map(|&campaign| match answers.next() {
-            Some(answer) if answer.campaign_id == campaign => answer,
+            Some(answer) if answer.campaign_id == campaign && is_valid(&answer, now_ms) => answer,
             _ => close(campaign, LaneFailure::Timeout, now_ms),
         })
         .collect()
+}
+
+fn is_valid(answer: &BudgetAnswer, now_ms: UnixMillis) -> bool {
+    answer.decision == BudgetDecision::Pause || now_ms < answer.expires_at_ms
 }
 
 fn to_body(answer: BudgetAnswer) -> BudgetAnswerBody {
@@ -126,6 +131,14 @@ mod tests {
         let answers = complete(&[7, 8], vec![serve], 5);
         assert!(answers.iter().all(|answer| answer.decision == BudgetDecision::Pause));
         assert_eq!(answers.iter().map(|answer| answer.campaign_id).collect::<Vec<_>>(), [7, 8]);
+    }
+
+    #[test]
+    fn a_yes_that_expired_on_its_way_is_a_pause() {
+        let decided =
+            BudgetAnswer { decision: BudgetDecision::Serve, expires_at_ms: 1_005, ..close(7, LaneFailure::Timeout, 5) };
+        assert_eq!(complete(&[7], vec![decided.clone()], 1_004)[0].decision, BudgetDecision::Serve);
+        assert_eq!(complete(&[7], vec![decided], 1_005)[0].decision, BudgetDecision::Pause);
     }
 
     proptest! {

@@ -1,0 +1,119 @@
+//! One campaign's budget: asks the replica at the moment of each answer, and remembers how fast the campaign spends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use clicktally_api::budget_check::{BudgetAnswer, LaneFailure, close};
+use clicktally_proto::clock::Clock;
+use clicktally_proto::ids::CampaignId;
+use clicktally_proto::money::{Micros, Money};
+use clicktally_raft_store::group::Group;
+
+use super::budget_desk::Directory;
+use super::budget_policy::{BudgetRules, Facts};
+use super::metrics;
+use super::spend_velocity::SpendVelocity;
+
+/// Checks waiting for one campaign; whoever finds it full waits until its deadline, and then hears *pause*.
+const MAILBOX_MAX: usize = 128;
+/// An actor nobody asks for this long leaves; the next check starts a new one.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+/// More than any campaign can lose; keeps sums of many campaigns from wrapping.
+const AT_RISK_SHOWN_MAX: Micros = 1_000_000_000_000;
+
+pub struct BudgetActor {
+    campaign_id: CampaignId,
+    group: Arc<Group>,
+    clock: Arc<dyn Clock>,
+    rules: BudgetRules,
+    directory: Arc<Directory>,
+    velocity: SpendVelocity,
+    asked_at: Duration,
+    at_risk_shown: Micros,
+}
+
+#[derive(Debug, Message)]
+#[rtype(result = "BudgetAnswer")]
+pub struct Check;
+
+impl BudgetActor {
+    pub(super) fn new(
+        campaign_id: CampaignId,
+        group: Arc<Group>,
+        clock: Arc<dyn Clock>,
+        rules: BudgetRules,
+        directory: Arc<Directory>,
+        assumed_velocity: Micros,
+    ) -> BudgetActor {
+        let asked_at = clock.monotonic();
+        let velocity = SpendVelocity::new(assumed_velocity);
+        BudgetActor { campaign_id, group, clock, rules, directory, velocity, asked_at, at_risk_shown: 0 }
+    }
+
+    fn answer(&mut self) -> BudgetAnswer {
+        // 1. The staleness first: what is read after it is at least as fresh as it says.
+        let staleness = self.group.staleness();
+        let (campaign, complete_to_ms) =
+            self.group.read(|state| (state.campaign(self.campaign_id).cloned(), state.complete_to_ms()));
+        // 2. The time last: the answer's life begins when its facts are known.
+        let now_ms = self.clock.now_ms();
+        let Some(campaign) = campaign else { return close(self.campaign_id, LaneFailure::UnknownCampaign, now_ms) };
+        self.velocity.observe(complete_to_ms, campaign.spend_micros);
+        let verdict = self.rules.decide(&Facts {
+            budget_micros: campaign.terms.budget_micros,
+            spend_micros: campaign.spend_micros,
+            tolerance_micros: campaign.terms.tolerance_micros,
+            staleness,
+            complete_to_ms,
+            velocity_micros: self.velocity.micros_per_second(),
+            now_ms,
+        });
+        if let Some(age) = staleness {
+            metrics::STALENESS.observe(age.as_secs_f64());
+        }
+        self.show_at_risk(verdict.at_risk_micros);
+        BudgetAnswer {
+            campaign_id: self.campaign_id,
+            decision: verdict.decision,
+            remaining: Some(Money { amount_micros: verdict.remaining_micros, currency: campaign.terms.currency }),
+            as_of_ms: complete_to_ms,
+            staleness,
+            expires_at_ms: verdict.expires_at_ms,
+            reason: verdict.reason,
+        }
+    }
+
+    fn show_at_risk(&mut self, at_risk_micros: Micros) {
+        let shown = at_risk_micros.min(AT_RISK_SHOWN_MAX);
+        metrics::move_at_risk(self.at_risk_shown, shown);
+        self.at_risk_shown = shown;
+    }
+}
+
+impl Actor for BudgetActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        context.set_mailbox_capacity(MAILBOX_MAX);
+        context.run_interval(IDLE_MAX / 2, |actor, context| {
+            if actor.clock.monotonic().saturating_sub(actor.asked_at) > IDLE_MAX {
+                context.stop();
+            }
+        });
+    }
+
+    fn stopped(&mut self, context: &mut Self::Context) {
+        self.show_at_risk(0);
+        self.directory.remove(self.campaign_id, &context.address());
+    }
+}
+
+impl Handler<Check> for BudgetActor {
+    type Result = MessageResult<Check>;
+
+    fn handle(&mut self, _: Check, _: &mut Self::Context) -> Self::Result {
+        self.asked_at = self.clock.monotonic();
+        MessageResult(self.answer())
+    }
+}

@@ -17,6 +17,7 @@ pub mod budget;
 pub mod cluster_node;
 pub mod database;
 
+pub mod bench;
 pub mod load;
 
 pub mod cli;

@@ -44,6 +44,8 @@ enum Verb {
     },
     /// Generates clicks, or plays a real log, with an exact tally of what must be counted.
     Load(crate::load::LoadOptions),
+    /// Clicks a second and CPU per million of them, against the raw reading ceiling of the same run.
+    Bench(crate::bench::BenchOptions),
     /// The state of the cluster, and its members.
     Cluster(cluster::ClusterCommand),
     /// The nightly batch and its results.
@@ -84,6 +86,13 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Verb::Node { config } => run_node(&Config::load(config.as_deref())?).await?,
             Verb::Load(options) => {
                 crate::load::run(options).await?;
+            }
+            Verb::Bench(options) => {
+                let form = match cli.output {
+                    Output::Table => crate::bench::OutputForm::Table,
+                    Output::Json => crate::bench::OutputForm::Json,
+                };
+                crate::bench::run(options, form).await?;
             }
             Verb::Cluster(command) => cluster::run(command, cli.output).await?,
             Verb::Billing(command) => return billing::run(command, cli.output).await,

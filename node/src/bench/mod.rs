@@ -1,0 +1,14 @@
+//! `clicktally bench`: how many clicks a core counts, against how many it could merely read.
+//!
+//! Both runs read the same records of the same real Kafka through the same reader. The first throws them away; the second is
+//! the whole shard path: decode, deduplicate, aggregate, and a checkpoint a second into three replicas that fsync.
+
+mod cpu_time;
+mod fill;
+mod raw_consume;
+mod replicas;
+mod report;
+mod run;
+mod shard_path;
+
+pub use run::{BenchOptions, OutputForm, TopicForm, run};

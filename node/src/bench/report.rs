@@ -1,0 +1,61 @@
+//! What a benchmark found: a line of JSON per topic, or a table.
+
+use std::time::Duration;
+
+use comfy_table::Table;
+use serde::Serialize;
+
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Rate {
+    pub(super) events_per_s: f64,
+    pub(super) cpu_s_per_million: f64,
+}
+
+impl Rate {
+    pub(super) fn of(events: u64, took: Duration, cpu: Duration) -> Rate {
+        let events = events as f64;
+        Rate {
+            events_per_s: events / took.as_secs_f64().max(1e-9),
+            cpu_s_per_million: cpu.as_secs_f64() * 1e6 / events.max(1.0),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ShardPath {
+    #[serde(flatten)]
+    pub(super) rate: Rate,
+    pub(super) duplicates: u64,
+    pub(super) cells: u64,
+    pub(super) raft_cpu_s_per_million: f64,
+}
+
+/// One topic's result, as the contract names it.
+#[derive(Debug, Serialize)]
+pub(super) struct TopicReport {
+    pub(super) topic: &'static str,
+    pub(super) events: u64,
+    pub(super) records: u64,
+    pub(super) bytes: u64,
+    pub(super) raw_consume: Rate,
+    pub(super) shard_path: ShardPath,
+    /// Shard path over raw consume, in events per second.
+    pub(super) ratio: f64,
+}
+
+pub(super) fn table(reports: &[TopicReport]) -> String {
+    let mut table = Table::new();
+    table.set_header(["topic", "raw events/s", "raw CPU-s/M", "counted events/s", "CPU-s/M", "of it Raft", "ratio"]);
+    for report in reports {
+        table.add_row([
+            report.topic.to_owned(),
+            format!("{:.0}", report.raw_consume.events_per_s),
+            format!("{:.2}", report.raw_consume.cpu_s_per_million),
+            format!("{:.0}", report.shard_path.rate.events_per_s),
+            format!("{:.2}", report.shard_path.rate.cpu_s_per_million),
+            format!("{:.2}", report.shard_path.raft_cpu_s_per_million),
+            format!("{:.2}", report.ratio),
+        ]);
+    }
+    table.to_string()
+}

@@ -1,0 +1,133 @@
+//! The run: a broker, and per form of the topic fill it, read it, count it.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use clicktally_embedded::{Kafka, KafkaOptions};
+use clicktally_proto::click_log::ClickLog;
+use clicktally_proto::clock::{Clock, SystemClock};
+use clicktally_proto::shard_key::{GroupId, Partitioner, ShardId};
+
+use super::fill::{FillPlan, fill};
+use super::report::{Rate, ShardPath, TopicReport, table};
+use super::{cpu_time, raw_consume, shard_path};
+use crate::log::{KafkaLog, KafkaLogSettings};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TopicForm {
+    /// One click a record.
+    Single,
+    /// Many clicks a record, as capture and the watcher write under load.
+    Packed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputForm {
+    Table,
+    /// One line per topic, as each is done.
+    Json,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct BenchOptions {
+    /// Clicks per topic.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub clicks: u64,
+    /// Which forms of the topic to measure; both by default.
+    #[arg(long)]
+    pub topic: Vec<TopicForm>,
+    /// Clicks per record of the packed form.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(2..=10_000))]
+    pub pack: u64,
+    /// Distinct ads, skewed.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub ads: u64,
+    /// Counting threads.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=256))]
+    pub threads: u64,
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// A Kafka to use (`host:port`) with an empty raw topic, for one form; by default one is started and thrown away.
+    #[arg(long)]
+    pub kafka: Option<String>,
+}
+
+/// Measures and prints. Each form gets a log of its own: the embedded broker is started afresh.
+pub async fn run(options: BenchOptions, output: OutputForm) -> anyhow::Result<()> {
+    let forms =
+        if options.topic.is_empty() { vec![TopicForm::Single, TopicForm::Packed] } else { options.topic.clone() };
+    anyhow::ensure!(
+        options.kafka.is_none() || forms.len() == 1,
+        "a given Kafka holds one raw topic: choose --topic single or --topic packed"
+    );
+    let mut reports = Vec::new();
+    for form in forms {
+        let folder = tempfile::tempdir()?;
+        let report = match &options.kafka {
+            Some(brokers) => measure(&options, form, brokers, folder.path()).await?,
+            None => {
+                let mut kafka = Kafka::start(KafkaOptions::serving(folder.path().join("kafka"))).await?;
+                let report = measure(&options, form, &kafka.bootstrap(), folder.path()).await;
+                kafka.stop().await?;
+                report?
+            }
+        };
+        if output == OutputForm::Json {
+            writeln!(std::io::stdout(), "{}", serde_json::to_string(&report)?)?;
+        }
+        reports.push(report);
+    }
+    if output == OutputForm::Table {
+        writeln!(std::io::stdout(), "{}", table(&reports))?;
+    }
+    Ok(())
+}
+
+async fn measure(options: &BenchOptions, form: TopicForm, brokers: &str, folder: &Path) -> anyhow::Result<TopicReport> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let settings =
+        KafkaLogSettings { brokers: brokers.to_owned(), partitioner: Partitioner::new(1), replication: None };
+    let connect = || KafkaLog::connect(settings.clone());
+    let log = connect()?;
+    log.ensure_topics().await?;
+    for shard in ShardId::of_group(GroupId(0)) {
+        anyhow::ensure!(log.end_offset(shard).await? == 0, "the raw topic holds records already: give an empty one");
+    }
+    let clicks_per_record = match form {
+        TopicForm::Single => 1,
+        TopicForm::Packed => usize::try_from(options.pack)?,
+    };
+    let plan = FillPlan { clicks: options.clicks, clicks_per_record, ads: options.ads, seed: options.seed };
+    let filled = fill(&log, &*clock, &plan).await?;
+    // Fresh clients for each reading: none may profit from what another has fetched.
+    drop(log);
+
+    let log = connect()?;
+    let (started, cpu_before) = (clock.monotonic(), cpu_time::of_process());
+    let bytes = raw_consume::consume(&log, filled.records).await?;
+    let raw = Rate::of(filled.clicks, clock.monotonic() - started, cpu_time::of_process() - cpu_before);
+    drop(log);
+
+    let log: Arc<dyn ClickLog> = Arc::new(connect()?);
+    let counted =
+        shard_path::count(&folder.join("raft"), log, clock, &filled, usize::try_from(options.threads)?).await?;
+    Ok(TopicReport {
+        topic: match form {
+            TopicForm::Single => "single",
+            TopicForm::Packed => "packed",
+        },
+        events: filled.clicks,
+        records: filled.records,
+        bytes,
+        raw_consume: raw,
+        ratio: counted.rate.events_per_s / raw.events_per_s,
+        shard_path: ShardPath {
+            rate: counted.rate,
+            duplicates: counted.duplicates,
+            cells: counted.cells,
+            raft_cpu_s_per_million: counted.raft_cpu_s_per_million,
+        },
+    })
+}

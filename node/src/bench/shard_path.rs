@@ -1,0 +1,78 @@
+//! The whole path: the node's own shard host on everything in the topic, until all of it is committed.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use clicktally_proto::checkpoint::OutcomeCounts;
+use clicktally_proto::click_log::ClickLog;
+use clicktally_proto::clock::Clock;
+use clicktally_raft_store::state::GroupState;
+use tokio::runtime;
+
+use super::cpu_time;
+use super::fill::Filled;
+use super::replicas::Replicas;
+use super::report::Rate;
+use crate::shard::{ShardHost, ShardHostConfig};
+
+/// The threads of the three replicas, told apart from the counting ones by this.
+const RAFT_THREADS: &str = "bench-raft";
+
+pub(super) struct Counted {
+    pub(super) rate: Rate,
+    pub(super) duplicates: u64,
+    pub(super) cells: u64,
+    pub(super) raft_cpu_s_per_million: f64,
+}
+
+pub(super) async fn count(
+    folder: &Path,
+    log: Arc<dyn ClickLog>,
+    clock: Arc<dyn Clock>,
+    filled: &Filled,
+    threads: usize,
+) -> anyhow::Result<Counted> {
+    let raft = runtime::Builder::new_multi_thread().worker_threads(2).thread_name(RAFT_THREADS).enable_all().build()?;
+    let (folder, replica_clock) = (folder.to_owned(), Arc::clone(&clock));
+    // On their own runtime, so that its threads are theirs alone.
+    let started = tokio::task::spawn_blocking(move || {
+        let replicas = raft.block_on(async {
+            let replicas = Replicas::start(&folder, replica_clock).await?;
+            replicas.assign().await?;
+            anyhow::Ok(replicas)
+        })?;
+        anyhow::Ok((raft, replicas))
+    });
+    let (raft, replicas) = started.await??;
+    let group = replicas.group()?;
+    let started = clock.monotonic();
+    let (cpu_before, raft_before) = (cpu_time::of_process(), cpu_time::of_threads(RAFT_THREADS));
+    let config = ShardHostConfig { checkpoint_interval: Duration::from_secs(1), threads };
+    let host = ShardHost::start(config, vec![Arc::clone(&group)], log, Arc::clone(&clock))?;
+    let mut applied = group.applied();
+    while group.read(|state| outcomes(state).read) < filled.clicks {
+        applied.changed().await.context("the replica stopped")?;
+    }
+    let took = clock.monotonic() - started;
+    let (cpu, raft_cpu) = (cpu_time::of_process() - cpu_before, cpu_time::of_threads(RAFT_THREADS) - raft_before);
+    let (outcomes, cells) =
+        group.read(|state| (outcomes(state), state.windows().values().map(|w| w.cells().count()).sum::<usize>()));
+    host.stop().await;
+    tokio::task::spawn_blocking(move || raft.block_on(replicas.stop())).await?;
+    // A benchmark of wrong counts measures nothing.
+    ensure!(outcomes.counted == filled.distinct, "counted {} of {} clicks", outcomes.counted, filled.distinct);
+    Ok(Counted {
+        rate: Rate::of(filled.clicks, took, cpu),
+        duplicates: outcomes.duplicate,
+        cells: cells as u64,
+        raft_cpu_s_per_million: Rate::of(filled.clicks, took, raft_cpu).cpu_s_per_million,
+    })
+}
+
+fn outcomes(state: &GroupState) -> OutcomeCounts {
+    let mut all = OutcomeCounts::default();
+    state.shards().values().for_each(|shard| all.add(&shard.outcomes));
+    all
+}

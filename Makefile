@@ -8,7 +8,7 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/clicktally/target
 CARGO ?= cargo
 # What the C parts (librdkafka) and the embedded services need. Installed only where absent.
 DEBIAN_PACKAGES := build-essential cmake pkg-config libcurl4-openssl-dev libssl-dev zlib1g-dev libzstd-dev libsasl2-dev \
-	openjdk-17-jre-headless maven postgresql
+	openjdk-17-jre-headless maven postgresql python3-pip
 
 .PHONY: help deps build demo test lint verify fix bench
 

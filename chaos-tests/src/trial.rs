@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
 
+use crate::checks::ct8_archive_is_whole::{self, ArchiveFacts};
 use crate::checks::{self, Violation, ct1_conservation, ct2_offset_chain};
 use crate::cluster::{Cluster, ClusterOptions, binary_beside_this_program};
 use crate::database::Database;
@@ -27,7 +28,9 @@ const SETTLE_DEADLINE: Duration = Duration::from_secs(90);
 /// A trial needs the machine for itself: its timeouts are those of production.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
+/// A trial may give an argument again, to override the usual mix.
 #[derive(Parser)]
+#[command(args_override_self = true)]
 struct LoadArguments {
     #[command(flatten)]
     options: LoadOptions,
@@ -82,6 +85,11 @@ impl Trial {
         self.start_load(more)?.await.context("the load panicked")?
     }
 
+    /// A load by these arguments alone, as a user would type them.
+    pub async fn load_exactly(&self, arguments: &[String]) -> anyhow::Result<LoadSummary> {
+        run(LoadArguments::try_parse_from(arguments)?.options).await
+    }
+
     /// Waits until every shard has read to the end of the log and PostgreSQL holds at least as many clicks as expected; then
     /// checks that they are exactly those.
     pub async fn settle_and_check(&self, summary: &LoadSummary) -> anyhow::Result<()> {
@@ -133,6 +141,31 @@ impl Trial {
             violations.push(Violation { invariant: "CT-1", detail });
         }
         Ok(violations)
+    }
+
+    /// Waits until the archive reaches the end of the log; then checks that it holds all of it, once.
+    pub async fn check_archive(&self) -> anyhow::Result<()> {
+        let bootstrap = self.services.kafka.bootstrap();
+        let ends = tokio::task::spawn_blocking(move || oracle::end_offsets(&bootstrap, RAW_CLICKS)).await??;
+        eventually("the archive reaches the end of the log", SETTLE_DEADLINE, async || {
+            let archived = self.database.archived_to().await?;
+            let missing = (0_u16..).zip(&ends).filter(|(shard, end)| archived.get(shard).unwrap_or(&0) < end).count();
+            anyhow::ensure!(missing == 0, "{missing} shards are not archived to their end");
+            Ok::<_, anyhow::Error>(())
+        })
+        .await?;
+        let bootstrap = self.services.kafka.bootstrap();
+        let recount = tokio::task::spawn_blocking(move || Recount::of_log(&bootstrap)).await??;
+        let (archived_clicks, archived_malformed) = self.database.archived_rows().await?;
+        checks::require_none(&ct8_archive_is_whole::check(&ArchiveFacts {
+            archived_to: self.database.archived_to().await?,
+            breaks: self.database.archive_breaks().await?,
+            archived_clicks,
+            archived_malformed,
+            end_offsets: ends,
+            log_clicks: recount.clicks_in_log,
+            log_malformed: recount.malformed_records,
+        }))
     }
 
     /// Who owns what, by node.

@@ -34,6 +34,7 @@ async fn assert_exact_after_dying_at(point: &str) {
     }
     trial.cluster.wait_ready().await.unwrap();
     trial.settle_and_check(&summary).await.unwrap();
+    trial.check_archive().await.unwrap();
 }
 
 async fn until_finished<T>(task: &tokio::task::JoinHandle<T>) {
@@ -51,12 +52,19 @@ macro_rules! dying_at {
     )*};
 }
 
+// The counts let the load be well under way when a node dies: each of three nodes takes part in some 64 proposals a second, owns some
+// five shards, and looks into each a hundred times a second.
 dying_at! {
-    exact_after_dying_with_polled_records_in_hand: "shard.after_poll:200",
-    exact_after_dying_with_folded_clicks_in_hand: "shard.after_fold:200",
-    exact_after_dying_before_a_proposal: "checkpoint.before_propose:40",
-    exact_after_dying_before_an_outcome_is_seen: "checkpoint.after_commit:40",
-    exact_after_dying_between_append_and_commit: "raft.after_append:60",
-    exact_after_dying_before_an_apply: "raft.before_apply:60",
-    exact_after_dying_after_an_apply: "raft.after_apply:60",
+    exact_after_dying_with_polled_records_in_hand: "shard.after_poll:1500",
+    exact_after_dying_with_folded_clicks_in_hand: "shard.after_fold:300",
+    exact_after_dying_before_a_proposal: "checkpoint.before_propose:150",
+    exact_after_dying_before_an_outcome_is_seen: "checkpoint.after_commit:150",
+    exact_after_dying_between_append_and_commit: "raft.after_append:400",
+    exact_after_dying_before_an_apply: "raft.before_apply:400",
+    exact_after_dying_after_an_apply: "raft.after_apply:400",
+    exact_after_dying_between_a_publication_and_its_progress: "sink.after_publish:4",
+    exact_after_dying_before_rows_are_committed: "writer.before_commit:3",
+    exact_after_dying_after_rows_are_committed: "writer.after_commit:3",
+    exact_after_dying_between_an_upload_and_its_manifest: "archive.after_upload:3",
+    exact_after_dying_after_a_manifest: "archive.after_manifest:3",
 }

@@ -1,7 +1,11 @@
 //! Whole clusters of real processes on real Kafka and real PostgreSQL. One program, so that it links once; one trial at a time.
 
+#![allow(clippy::unwrap_used)] // A test fails by panicking.
+
 mod broken_links;
+mod clear_errors;
 mod fail_points;
 mod load_generator;
 mod node_faults;
+mod real_log;
 mod service_faults;

@@ -20,6 +20,7 @@ deps: ## Installs what this machine lacks (Debian and Ubuntu, through apt-get; e
 
 build: deps ## The binary, with the profile that tests and the demo share.
 	$(CARGO) build --locked -p clicktally-node
+	@echo "$$CARGO_TARGET_DIR/debug/clicktally"
 
 demo: deps ## The main job on three nodes with a kill in mid-stream; KEEP=1 stays up, CLICKS=… changes the size.
 	$(CARGO) build --locked -p clicktally-chaos-tests --bins

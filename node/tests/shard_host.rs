@@ -1,5 +1,7 @@
 //! Shards on real Kafka and a real Raft log: whoever owns them, and however often they change hands, each click counts once.
 
+#![allow(clippy::unwrap_used)] // Panicking is how a test fails, in its helpers too.
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;

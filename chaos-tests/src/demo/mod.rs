@@ -25,7 +25,7 @@ use stage::Stage;
 
 /// Runs the demo; `Ok(false)` if the numbers do not agree.
 pub async fn run(options: &DemoOptions) -> anyhow::Result<bool> {
-    let screen = Screen::default();
+    let screen = Screen;
     let mut stage = Stage::set_up(options, &screen).await.context("bringing the system up")?;
     let (summary, killed) = load::drive(&mut stage, options, &screen).await.context("driving the load")?;
     settle::stream(&stage, &summary, &screen).await.context("waiting for the stream")?;

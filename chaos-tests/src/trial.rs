@@ -93,8 +93,14 @@ impl Trial {
     /// Waits until every shard has read to the end of the log and PostgreSQL holds at least as many clicks as expected; then
     /// checks that they are exactly those.
     pub async fn settle_and_check(&self, summary: &LoadSummary) -> anyhow::Result<()> {
-        self.settle(summary).await.with_context(|| self.cluster.log_tails())?;
-        checks::require_none(&self.violations(summary).await?).with_context(|| self.cluster.log_tails())
+        let settled = self.settle(summary).await;
+        // Also where it never settled: which windows are wrong says more than that it took too long.
+        let checked = checks::require_none(&self.violations(summary).await?);
+        match (settled, checked) {
+            (Err(late), Err(wrong)) => Err(wrong.context(late)),
+            (settled, checked) => settled.and(checked),
+        }
+        .with_context(|| self.cluster.log_tails())
     }
 
     pub async fn settle(&self, summary: &LoadSummary) -> anyhow::Result<()> {

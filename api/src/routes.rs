@@ -10,7 +10,7 @@ use axum::{Json, Router};
 use utoipa::OpenApi;
 use utoipa_scalar::{Scalar, Servable};
 
-use crate::admin::{campaigns, cluster, health, reconciliation};
+use crate::admin::{campaigns, cluster, health, members, reconciliation};
 use crate::budget_check::post_check;
 use crate::capture::post_clicks;
 use crate::dashboard;
@@ -39,6 +39,8 @@ use crate::state::ApiState;
         campaigns::put_campaign,
         reconciliation::show_reconciliation,
         cluster::show_cluster,
+        members::add_member,
+        members::remove_member,
         health::show_health,
         health::show_readiness,
         metrics::show_metrics,
@@ -93,6 +95,8 @@ fn routes() -> Routes {
         .with(Method::PUT, "/v1/campaigns/{campaign_id}", campaigns::put_campaign)
         .with(Method::GET, "/v1/reconciliation", reconciliation::show_reconciliation)
         .with(Method::GET, "/v1/cluster", cluster::show_cluster)
+        .with(Method::POST, "/v1/cluster/members", members::add_member)
+        .with(Method::DELETE, "/v1/cluster/members/{node}", members::remove_member)
         .with(Method::GET, "/healthz", health::show_health)
         .with(Method::GET, "/readyz", health::show_readiness)
         .with(Method::GET, "/metrics", metrics::show_metrics)

@@ -5,4 +5,5 @@ pub mod campaigns;
 
 pub mod cluster;
 pub mod health;
+pub mod members;
 pub mod reconciliation;

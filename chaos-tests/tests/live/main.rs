@@ -6,6 +6,7 @@ mod broken_links;
 mod clear_errors;
 mod fail_points;
 mod load_generator;
+mod membership;
 mod node_faults;
 mod real_log;
 mod service_faults;

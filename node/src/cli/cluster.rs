@@ -20,18 +20,54 @@ pub(super) struct ClusterCommand {
 enum ClusterAction {
     /// Leaders, placement, epochs, offsets and watermarks.
     Status,
+    /// Lets a running node join: it votes in every group, and gets its share of the shards.
+    Add {
+        /// The node's id, never used before by another machine.
+        #[arg(long)]
+        node: u64,
+        /// HOST:PORT of its peer interface.
+        #[arg(long)]
+        peer: String,
+    },
+    /// Takes a node out of every group; its shards go to others.
+    Remove {
+        #[arg(long)]
+        node: u64,
+    },
 }
 
 pub(super) async fn run(command: ClusterCommand, output: Output) -> anyhow::Result<()> {
-    let ClusterAction::Status = command.action;
-    let url = format!("{}/v1/cluster", command.url.trim_end_matches('/'));
-    let answer = reqwest::get(&url).await.with_context(|| format!("asking {url}; is a node there?"))?;
-    if !answer.status().is_success() {
-        bail!("{url} answered {}: {}", answer.status(), answer.text().await.unwrap_or_default());
+    let base = format!("{}/v1/cluster", command.url.trim_end_matches('/'));
+    let client = reqwest::Client::new();
+    match command.action {
+        ClusterAction::Status => {
+            let cluster: Value = send(client.get(&base)).await?.json().await?;
+            show(&cluster, output)?;
+        }
+        ClusterAction::Add { node, peer } => {
+            let member = serde_json::json!({ "node": node, "peer_address": peer });
+            send(client.post(format!("{base}/members")).json(&member)).await?;
+            say(&format!("node {node} is a member"));
+        }
+        ClusterAction::Remove { node } => {
+            send(client.delete(format!("{base}/members/{node}"))).await?;
+            say(&format!("node {node} is no member any more"));
+        }
     }
-    let cluster: Value = answer.json().await?;
+    Ok(())
+}
+
+async fn send(request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Response> {
+    let answer = request.send().await.context("no answer; is a node there?")?;
+    if !answer.status().is_success() {
+        bail!("{} answered {}: {}", answer.url().clone(), answer.status(), answer.text().await.unwrap_or_default());
+    }
+    Ok(answer)
+}
+
+fn show(cluster: &Value, output: Output) -> anyhow::Result<()> {
     if output == Output::Json {
-        say(&serde_json::to_string_pretty(&cluster)?);
+        say(&serde_json::to_string_pretty(cluster)?);
         return Ok(());
     }
     for group in cluster["groups"].as_array().into_iter().flatten() {

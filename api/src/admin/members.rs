@@ -1,0 +1,83 @@
+//! `/v1/cluster/members`: nodes join and leave a running cluster.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use clicktally_proto::command::{Command, Outcome, Rejection};
+use clicktally_proto::ids::NodeId;
+use clicktally_raft_store::group::{Group, MemberError};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::error_response::{Problem, ProblemKind};
+use crate::state::ApiState;
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewMember {
+    /// Never used before by another machine.
+    pub node: NodeId,
+    /// `host:port` of its peer interface.
+    pub peer_address: String,
+}
+
+#[utoipa::path(
+    post, path = "/v1/cluster/members", tag = "cluster", request_body = NewMember,
+    responses(
+        (status = 204, description = "It votes in every group"),
+        (status = 400, body = Problem),
+        (status = 503, description = "Not decided in time; repeat it", body = Problem),
+    )
+)]
+pub async fn add_member(
+    State(state): State<Arc<ApiState>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<StatusCode, Problem> {
+    let body = body.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
+    let member: NewMember = serde_json::from_slice(&body).map_err(|error| Problem::invalid(error.to_string()))?;
+    if member.node == 0 || !member.peer_address.contains(':') {
+        return Err(Problem::invalid("give a node id above 0 and a peer_address of the form host:port".to_owned()));
+    }
+    for group in &state.groups {
+        group.add_member(member.node, &member.peer_address).await.map_err(|error| refused(&error))?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[utoipa::path(
+    delete, path = "/v1/cluster/members/{node}", tag = "cluster", params(("node" = u64, Path)),
+    responses(
+        (status = 204, description = "It is in no group any more, and its shards have other owners"),
+        (status = 400, body = Problem),
+        (status = 503, description = "Not decided in time; repeat it", body = Problem),
+    )
+)]
+pub async fn remove_member(
+    State(state): State<Arc<ApiState>>,
+    Path(node): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let node: NodeId = node.parse().map_err(|_| Problem::invalid(format!("'{node}' is not a node id")))?;
+    for group in &state.groups {
+        // Its shards first, while everybody still agrees on who it was.
+        forget(group, node).await?;
+        group.remove_member(node).await.map_err(|error| refused(&error))?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn forget(group: &Group, node: NodeId) -> Result<(), Problem> {
+    match group.propose(&Command::RemoveNode(node)).await? {
+        Outcome::Done | Outcome::Rejected(Rejection::UnknownNode(_)) => Ok(()),
+        other => Err(Problem::new(ProblemKind::Undecided, format!("unexpected outcome {other:?}"))),
+    }
+}
+
+fn refused(error: &MemberError) -> Problem {
+    match error {
+        MemberError::Reject(reason) => Problem::invalid(reason.clone()),
+        MemberError::Retry(_) | MemberError::Halt(_) => Problem::new(ProblemKind::Undecided, error.to_string()),
+    }
+}

@@ -1,8 +1,8 @@
 //! Reads: the bytes of one raw record. Promises: never panics, never allocates per click; a record is taken whole or refused
 //! whole.
 //!
-//! The counting path needs six fields of a click; parsing just those, borrowed, costs a fraction of building the owned message
-//! (`docs/performance.md`). Unknown fields are skipped, so newer producers are welcome.
+//! The counting path needs six fields of a click; parsing just those, borrowed, costs a fraction of building the owned message.
+//! Unknown fields are skipped, so newer producers are welcome.
 
 use thiserror::Error;
 

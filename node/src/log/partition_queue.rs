@@ -1,8 +1,8 @@
 //! One partition's queue of fetched records, emptied many at a time.
 //!
 //! The one file of the workspace with `unsafe` in it. The safe wrapper hands out one record a call, each wrapped in an event
-//! with an allocation and a reference count of its own; the batch call of the C library costs a third of that
-//! (`docs/performance.md`), and the counting path lives on it.
+//! with an allocation and a reference count of its own; the batch call of the C library costs a third of that,
+//! and the counting path lives on it.
 #![allow(unsafe_code)]
 
 use std::ffi::CString;

@@ -39,6 +39,19 @@ pub struct ShardView {
     pub owner: Option<u64>,
     pub epoch: u64,
     pub committed_offset: u64,
+    pub outcomes: OutcomesView,
+}
+
+/// What became of every click a shard read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub struct OutcomesView {
+    pub read: u64,
+    pub counted: u64,
+    pub duplicate: u64,
+    pub late: u64,
+    pub invalid: u64,
+    pub quarantined: u64,
+    pub misrouted: u64,
 }
 
 impl ClusterView {

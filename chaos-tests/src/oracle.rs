@@ -33,6 +33,8 @@ pub struct Recount {
     /// Clicks in the log, repeats included.
     pub clicks_in_log: u64,
     pub malformed_records: u64,
+    /// The two together, by partition: what each shard has to read.
+    pub by_partition: BTreeMap<u16, u64>,
 }
 
 impl Recount {
@@ -40,18 +42,20 @@ impl Recount {
     pub fn of_log(bootstrap: &str) -> anyhow::Result<Recount> {
         let mut recount = Recount::default();
         read_topic(bootstrap, RAW_CLICKS, |message| {
-            recount.take(message.payload().unwrap_or_default());
+            let taken = recount.take(message.payload().unwrap_or_default());
+            *recount.by_partition.entry(u16::try_from(message.partition())?).or_default() += taken;
             Ok(())
         })?;
         Ok(recount)
     }
 
-    /// The first copy of a click wins, as everywhere.
-    fn take(&mut self, record: &[u8]) {
+    /// The first copy of a click wins, as everywhere. Returns how many clicks the record is worth; one that nobody can read is one.
+    fn take(&mut self, record: &[u8]) -> u64 {
         let Ok(clicks) = decode_record_owned(record) else {
             self.malformed_records += 1;
-            return;
+            return 1;
         };
+        let taken = clicks.len() as u64;
         for click in clicks {
             self.clicks_in_log += 1;
             self.clicks.entry(click.click_id).or_insert_with(|| SeenClick {
@@ -60,6 +64,7 @@ impl Recount {
                 is_valid: !is_invalid(click.evidence, click.user_agent.as_bytes()),
             });
         }
+        taken
     }
 
     pub fn unique(&self) -> usize {

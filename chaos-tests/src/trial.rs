@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
 
 use crate::checks::ct8_archive_is_whole::{self, ArchiveFacts};
-use crate::checks::{self, Violation, ct1_conservation, ct2_offset_chain};
+use crate::checks::{self, Violation, ct1_conservation, ct2_offset_chain, ct10_read_once};
 use crate::cluster::{Cluster, ClusterOptions, binary_beside_this_program};
 use crate::database::Database;
 use crate::eventually::eventually;
@@ -141,6 +141,7 @@ impl Trial {
         let expected: Counts = summary.tally.expected().map(|line| ((line.ad_id, line.minute), line.clicks)).collect();
         let mut violations = ct1_conservation::check(&expected, &counted);
         violations.extend(ct1_conservation::check(&recount.counts_without(&late), &counted));
+        violations.extend(ct10_read_once::check(&self.cluster.client.cluster().await?, &recount.by_partition));
         let late_valid = self.database.late_valid().await?;
         if late_valid != summary.late_beyond {
             let detail = format!("{late_valid} late clicks in PostgreSQL, {} sent", summary.late_beyond);

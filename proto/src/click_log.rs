@@ -35,7 +35,8 @@ pub enum LogError {
 
 /// Reads one partition in order, from the offset it was opened at. Pull only: an undrained reader holds the fetcher back.
 pub trait ShardReader: Send {
-    /// Hands over at most `records_max` records that have arrived already; does not wait. Returns how many.
+    /// Hands over at most `records_max` records that have arrived already; does not wait. Returns how many. After an error
+    /// every further call fails with it: open another reader at the offset due, so that nothing is skipped.
     fn drain(&mut self, records_max: usize, take: &mut dyn FnMut(LogRecord<'_>)) -> Result<usize, LogError>;
 }
 

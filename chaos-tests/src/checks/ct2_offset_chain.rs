@@ -71,9 +71,10 @@ pub fn check_read_to_end(view: &ClusterView, end_offsets: &[u64]) -> Vec<Violati
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster_client::OutcomesView;
 
     fn view(owner: u64, epoch: u64, committed_offset: u64) -> ShardView {
-        ShardView { shard: 3, owner: Some(owner), epoch, committed_offset }
+        ShardView { shard: 3, owner: Some(owner), epoch, committed_offset, outcomes: OutcomesView::default() }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The invariants, one file each, numbered as in `ARCHITECTURE.md`. Each is a pure comparison of what was read; an empty list of
 //! violations is a pass.
 
+pub mod ct10_read_once;
 pub mod ct1_conservation;
 pub mod ct2_offset_chain;
 pub mod ct4_revisions_rise;

@@ -16,8 +16,8 @@ pub(super) struct KafkaShardReader {
     /// The next offset due. Offsets may be sparse, they never run backwards.
     position: u64,
     queue: PartitionQueue,
-    /// Found behind records that had to be handed over first.
-    pending_error: Option<LogError>,
+    /// Set by the first error and never cleared: whatever the client hands out behind one may lie behind a hole.
+    failure: Option<LogError>,
     consumer: Arc<BaseConsumer>,
 }
 
@@ -36,7 +36,7 @@ impl KafkaShardReader {
             .and_then(|()| consumer.incremental_assign(&assignment))
             // An earlier reader of this shard in this process is still being closed: passing.
             .map_err(|error| LogError::Unavailable(format!("cannot open shard {}: {error}", shard.0)))?;
-        Ok(KafkaShardReader { shard, position: from, queue, pending_error: None, consumer: Arc::clone(consumer) })
+        Ok(KafkaShardReader { shard, position: from, queue, failure: None, consumer: Arc::clone(consumer) })
     }
 
     fn explain(shard: ShardId, offset: u64, code: RDKafkaErrorCode) -> Option<LogError> {
@@ -53,17 +53,14 @@ impl KafkaShardReader {
 
 impl ShardReader for KafkaShardReader {
     fn drain(&mut self, records_max: usize, take: &mut dyn FnMut(LogRecord<'_>)) -> Result<usize, LogError> {
-        if let Some(error) = self.pending_error.take() {
-            return Err(error);
-        }
         let mut taken = 0;
-        while taken < records_max && self.pending_error.is_none() {
-            let (shard, position, pending_error) = (self.shard, &mut self.position, &mut self.pending_error);
+        while taken < records_max && self.failure.is_none() {
+            let (shard, position, failure) = (self.shard, &mut self.position, &mut self.failure);
             let filled = self.queue.consume(records_max - taken, |fetched| match fetched {
                 Fetched::Record { offset, timestamp_ms, value } => {
                     let offset = u64::try_from(offset).unwrap_or(0);
                     // Behind an error nothing is taken (it would be a skip); a record from before a reopening is stale.
-                    if pending_error.is_some() || offset < *position {
+                    if failure.is_some() || offset < *position {
                         return;
                     }
                     *position = offset + 1;
@@ -71,8 +68,8 @@ impl ShardReader for KafkaShardReader {
                     take(LogRecord { offset, arrival_ms: u64::try_from(timestamp_ms).unwrap_or(0), value });
                 }
                 Fetched::Failed(code) => {
-                    if pending_error.is_none() {
-                        *pending_error = KafkaShardReader::explain(shard, *position, code);
+                    if failure.is_none() {
+                        *failure = KafkaShardReader::explain(shard, *position, code);
                     }
                 }
             });
@@ -80,12 +77,9 @@ impl ShardReader for KafkaShardReader {
                 break;
             }
         }
-        match self.pending_error.take() {
-            Some(error) if taken == 0 => Err(error),
-            later => {
-                self.pending_error = later;
-                Ok(taken)
-            }
+        match &self.failure {
+            Some(error) if taken == 0 => Err(error.clone()),
+            _ => Ok(taken),
         }
     }
 }

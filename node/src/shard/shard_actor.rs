@@ -93,9 +93,9 @@ impl ShardActor {
                     fault::point("shard.after_fold");
                     break false;
                 }
+                // The reader is of no more use: another one begins at the committed offset, so that nothing is skipped.
                 Err(LogError::Unavailable(reason)) => {
-                    tracing::warn!(shard = state.shard().0, reason, "cannot read for now");
-                    break false;
+                    return self.end(ShardEnd::Restart(format!("cannot read the log: {reason}")), ctx);
                 }
                 Err(error) => return self.end(ShardEnd::Halted(error.to_string()), ctx),
             }

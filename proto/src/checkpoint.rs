@@ -67,6 +67,7 @@ pub struct Checkpoint {
 /// Cell deltas, columnar: grouped by minute, sorted by campaign and ad, keys delta-encoded as varints.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CellBlock {
+    #[serde(with = "serde_bytes")]
     packed: Vec<u8>,
 }
 

@@ -11,7 +11,7 @@ pub type UnixMillis = u64;
 pub const WINDOW_MS: u64 = 60_000;
 
 /// A tumbling window `[start, start + 60 s)` of event time, numbered in minutes since the Unix epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Minute(pub u32);
 
 impl Minute {

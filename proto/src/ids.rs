@@ -58,6 +58,10 @@ impl ClickId {
         self.0 >> (WORKER_BITS + SEQUENCE_BITS)
     }
 
+    pub fn minted_worker(self) -> u16 {
+        (self.0 >> SEQUENCE_BITS & u64::from(WORKERS_MAX - 1)) as u16
+    }
+
     pub fn minted_sequence(self) -> u16 {
         (self.0 & u64::from(SEQUENCE_MAX)) as u16
     }

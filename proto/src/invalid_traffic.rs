@@ -3,6 +3,10 @@
 //! This is a *definition*: the stream applies it in Rust, the batch restates it in SQL over the archive, and reconciliation
 //! compares the two.
 
+use std::sync::LazyLock;
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
+
 /// Capture found the request to be automated (declared prefetch, known data-centre agent, …).
 pub const EVIDENCE_AUTOMATED: u32 = 1;
 
@@ -11,11 +15,13 @@ pub const ROBOT_FRAGMENTS: [&str; 3] = ["bot", "crawler", "spider"];
 
 /// True where any evidence bit is set or the user agent declares a robot, ASCII case ignored.
 pub fn is_invalid(evidence: u32, user_agent: &[u8]) -> bool {
-    evidence != 0 || ROBOT_FRAGMENTS.iter().any(|fragment| contains_ignoring_case(user_agent, fragment.as_bytes()))
-}
-
-fn contains_ignoring_case(text: &[u8], fragment: &[u8]) -> bool {
-    text.len() >= fragment.len() && text.windows(fragment.len()).any(|window| window.eq_ignore_ascii_case(fragment))
+    static ROBOTS: LazyLock<AhoCorasick> = LazyLock::new(|| {
+        AhoCorasick::builder()
+            .ascii_case_insensitive(true)
+            .kind(Some(AhoCorasickKind::DFA))
+            .build(ROBOT_FRAGMENTS).expect("three short literals make a small automaton")
+    });
+    evidence != 0 || ROBOTS.is_match(user_agent)
 }
 
 #[cfg(test)]

@@ -6,9 +6,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{CampaignId, ClickId};
+use crate::event_time::WINDOW_MS;
+use crate::ids::{CampaignId, ClickId, SEQUENCE_BITS, WORKER_BITS};
 
-pub const SALTS: u16 = 16;
+const SALT_BITS: u32 = 4;
+pub const SALTS: u16 = 1 << SALT_BITS;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GroupId(pub u16);
@@ -88,6 +90,81 @@ pub fn salt(click: ClickId) -> u16 {
     u16::try_from(value).unwrap_or(0)
 }
 
+/// A click id as a number that is small where the ids of one shard are dense: what a shard remembers, and what travels.
+///
+/// Minted ids: `minute of minting (26 bits) ‖ worker (10) ‖ code (24)`, where the code is
+/// `sequence / 16 (8 bits) ‖ run of sixteen milliseconds within the minute (12) ‖ sequence mod 16 (4)`. Within a shard each run and
+/// sequence has exactly one millisecond, so nothing is lost, and the ids that one worker mints in one minute for one shard fill
+/// a range of a few thousand codes. Foreign ids: the hash without its low four bits, which are the salt; top bit set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place(u64);
+
+/// Where minted ids of one worker and one minute of minting lie together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MintedRun(u64);
+
+pub(crate) const CODE_BITS: u32 = 24;
+const PLACE_FOREIGN_BIT: u64 = 1 << 63;
+const RUN_MS: u64 = SALTS as u64;
+const RUNS_PER_MINUTE: u64 = WINDOW_MS / RUN_MS;
+const _: () = assert!(WINDOW_MS.is_multiple_of(RUN_MS) && RUNS_PER_MINUTE <= 1 << 12);
+
+/// What a place is, taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlaceParts {
+    /// The code has [`CODE_BITS`] bits.
+    Minted { run: MintedRun, code: u32 },
+    /// 59 bits.
+    Foreign(u64),
+}
+
+impl Place {
+    /// The id must belong to the shard: another one's may share its place.
+    #[inline]
+    pub fn of(id: ClickId) -> Place {
+        if id.is_foreign() {
+            return Place(PLACE_FOREIGN_BIT | (id.0 & !PLACE_FOREIGN_BIT) >> SALT_BITS);
+        }
+        let millis = id.minted_millis();
+        let (minute, run) = (millis / WINDOW_MS, millis % WINDOW_MS / RUN_MS);
+        let sequence = u64::from(id.minted_sequence());
+        let code = (sequence >> 4) << 16 | run << 4 | (sequence & 15);
+        Place((minute << WORKER_BITS | u64::from(id.minted_worker())) << CODE_BITS | code)
+    }
+
+    pub(crate) fn from_bits(bits: u64) -> Place {
+        Place(bits)
+    }
+
+    pub(crate) fn bits(self) -> u64 {
+        self.0
+    }
+
+    #[inline]
+    pub fn parts(self) -> PlaceParts {
+        if self.0 & PLACE_FOREIGN_BIT != 0 {
+            return PlaceParts::Foreign(self.0 & !PLACE_FOREIGN_BIT);
+        }
+        PlaceParts::Minted { run: MintedRun(self.0 >> CODE_BITS), code: (self.0 & ((1 << CODE_BITS) - 1)) as u32 }
+    }
+
+    /// The id again, given the salt of its shard. A place that no id has gives some id that has another.
+    pub fn id(self, salt: u16) -> ClickId {
+        let salt = u64::from(salt % SALTS);
+        match self.parts() {
+            PlaceParts::Foreign(hash) => ClickId(PLACE_FOREIGN_BIT | hash << SALT_BITS | salt),
+            PlaceParts::Minted { run: MintedRun(run), code } => {
+                let (minute, worker) = (run >> WORKER_BITS, run & ((1 << WORKER_BITS) - 1));
+                let code = u64::from(code);
+                let sequence = code >> 16 << 4 | (code & 15);
+                let first_ms = minute.wrapping_mul(WINDOW_MS).wrapping_add((code >> 4 & 0xfff) * RUN_MS);
+                let ahead = salt.wrapping_sub(mix(first_ms / RUN_MS)).wrapping_sub(sequence) % RUN_MS;
+                ClickId((first_ms.wrapping_add(ahead)) << (WORKER_BITS + SEQUENCE_BITS) | worker << SEQUENCE_BITS | sequence)
+            }
+        }
+    }
+}
+
 /// The finaliser of `SplitMix64` (Steele, Lea, Flood 2014): a fixed bijection, easy to write in any language.
 fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -98,7 +175,7 @@ fn mix(value: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{SNOWFLAKE_EPOCH_MS, SnowflakeMinter};
+    use crate::ids::{SNOWFLAKE_EPOCH_MS, SnowflakeMinter, WORKERS_MAX};
 
     fn assert_balanced(ids: impl Iterator<Item = ClickId>) {
         let mut counts = [0_u32; SALTS as usize];
@@ -136,6 +213,24 @@ mod tests {
         let id = ClickId::foreign("shop", "e1");
         assert_eq!(partitioner.shard(9, id), partitioner.shard(9, id));
         assert_eq!(partitioner.shard(9, id).group(), partitioner.group(9));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_place_is_its_id_again(ms in 0_u64..1 << 41, worker in 0_u16..WORKERS_MAX, sequence in 0_u16..4_096, foreign in 0_u64..1 << 63) {
+            for id in [ClickId::minted(SNOWFLAKE_EPOCH_MS + ms, worker, sequence), ClickId(foreign | 1 << 63)] {
+                proptest::prop_assert_eq!(Place::of(id).id(salt(id)), id);
+            }
+        }
+
+        #[test]
+        fn two_ids_of_a_shard_never_share_a_place(a in 0_u64..1 << 30, b in 0_u64..1 << 30) {
+            // Close together, where they could meet.
+            let ids = [ClickId(a << 4), ClickId(b << 4)];
+            if a != b && salt(ids[0]) == salt(ids[1]) {
+                proptest::prop_assert_ne!(Place::of(ids[0]), Place::of(ids[1]));
+            }
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod apply;
 pub mod placement;
 pub mod state;
+pub mod window;
 
 pub mod group;
 pub mod heartbeats;

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use clicktally_proto::checkpoint::{Epoch, OutcomeCounts};
 use clicktally_proto::codec::{self, CodecError};
 use clicktally_proto::command::{CampaignTerms, GroupSettings, NodeRecord};
-use clicktally_proto::counts::Counts;
 use clicktally_proto::event_time::{Minute, UnixMillis};
-use clicktally_proto::ids::{AdId, CampaignId, NodeId};
+use clicktally_proto::ids::{CampaignId, NodeId};
 use clicktally_proto::money::Micros;
 use clicktally_proto::seen_ids::SeenBlock;
 use clicktally_proto::shard_key::{GroupId, ShardId};
-use clicktally_proto::window_count::{WindowCount, WindowState};
 use serde::{Deserialize, Serialize};
+
+pub use crate::window::{Cell, Window};
 
 /// Bounds what one group may hold; apply rejects what goes beyond, it never grows without end.
 pub const CAMPAIGNS_MAX: usize = 1_000_000;
@@ -62,24 +62,6 @@ pub struct ShardEntry {
     pub outcomes: OutcomeCounts,
 }
 
-/// One minute of event time over all shards of the group.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Window {
-    pub(crate) cells: BTreeMap<(CampaignId, AdId), Cell>,
-    pub(crate) fired_at: Option<u64>,
-    pub(crate) final_at: Option<u64>,
-    /// Newest entry that changed a cell.
-    pub(crate) changed_at: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cell {
-    pub counts: Counts,
-    pub spend_micros: Micros,
-    /// Log index of the entry that changed it last.
-    pub changed_at: u64,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Campaign {
     pub terms: CampaignTerms,
@@ -87,51 +69,6 @@ pub struct Campaign {
     /// What the stream has counted so far, at the price in force when it was applied. Never on an invoice.
     pub spend_micros: Micros,
     pub clicks: u64,
-}
-
-impl Window {
-    pub fn state(&self) -> WindowState {
-        match (self.final_at, self.fired_at) {
-            (Some(_), _) => WindowState::Final,
-            (None, Some(fired_at)) if self.changed_at > fired_at => WindowState::Corrected,
-            (None, Some(_)) => WindowState::Fired,
-            (None, None) => WindowState::Unspecified,
-        }
-    }
-
-    /// The revision under which this window was last to be published; `None` while it is open.
-    pub fn newest_revision(&self) -> Option<u64> {
-        let fired_at = self.fired_at?;
-        Some(fired_at.max(self.changed_at).max(self.final_at.unwrap_or(0)))
-    }
-
-    pub fn cells(&self) -> impl Iterator<Item = (CampaignId, AdId, &Cell)> {
-        self.cells.iter().map(|(&(campaign_id, ad_id), cell)| (campaign_id, ad_id, cell))
-    }
-
-    /// Rows whose revision is above `published`; none while the window is open.
-    pub fn rows_after(&self, minute: Minute, published: u64) -> impl Iterator<Item = WindowCount> {
-        let fired_at = self.fired_at;
-        self.cells.iter().filter_map(move |(&(campaign_id, ad_id), cell)| {
-            let fired_at = fired_at?;
-            let state = match self.final_at {
-                Some(_) => WindowState::Final,
-                None if cell.changed_at > fired_at => WindowState::Corrected,
-                None => WindowState::Fired,
-            };
-            let revision = cell.changed_at.max(fired_at).max(self.final_at.unwrap_or(0));
-            (revision > published).then_some(WindowCount {
-                ad_id,
-                campaign_id,
-                minute: minute.0,
-                clicks: cell.counts.clicks,
-                invalid_clicks: cell.counts.invalid_clicks,
-                spend_micros: cell.spend_micros,
-                revision,
-                state: state.into(),
-            })
-        })
-    }
 }
 
 impl GroupState {

@@ -9,33 +9,69 @@ use clicktally_proto::event_time::Minute;
 use clicktally_proto::ids::{AdId, CampaignId};
 use hashbrown::HashMap;
 
+use super::shard_state::PENDING_CLICKS_MAX;
+
 /// An aggregator not touched for so many checkpoints is passivated; it holds nothing by then.
-pub const IDLE_CHECKPOINTS_MAX: u64 = 60;
+pub const IDLE_CHECKPOINTS_MAX: u32 = 60;
 
 type Address = (CampaignId, AdId);
 
-/// One salt's share of one ad.
+/// One salt's share of one ad: what it has counted since the last checkpoint.
 #[derive(Debug, Default)]
 struct Aggregator {
-    /// Few: on-time clicks fall into a window or two. Empty after each checkpoint.
-    partials: Vec<(Minute, Counts)>,
-    touched_at: u64,
+    /// The minute it counts now; clicks come nearly in order. Nothing is in it where both counts are 0.
+    minute: Minute,
+    clicks: u32,
+    invalid_clicks: u32,
+    /// The checkpoint that took something from it last.
+    touched_at: u32,
+    /// The minutes it counted before; seldom any.
+    others: Option<Box<Vec<(Minute, Counts)>>>,
 }
 
+/// Counts of one aggregator between two checkpoints fit 32 bits: a shard stops reading long before.
+const _: () = assert!(PENDING_CLICKS_MAX < u32::MAX as u64);
+
 impl Aggregator {
+    fn is_untouched(&self) -> bool {
+        self.clicks == 0 && self.invalid_clicks == 0
+    }
+
     /// Returns true when this opened a cell.
     #[inline]
     fn count(&mut self, minute: Minute, is_invalid: bool) -> bool {
-        let clicks = u64::from(!is_invalid);
-        let invalid_clicks = u64::from(is_invalid);
-        // Newest first: clicks come nearly in order.
-        if let Some((_, counts)) = self.partials.iter_mut().rev().find(|(held, _)| *held == minute) {
-            counts.clicks += clicks;
-            counts.invalid_clicks += invalid_clicks;
-            return false;
+        let opens = self.is_untouched() || (self.minute != minute && self.change_minute(minute));
+        self.minute = minute;
+        self.clicks += u32::from(!is_invalid);
+        self.invalid_clicks += u32::from(is_invalid);
+        opens
+    }
+
+    /// Puts the present counts aside and takes up those of `minute`; true where there are none.
+    #[cold]
+    fn change_minute(&mut self, minute: Minute) -> bool {
+        let held = (self.minute, self.counts());
+        let others = self.others.get_or_insert_default();
+        let known = others.iter().position(|(other, _)| *other == minute).map(|at| others.swap_remove(at).1);
+        others.push(held);
+        let counts = known.unwrap_or_default();
+        // Below PENDING_CLICKS_MAX.
+        self.clicks = counts.clicks as u32;
+        self.invalid_clicks = counts.invalid_clicks as u32;
+        known.is_none()
+    }
+
+    fn counts(&self) -> Counts {
+        Counts { clicks: self.clicks.into(), invalid_clicks: self.invalid_clicks.into() }
+    }
+
+    fn take(&mut self, mut emit: impl FnMut(Minute, Counts)) {
+        emit(self.minute, self.counts());
+        self.clicks = 0;
+        self.invalid_clicks = 0;
+        for (minute, counts) in self.others.take().into_iter().flat_map(|others| *others) {
+            emit(minute, counts);
         }
-        self.partials.push((minute, Counts { clicks, invalid_clicks }));
-        true
     }
 }
 
@@ -46,7 +82,7 @@ pub struct Aggregators {
     /// Whoever has something to say at the next checkpoint.
     touched: Vec<Address>,
     cells: usize,
-    checkpoints: u64,
+    checkpoints: u32,
 }
 
 impl Aggregators {
@@ -54,7 +90,7 @@ impl Aggregators {
     pub fn count(&mut self, key: CellKey, is_invalid: bool) {
         let address = (key.campaign_id, key.ad_id);
         let aggregator = self.hosted.entry(address).or_default();
-        if aggregator.partials.is_empty() {
+        if aggregator.is_untouched() {
             self.touched.push(address);
         }
         self.cells += usize::from(aggregator.count(key.minute, is_invalid));
@@ -71,23 +107,20 @@ impl Aggregators {
 
     /// Takes the deltas, in no particular order, and passivates who has been idle.
     pub fn take_deltas(&mut self) -> Vec<CellDelta> {
-        self.checkpoints += 1;
+        self.checkpoints = self.checkpoints.wrapping_add(1);
         let mut deltas = Vec::with_capacity(self.cells);
         for (campaign_id, ad_id) in self.touched.drain(..) {
             let Some(aggregator) = self.hosted.get_mut(&(campaign_id, ad_id)) else { continue };
             aggregator.touched_at = self.checkpoints;
-            deltas.extend(
-                aggregator
-                    .partials
-                    .drain(..)
-                    .map(|(minute, counts)| CellDelta { key: CellKey { minute, campaign_id, ad_id }, counts }),
-            );
+            aggregator.take(|minute, counts| {
+                deltas.push(CellDelta { key: CellKey { minute, campaign_id, ad_id }, counts });
+            });
         }
         assert_eq!(deltas.len(), self.cells);
         self.cells = 0;
         if self.checkpoints.is_multiple_of(IDLE_CHECKPOINTS_MAX) {
             let now = self.checkpoints;
-            self.hosted.retain(|_, aggregator| now - aggregator.touched_at < IDLE_CHECKPOINTS_MAX);
+            self.hosted.retain(|_, aggregator| now.wrapping_sub(aggregator.touched_at) < IDLE_CHECKPOINTS_MAX);
         }
         deltas
     }

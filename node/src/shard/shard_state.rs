@@ -22,13 +22,12 @@ use clicktally_proto::click_view::{ClickView, decode_record, decode_record_owned
 use clicktally_proto::counts::CellKey;
 use clicktally_proto::event_time::{EventTimeRules, Minute, UnixMillis};
 use clicktally_proto::fault::{Link, is_broken};
-use clicktally_proto::ids::ClickId;
 use clicktally_proto::seen_ids::{DamagedBlock, SeenBlock};
-use clicktally_proto::shard_key::{Partitioner, ShardId};
+use clicktally_proto::shard_key::{Partitioner, Place, ShardId};
 use clicktally_raft_store::state::ShardEntry;
 
 use super::aggregator::Aggregators;
-use super::dedup::SeenIds;
+use super::dedup::{Horizon, SeenIds};
 use super::out_records;
 use super::watermark::WatermarkTracker;
 
@@ -74,7 +73,8 @@ pub struct ShardState {
     /// The next offset due.
     position: u64,
     aggregators: Aggregators,
-    fresh_ids: BTreeMap<Minute, Vec<ClickId>>,
+    /// A few minutes: the newest last, nearly always.
+    fresh_ids: Vec<(Minute, Vec<Place>)>,
     outcomes: OutcomeCounts,
     out_records: Vec<OutRecord>,
     out_bytes: usize,
@@ -88,9 +88,10 @@ impl ShardState {
     /// it off the counting threads.
     pub fn restore(terms: ShardTerms, entry: &ShardEntry, seen: &[Arc<SeenBlock>]) -> Result<ShardState, DamagedBlock> {
         let mut ids = SeenIds::default();
+        let horizon = Horizon { rules: terms.event_time, watermark_ms: entry.watermark_ms };
         for block in seen {
-            for id in block.unpack()? {
-                ids.insert(id, block.minute, &terms.event_time, entry.watermark_ms);
+            for place in block.unpack()? {
+                ids.insert(place, block.minute, &horizon);
             }
         }
         Ok(ShardState {
@@ -101,7 +102,7 @@ impl ShardState {
             from: entry.committed_offset,
             position: entry.committed_offset,
             aggregators: Aggregators::default(),
-            fresh_ids: BTreeMap::new(),
+            fresh_ids: Vec::new(),
             outcomes: OutcomeCounts::default(),
             out_records: Vec::new(),
             out_bytes: 0,
@@ -180,19 +181,19 @@ impl ShardState {
     #[inline]
     fn decide(&mut self, offset: u64, click: &ClickView) {
         self.watermark.observe(click.event_time_ms);
-        let watermark_ms = self.watermark.get();
-        let rules = self.terms.event_time;
+        let horizon = self.horizon();
         let minute = Minute::of(click.event_time_ms);
-        if rules.is_final(minute, watermark_ms) {
-            if self.seen.contains(click.click_id, &rules, watermark_ms) {
+        let place = Place::of(click.click_id);
+        if horizon.rules.is_final(minute, horizon.watermark_ms) {
+            if self.seen.contains(place, &horizon) {
                 self.outcomes.duplicate += 1;
             } else {
                 self.outcomes.late += 1;
-                self.send(out_records::late(self.terms.shard, offset, watermark_ms, click));
+                self.send(out_records::late(self.terms.shard, offset, horizon.watermark_ms, click));
             }
             return;
         }
-        let is_new = self.seen.insert(click.click_id, minute, &rules, watermark_ms) || is_broken(Link::Identity);
+        let is_new = self.seen.insert(place, minute, &horizon) || is_broken(Link::Identity);
         if !is_new {
             self.outcomes.duplicate += 1;
             return;
@@ -204,7 +205,15 @@ impl ShardState {
         }
         let key = CellKey { minute, campaign_id: click.campaign_id, ad_id: click.ad_id };
         self.aggregators.count(key, click.is_invalid);
-        self.fresh_ids.entry(minute).or_default().push(click.click_id);
+        match self.fresh_ids.iter_mut().rev().find(|(held, _)| *held == minute) {
+            Some((_, places)) => places.push(place),
+            None => self.fresh_ids.push((minute, vec![place])),
+        }
+    }
+
+    #[inline]
+    fn horizon(&self) -> Horizon {
+        Horizon { rules: self.terms.event_time, watermark_ms: self.watermark.get() }
     }
 
     /// The rare clicks that need every field: decoded again, owned.
@@ -265,21 +274,20 @@ impl ShardState {
         let mut cells = self.aggregators.take_deltas();
         let counted: u64 = cells.iter().map(|cell| cell.counts.clicks + cell.counts.invalid_clicks).sum();
         assert_eq!(counted, outcomes.counted + outcomes.invalid);
-        let rules = self.terms.event_time;
-        let watermark_ms = self.watermark.get();
+        let horizon = self.horizon();
         let seen = std::mem::take(&mut self.fresh_ids)
             .into_iter()
             // Replicas would drop these with this very entry.
-            .filter(|(minute, _)| !rules.is_final(*minute, watermark_ms))
-            .map(|(minute, mut ids)| SeenBlock::pack(minute, &mut ids))
+            .filter(|(minute, _)| !horizon.rules.is_final(*minute, horizon.watermark_ms))
+            .map(|(minute, mut places)| SeenBlock::pack(minute, &mut places))
             .collect();
-        self.seen.sweep(&rules, watermark_ms);
+        self.seen.sweep(&horizon);
         let checkpoint = Checkpoint {
             shard: self.terms.shard,
             epoch: self.terms.epoch,
             from: self.from,
             to: self.position,
-            watermark_ms,
+            watermark_ms: horizon.watermark_ms,
             complete_to_ms: self.complete_to_ms,
             outcomes,
             cells: CellBlock::pack(&mut cells),

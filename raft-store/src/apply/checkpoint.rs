@@ -14,10 +14,10 @@ use clicktally_proto::event_time::EventTimeRules;
 use clicktally_proto::fault::{Link, is_broken};
 use clicktally_proto::money::price_of;
 
-use crate::state::{Cell, GroupState};
+use crate::state::GroupState;
 
 impl GroupState {
-    pub(super) fn apply_checkpoint(&mut self, index: u64, checkpoint: &Checkpoint) -> Result<Outcome, Rejection> {
+    pub(super) fn apply_checkpoint(&mut self, index: u64, checkpoint: Checkpoint) -> Result<Outcome, Rejection> {
         let shard = checkpoint.shard;
         let entry = self.shards.get(&shard).ok_or(Rejection::ForeignShard(shard))?;
         if checkpoint.epoch != entry.epoch || entry.owner.is_none() {
@@ -40,14 +40,13 @@ impl GroupState {
         }
         let cells = checkpoint.cells.unpack().map_err(|damage| Rejection::Undecodable(damage.to_string()))?;
         let rules = self.event_time();
-        if cells.iter().any(|cell| rules.is_final(cell.key.minute, self.watermark_ms)) {
+        let windows = || cells.chunk_by(|a, b| a.key.minute == b.key.minute);
+        if windows().any(|cells| rules.is_final(cells[0].key.minute, self.watermark_ms)) {
             return Err(Rejection::FinalWindow);
         }
 
         // Nothing below may refuse.
-        for cell in &cells {
-            self.merge_cell(index, cell);
-        }
+        windows().for_each(|cells| self.merge_window(index, cells));
         let entry = self.shards.entry(shard).or_default();
         if to > from {
             entry.last_range = Some((from, to));
@@ -58,8 +57,8 @@ impl GroupState {
         entry.outcomes.add(&checkpoint.outcomes);
         let shard_watermark_ms = entry.watermark_ms;
         let seen = self.seen.entry(shard).or_default();
-        for block in &checkpoint.seen {
-            seen.entry(block.minute).or_default().push(Arc::new(block.clone()));
+        for block in checkpoint.seen {
+            seen.entry(block.minute).or_default().push(Arc::new(block));
         }
         seen.retain(|minute, _| !rules.is_final(*minute, shard_watermark_ms));
         self.advance_watermark(index);
@@ -70,26 +69,23 @@ impl GroupState {
         self.settings.map(|settings| settings.event_time).unwrap_or_default()
     }
 
-    fn merge_cell(&mut self, index: u64, delta: &CellDelta) {
-        let key = delta.key;
-        let mut spend_micros = 0;
-        if let Some(campaign) = self.campaigns.get_mut(&key.campaign_id) {
-            // A price that overflows saturates: the budget lane pauses, which is the safe side.
-            spend_micros = price_of(delta.counts.clicks, campaign.terms.cost_per_click_micros).unwrap_or(i64::MAX);
-            let campaign = Arc::make_mut(campaign);
-            campaign.spend_micros = campaign.spend_micros.saturating_add(spend_micros);
-            campaign.clicks = campaign.clicks.saturating_add(delta.counts.clicks);
+    /// `cells`: of one minute, those of a campaign together.
+    fn merge_window(&mut self, index: u64, cells: &[CellDelta]) {
+        let window = Arc::make_mut(self.windows.entry(cells[0].key.minute).or_default());
+        for cells in cells.chunk_by(|a, b| a.key.campaign_id == b.key.campaign_id) {
+            let mut campaign = self.campaigns.get_mut(&cells[0].key.campaign_id).map(Arc::make_mut);
+            for cell in cells {
+                let mut spend_micros = 0;
+                if let Some(campaign) = &mut campaign {
+                    let clicks = cell.counts.clicks;
+                    // A price that overflows saturates: the budget lane pauses, which is the safe side.
+                    spend_micros = price_of(clicks, campaign.terms.cost_per_click_micros).unwrap_or(i64::MAX);
+                    campaign.spend_micros = campaign.spend_micros.saturating_add(spend_micros);
+                    campaign.clicks = campaign.clicks.saturating_add(clicks);
+                }
+                window.merge(index, cell, spend_micros);
+            }
         }
-        let window = Arc::make_mut(self.windows.entry(key.minute).or_default());
-        let cell = window.cells.entry((key.campaign_id, key.ad_id)).or_insert(Cell {
-            counts: clicktally_proto::counts::Counts::default(),
-            spend_micros: 0,
-            changed_at: index,
-        });
-        cell.counts.merge(delta.counts);
-        cell.spend_micros = cell.spend_micros.saturating_add(spend_micros);
-        cell.changed_at = index;
-        window.changed_at = index;
         if window.fired_at.is_some() {
             self.newest_revision = index;
         }
@@ -107,7 +103,7 @@ mod tests {
     use clicktally_proto::event_time::{Minute, WINDOW_MS};
     use clicktally_proto::ids::ClickId;
     use clicktally_proto::seen_ids::SeenBlock;
-    use clicktally_proto::shard_key::{GroupId, ShardId};
+    use clicktally_proto::shard_key::{GroupId, Place, ShardId};
     use clicktally_proto::window_count::WindowState;
     use proptest::prelude::*;
 
@@ -155,7 +151,7 @@ mod tests {
         if clicks == 0 {
             cells.clear();
         }
-        let mut ids: Vec<ClickId> = (from..to).map(|n| ClickId(n + 1)).collect();
+        let mut ids: Vec<Place> = (from..to).map(|n| Place::of(ClickId(n + 1))).collect();
         let seen = if ids.is_empty() { vec![] } else { vec![SeenBlock::pack(Minute(minute), &mut ids)] };
         Checkpoint {
             shard: ShardId(shard),

@@ -27,7 +27,7 @@ impl GroupState {
             Command::RegisterNode(record) => self.register_node(record),
             Command::RemoveNode(node) => self.remove_node(node),
             Command::AssignShard(assignment) => self.assign_shard(assignment),
-            Command::Checkpoint(checkpoint) => self.apply_checkpoint(index, &checkpoint),
+            Command::Checkpoint(checkpoint) => self.apply_checkpoint(index, checkpoint),
             Command::SetCampaign(terms) => self.set_campaign(index, terms),
             Command::SinkProgress { published_revision } => self.sink_progress(published_revision),
             Command::LeaseWorker { node, incarnation } => self.lease_worker(node, incarnation),

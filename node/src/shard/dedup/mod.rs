@@ -1,0 +1,187 @@
+//! Exact deduplication within the horizon in which a click can still be counted.
+//!
+//! An id is known for exactly as long as the minute under which it was first counted is not final, whatever minute a copy claims.
+//! That is decided at the lookup, not by when memory is cleaned, so that an owner restored from replicated state decides as its
+//! predecessor would have.
+
+mod foreign_ids;
+mod minted_ids;
+
+use clicktally_proto::event_time::{EventTimeRules, Minute, UnixMillis};
+use clicktally_proto::shard_key::{Place, PlaceParts};
+
+use foreign_ids::ForeignIds;
+use minted_ids::MintedIds;
+
+/// When an id is forgotten: the rules, and how far the shard has come.
+#[derive(Debug, Clone, Copy)]
+pub struct Horizon {
+    pub rules: EventTimeRules,
+    pub watermark_ms: UnixMillis,
+}
+
+impl Horizon {
+    #[inline]
+    fn is_forgotten(&self, minute: Minute) -> bool {
+        self.rules.is_final(minute, self.watermark_ms)
+    }
+
+    /// No click of a later minute has been seen: one that had would have moved the watermark.
+    #[inline]
+    fn newest_minute(&self) -> Minute {
+        Minute::of(self.watermark_ms.saturating_add(self.rules.out_of_orderness_ms))
+    }
+}
+
+/// The ids one shard has counted.
+#[derive(Debug, Default)]
+pub struct SeenIds {
+    minted: MintedIds,
+    foreign: ForeignIds,
+}
+
+impl SeenIds {
+    /// Remembers the id under `minute` unless it is known already. True when it is new.
+    #[inline]
+    pub fn insert(&mut self, place: Place, minute: Minute, horizon: &Horizon) -> bool {
+        match place.parts() {
+            PlaceParts::Minted { run, code } => self.minted.insert(run, code, minute, horizon),
+            PlaceParts::Foreign(hash) => self.foreign.insert(hash, minute, horizon),
+        }
+    }
+
+    pub fn contains(&self, place: Place, horizon: &Horizon) -> bool {
+        match place.parts() {
+            PlaceParts::Minted { run, code } => self.minted.contains(run, code, horizon),
+            PlaceParts::Foreign(hash) => self.foreign.contains(hash, horizon),
+        }
+    }
+
+    /// Frees what is forgotten, a part of it at each call: called once a checkpoint.
+    pub fn sweep(&mut self, horizon: &Horizon) {
+        self.minted.sweep(horizon);
+        self.foreign.sweep(horizon);
+    }
+
+    /// Ids held in memory, forgotten ones not yet swept included.
+    pub fn len(&self) -> u64 {
+        self.minted.len() + self.foreign.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What they take, allocator's overhead left out.
+    pub fn bytes(&self) -> usize {
+        self.minted.bytes() + self.foreign.bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use clicktally_proto::event_time::WINDOW_MS;
+    use clicktally_proto::ids::{ClickId, SNOWFLAKE_EPOCH_MS, SnowflakeMinter};
+    use clicktally_proto::shard_key::salt;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// All minutes of these tests are within the bound of a watermark of 0.
+    const RULES: EventTimeRules = EventTimeRules {
+        out_of_orderness_ms: 30 * WINDOW_MS,
+        allowed_lateness_ms: 2 * WINDOW_MS,
+        retain_final_ms: 0,
+        max_ahead_ms: WINDOW_MS,
+    };
+    const SALT: u16 = 5;
+
+    fn at(watermark_ms: u64) -> Horizon {
+        Horizon { rules: RULES, watermark_ms }
+    }
+
+    fn id_of(n: u64, is_foreign: bool) -> ClickId {
+        let id = |k: u64| {
+            if is_foreign {
+                ClickId::foreign("shop", &format!("{n}-{k}"))
+            } else {
+                ClickId::minted(SNOWFLAKE_EPOCH_MS + n * 1_000 + k, 1, (n % 4) as u16)
+            }
+        };
+        (0..).map(id).find(|id| salt(*id) == SALT).unwrap()
+    }
+
+    proptest! {
+        /// Any order of inserts, copies under other minutes, watermark steps and sweeps: as a plain map says.
+        #[test]
+        fn it_knows_what_a_map_knows(
+            steps in proptest::collection::vec((0_u64..40, any::<bool>(), 0_u32..8, 0_u64..9 * WINDOW_MS, any::<bool>()), 1..300)
+        ) {
+            let mut seen = SeenIds::default();
+            let mut model: HashMap<ClickId, Minute> = HashMap::new();
+            let mut watermark_ms = 0;
+            for (n, is_foreign, minute, step_ms, sweeps) in steps {
+                watermark_ms = if step_ms % 3 == 0 { watermark_ms.max(step_ms) } else { watermark_ms };
+                let (id, minute, horizon) = (id_of(n, is_foreign), Minute(minute), at(watermark_ms));
+                let known = model.get(&id).is_some_and(|held| !RULES.is_final(*held, watermark_ms));
+                prop_assert_eq!(seen.contains(Place::of(id), &horizon), known);
+                // The shard counts nothing into a final window.
+                if !RULES.is_final(minute, watermark_ms) {
+                    prop_assert_eq!(seen.insert(Place::of(id), minute, &horizon), !known);
+                    if !known { model.insert(id, minute); }
+                }
+                if sweeps { seen.sweep(&horizon); }
+            }
+        }
+    }
+
+    fn fill(ids: impl Iterator<Item = ClickId>) -> SeenIds {
+        let mut seen = SeenIds::default();
+        for (n, id) in (0_u64..).zip(ids.filter(|id| salt(*id) == SALT)) {
+            // Twenty minutes, in order.
+            assert!(seen.insert(Place::of(id), Minute((n % 1_000_000 / 50_000) as u32), &at(0)));
+        }
+        seen
+    }
+
+    #[test]
+    fn a_minted_id_takes_at_most_three_bytes() {
+        for clicks_per_second in [2_000_u64, 30_000] {
+            let mut minter = SnowflakeMinter::new(3);
+            let seen = fill((0..clicks_per_second * 300).map(|n| minter.mint(SNOWFLAKE_EPOCH_MS + n * 1_000 / clicks_per_second)));
+            let bytes_per_id = seen.bytes() as f64 / seen.len() as f64;
+            assert!(bytes_per_id <= 3.0, "{bytes_per_id} bytes an id at {clicks_per_second} a second");
+        }
+    }
+
+    #[test]
+    fn a_foreign_id_takes_at_most_nine_bytes() {
+        let mut worst = 0.0_f64;
+        let mut seen = SeenIds::default();
+        for n in 0..1_500_000_u64 {
+            // Uniform, as hashes are: what SHA-256 gives, at a thousandth of its price.
+            let id = ClickId((n.wrapping_mul(0x9e37_79b9_7f4a_7c15) & !15 | u64::from(SALT)) | 1 << 63);
+            seen.insert(Place::of(id), Minute(1), &at(0));
+            if n > 500_000 && n % 10_000 == 0 {
+                worst = worst.max(seen.bytes() as f64 / seen.len() as f64);
+            }
+        }
+        assert!(worst <= 9.0, "{worst} bytes an id");
+    }
+
+    #[test]
+    fn what_is_forgotten_is_freed() {
+        let mut seen = SeenIds::default();
+        for n in 0..50_000 {
+            seen.insert(Place::of(id_of(n, n % 2 == 0)), Minute(1), &at(0));
+        }
+        let horizon = at(Minute(10).start_ms());
+        for _ in 0..foreign_ids::TABLES {
+            seen.sweep(&horizon);
+        }
+        assert!(seen.is_empty());
+        assert!(seen.bytes() < 200_000, "{} bytes are still held", seen.bytes());
+    }
+}

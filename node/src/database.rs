@@ -29,7 +29,7 @@ pub async fn run(config: Config, groups: Arc<[Group]>, clock: Arc<dyn Clock>, mu
             brokers: config.log.brokers.clone(),
             postgres_url: config.postgres.url.clone(),
         };
-        duties.spawn(postgres_writer::run(writer, pool.clone(), stop.clone()));
+        duties.spawn(postgres_writer::run(writer, pool.clone(), Arc::clone(&clock), stop.clone()));
         duties.spawn(catalog_writer::run(groups, pool.clone(), stop.clone()));
     }
     if config.has(Role::Archive) {

@@ -52,7 +52,11 @@ pub struct RankedAd {
         ("window_minutes" = Option<u32>, Query, description = "1 to 15, default 1"),
         ("k" = Option<u32>, Query, description = "1 to 1,000, default 100"),
     ),
-    responses((status = 200, body = TopAds), (status = 400, body = Problem))
+    responses(
+        (status = 200, body = TopAds),
+        (status = 400, body = Problem),
+        (status = 421, description = "This node lacks the role 'serve'", body = Problem),
+    )
 )]
 pub async fn top_k(
     State(state): State<Arc<ApiState>>,
@@ -67,7 +71,11 @@ pub async fn top_k(
         ("window_size" = Option<u32>, Query, description = "minutes, 1 to 15, default 1"),
         ("top_n" = Option<u32>, Query, description = "1 to 1,000, default 100"),
     ),
-    responses((status = 200, body = TopAds), (status = 400, body = Problem))
+    responses(
+        (status = 200, body = TopAds),
+        (status = 400, body = Problem),
+        (status = 421, description = "This node lacks the role 'serve'", body = Problem),
+    )
 )]
 pub async fn popular_ads(
     State(state): State<Arc<ApiState>>,

@@ -1,0 +1,108 @@
+//! A disk that runs full under a node: it stops at once and says why, the others count on, and with space it comes back.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use clicktally_chaos_tests::cluster::ClusterOptions;
+use clicktally_chaos_tests::eventually::eventually;
+use clicktally_chaos_tests::trial::Trial;
+use clicktally_raft_store::FAIL_STOP_EXIT_CODE;
+
+const COUNTS_WITHIN: Duration = Duration::from_secs(30);
+/// The Raft log reserves 2 MiB at a time: that much is written after the last byte of the disk was taken.
+const STOPS_WITHIN: Duration = Duration::from_secs(120);
+const VICTIM: u64 = 2;
+/// More than the trial needs: it is filled, not outgrown.
+const DISK: &str = "size=64m";
+
+/// A disk of its own under a folder, in memory; taken away when dropped.
+struct SmallDisk {
+    folder: PathBuf,
+}
+
+impl SmallDisk {
+    /// `Err` says why this machine does not let us.
+    fn mount(folder: &Path) -> Result<SmallDisk, String> {
+        let output = Command::new("mount").args(["-t", "tmpfs", "-o", DISK, "tmpfs"]).arg(folder).output();
+        let output = output.map_err(|error| format!("mount: {error}"))?;
+        if output.status.success() {
+            return Ok(SmallDisk { folder: folder.to_owned() });
+        }
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.folder.join("ballast")
+    }
+
+    /// Takes every byte that is left.
+    fn fill(&self) {
+        let mut ballast = File::create(self.ballast()).unwrap();
+        for piece in [1 << 20, 4_096] {
+            while ballast.write_all(&vec![0; piece]).is_ok() {}
+        }
+    }
+
+    fn make_room(&self) {
+        std::fs::remove_file(self.ballast()).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: where the trial has failed, a node still has files open there.
+        let unmounted = Command::new("umount").arg("--lazy").arg(&self.folder).status();
+        assert!(unmounted.is_ok_and(|status| status.success()) || std::thread::panicking());
+    }
+}
+
+#[tokio::test]
+async fn a_node_whose_disk_is_full_stops_and_comes_back_with_space_and_the_count_is_exact() {
+    let mut trial = Trial::prepare(ClusterOptions::default()).await.unwrap();
+    let config = trial.cluster.node(VICTIM).unwrap().config().to_owned();
+    let disk = match SmallDisk::mount(&config.with_extension("")) {
+        Ok(disk) => disk,
+        Err(reason) => {
+            // Not through a macro that the test harness captures: a trial not held must be seen.
+            writeln!(std::io::stderr(), "SKIPPED, no disk can be mounted here: {reason}").unwrap();
+            return;
+        }
+    };
+    trial.cluster.start().await.unwrap();
+    let load = trial.start_load(&["--give-up-s=180", "--clicks=100000", "--rate=5000"]).unwrap();
+    eventually("the node counts", COUNTS_WITHIN, async || {
+        let view = trial.cluster.client.cluster().await?;
+        let owned = view.shards().into_values().find(|shard| shard.owner == Some(VICTIM) && shard.outcomes.counted > 0);
+        anyhow::ensure!(owned.is_some(), "it has counted nothing yet");
+        Ok::<_, anyhow::Error>(())
+    })
+    .await
+    .unwrap();
+
+    disk.fill();
+    let victim = trial.cluster.node(VICTIM).unwrap();
+    let status = victim.exited(STOPS_WITHIN).await.unwrap().expect("the kernel tells how it ended");
+    let said = victim.log_tail();
+    assert_eq!(status.code(), Some(FAIL_STOP_EXIT_CODE), "{said}");
+    // The library below may panic first; the last word must be one that an operator can act on.
+    let (_, after_panics) = said.rsplit_once("panicked").unwrap_or(("", &said));
+    for word in ["disk", "free space", "start the node again"] {
+        assert!(after_panics.contains(word), "'{word}' is not in its last words: {said}");
+    }
+
+    // Two of three are enough to count everything.
+    let summary = load.await.unwrap().unwrap();
+    trial.settle(&summary).await.unwrap();
+
+    disk.make_room();
+    trial.cluster.node(VICTIM).unwrap().start(&[]).await.unwrap();
+    trial.cluster.wait_ready().await.unwrap();
+    // As the one that was away sees it.
+    let url = trial.cluster.node(VICTIM).unwrap().url.clone();
+    trial.cluster.client = trial.cluster.client.through(vec![url]);
+    trial.settle_and_check(&summary).await.unwrap();
+    trial.check_archive().await.unwrap();
+}

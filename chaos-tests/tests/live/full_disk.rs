@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use clicktally_chaos_tests::cluster::ClusterOptions;
+use clicktally_chaos_tests::node_process::NodeProcess;
 use clicktally_chaos_tests::trial::Trial;
 use clicktally_raft_store::FAIL_STOP_EXIT_CODE;
 
@@ -48,6 +49,21 @@ impl Drop for SmallDisk {
     }
 }
 
+/// Waits until the node ends by itself; its exit code and its last lines.
+async fn ending(node: &mut NodeProcess) -> (Option<i32>, String) {
+    let status = node.exited(STOPS_WITHIN).await.unwrap().expect("the kernel tells how it ended");
+    (status.code(), node.log_tail())
+}
+
+/// The library below may panic first; the last word must be one that an operator can act on.
+fn assert_last_words(said: &str, words: &[&str]) {
+    let (_, after_panics) = said.rsplit_once("panicked").unwrap_or(("", said));
+    let last = after_panics.lines().rev().find(|line| !line.contains("librdkafka")).unwrap_or_default();
+    for word in words {
+        assert!(last.contains(word), "'{word}' is not in its last words: {said}");
+    }
+}
+
 #[tokio::test]
 async fn a_node_whose_disk_is_full_stops_and_comes_back_with_space_and_the_count_is_exact() {
     let mut trial = Trial::prepare(ClusterOptions::default()).await.unwrap();
@@ -63,14 +79,15 @@ async fn a_node_whose_disk_is_full_stops_and_comes_back_with_space_and_the_count
     trial.cluster.start().await.unwrap();
     let load = trial.start_load(&["--give-up-s=180", "--clicks=75000"]).unwrap();
     let victim = trial.cluster.node(VICTIM).unwrap();
-    let status = victim.exited(STOPS_WITHIN).await.unwrap().expect("the kernel tells how it ended");
-    let said = victim.log_tail();
-    assert_eq!(status.code(), Some(FAIL_STOP_EXIT_CODE), "{said}");
-    // The library below may panic first; the last word must be one that an operator can act on.
-    let (_, after_panics) = said.rsplit_once("panicked").unwrap_or(("", &said));
-    for word in ["disk", "free space", "start the node again"] {
-        assert!(after_panics.contains(word), "'{word}' is not in its last words: {said}");
-    }
+    let (code, said) = ending(victim).await;
+    assert_eq!(code, Some(FAIL_STOP_EXIT_CODE), "{said}");
+    assert_last_words(&said, &["disk", "free space", "start the node again"]);
+
+    // A supervisor that starts it again at once changes nothing, and is told why.
+    victim.start(&[]).await.unwrap();
+    let (code, said) = ending(victim).await;
+    assert_ne!(code, Some(0), "{said}");
+    assert_last_words(&said, &["disk", "StorageFull"]);
 
     // Two of three take its shards over and count everything.
     let summary = load.await.unwrap().unwrap();

@@ -63,6 +63,21 @@ async fn until_counted(client: &ClusterClient, clicks: u64) {
     .unwrap();
 }
 
+/// Each shard's lag is known to its owner alone; the command asks every node.
+async fn until_status_knows_every_lag(url: &str) {
+    eventually("the status shows every shard's lag", COUNTED_WITHIN, async || {
+        let mut status = tokio::process::Command::new(binary_beside_this_program()?);
+        let output = status.args(["cluster", "status", "--output=json", "--url", url]).output().await?;
+        let cluster: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        let shards = cluster["groups"][0]["shards"].as_array().context("no shards")?;
+        let known = shards.iter().filter(|shard| shard["lag_records"] == 0).count();
+        anyhow::ensure!(known == 16, "of {} shards, {known} have lag 0", shards.len());
+        anyhow::Ok(())
+    })
+    .await
+    .unwrap();
+}
+
 #[tokio::test]
 async fn a_local_system_prints_its_addresses_takes_a_click_and_goes_on_where_it_stopped() {
     let folder = tempfile::Builder::new().prefix("clicktally-up-").tempdir().unwrap();
@@ -75,6 +90,7 @@ async fn a_local_system_prints_its_addresses_takes_a_click_and_goes_on_where_it_
     };
     client.post("/v1/clicks", &click("one")).await.unwrap();
     until_counted(&client, 1).await;
+    until_status_knows_every_lag(&first["CLICKTALLY_URL"]).await;
     stop(up).await;
 
     let (up, second) = start(&data, &log).await;

@@ -18,6 +18,7 @@ pub enum ProblemKind {
     Unauthorized,
     NotFound,
     MethodNotAllowed,
+    RoleAbsent,
     BodyTooLarge,
     AlreadyExists,
     RevisionMoved,
@@ -44,6 +45,9 @@ impl ProblemKind {
             ProblemKind::NotFound => ("/problems/not-found", "There is nothing here", StatusCode::NOT_FOUND),
             ProblemKind::MethodNotAllowed => {
                 ("/problems/method-not-allowed", "This path has no such method", StatusCode::METHOD_NOT_ALLOWED)
+            }
+            ProblemKind::RoleAbsent => {
+                ("/problems/role-absent", "This node does not have the role for it", StatusCode::MISDIRECTED_REQUEST)
             }
             ProblemKind::BodyTooLarge => {
                 ("/problems/body-too-large", "The request is too large", StatusCode::PAYLOAD_TOO_LARGE)

@@ -22,4 +22,4 @@ pub mod scalar;
 pub mod time_text;
 
 pub use routes::router;
-pub use state::ApiState;
+pub use state::{ApiState, Roles};

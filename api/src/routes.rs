@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::handler::Handler;
 use axum::http::{Method, Uri};
+use axum::middleware::{self, Next};
 use axum::routing::{MethodFilter, on};
 use axum::{Json, Router};
 use utoipa::OpenApi;
@@ -17,7 +18,7 @@ use crate::dashboard;
 use crate::error_response::{Problem, ProblemKind};
 use crate::metrics;
 use crate::queries::{aggregated_count, top_k};
-use crate::state::ApiState;
+use crate::state::{ApiState, Roles};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -51,8 +52,7 @@ pub struct Document;
 
 /// The whole public interface of a node.
 pub fn router(state: ApiState) -> Router {
-    let router = routes().router;
-    router
+    routes(state.roles)
         .route("/openapi.json", axum::routing::get(async || Json(Document::openapi())))
         .merge(Scalar::with_url("/docs", Document::openapi()))
         .fallback(no_such_path)
@@ -62,6 +62,7 @@ pub fn router(state: ApiState) -> Router {
 }
 
 /// Remembers what it was given, so that a test can compare it with the document.
+#[derive(Default)]
 struct Routes {
     router: Router<Arc<ApiState>>,
     listed: Vec<(Method, &'static str)>,
@@ -82,13 +83,29 @@ impl Routes {
     }
 }
 
-fn routes() -> Routes {
-    Routes { router: Router::new(), listed: Vec::new() }
-        .with(Method::POST, "/v1/clicks", post_clicks::post_clicks)
+/// Every route, whatever the roles: one whose role this node lacks says so.
+fn routes(roles: Roles) -> Router<Arc<ApiState>> {
+    every_node().router.merge(behind("capture", roles.capture, capture().router)).merge(behind(
+        "serve",
+        roles.serve,
+        serve().router,
+    ))
+}
+
+fn capture() -> Routes {
+    Routes::default().with(Method::POST, "/v1/clicks", post_clicks::post_clicks)
+}
+
+fn serve() -> Routes {
+    Routes::default()
         .with(Method::GET, "/v1/ads/{ad_id}/aggregated_count", aggregated_count::aggregated_count)
         .with(Method::GET, "/v1/ads/top_k", top_k::top_k)
         .with(Method::GET, "/v1/ads/popular_ads", top_k::popular_ads)
         .with(Method::POST, "/v1/budget/check", post_check::check_budget)
+}
+
+fn every_node() -> Routes {
+    Routes::default()
         .with(Method::POST, "/v1/campaigns", campaigns::create_campaign)
         .with(Method::GET, "/v1/campaigns", campaigns::list_campaigns)
         .with(Method::GET, "/v1/campaigns/{campaign_id}", campaigns::get_campaign)
@@ -103,6 +120,19 @@ fn routes() -> Routes {
         .with(Method::GET, "/", dashboard::show_dashboard)
 }
 
+/// Decided once, so that a request of a node that has the role pays nothing for it.
+fn behind(role: &'static str, is_present: bool, router: Router<Arc<ApiState>>) -> Router<Arc<ApiState>> {
+    if is_present {
+        return router;
+    }
+    router.route_layer(middleware::from_fn(move |_: Request, _: Next| async move { role_absent(role) }))
+}
+
+fn role_absent(role: &str) -> Problem {
+    let detail = format!("this node lacks the role '{role}': ask a node that has it, or add it to [node] roles here");
+    Problem::new(ProblemKind::RoleAbsent, detail)
+}
+
 async fn no_such_path(uri: Uri) -> Problem {
     let path: String = uri.path().chars().take(200).collect();
     Problem::new(ProblemKind::NotFound, format!("{path} is not a path of this interface; see /docs"))
@@ -115,9 +145,115 @@ async fn no_such_method(method: Method, uri: Uri) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use async_trait::async_trait;
+    use axum::body::Body;
+    use axum::http::StatusCode;
+    use clicktally_proto::click_log::{ClickLog, LogError, OutRecord, ShardReader};
+    use clicktally_proto::clock::SystemClock;
+    use clicktally_proto::ids::CampaignId;
+    use clicktally_proto::shard_key::{Partitioner, ShardId};
+    use tower::ServiceExt;
 
     use super::*;
+    use crate::admin::cluster::ShardLags;
+    use crate::budget_check::{BudgetAnswer, BudgetLane};
+    use crate::capture::id_minter::IdMinter;
+    use crate::capture::slots::CaptureSlots;
+    use crate::capture::source::Sources;
+
+    /// A node that owns nothing and stands on nothing.
+    struct Nothing;
+
+    #[async_trait]
+    impl ClickLog for Nothing {
+        fn open(&self, _: ShardId, _: u64) -> Result<Box<dyn ShardReader>, LogError> {
+            Err(LogError::Unavailable("there is none".to_owned()))
+        }
+        async fn end_offset(&self, _: ShardId) -> Result<u64, LogError> {
+            Ok(0)
+        }
+        async fn publish(&self, _: Vec<OutRecord>) -> Result<(), LogError> {
+            Ok(())
+        }
+    }
+
+    #[async_trait]
+    impl BudgetLane for Nothing {
+        async fn check(&self, _: Vec<CampaignId>) -> Vec<BudgetAnswer> {
+            Vec::new()
+        }
+    }
+
+    impl ShardLags for Nothing {
+        fn lags(&self) -> BTreeMap<ShardId, u64> {
+            BTreeMap::new()
+        }
+    }
+
+    fn node_with(roles: Roles) -> Router {
+        let minter = IdMinter::default();
+        minter.arm(1);
+        router(ApiState {
+            node: 1,
+            roles,
+            groups: Vec::new(),
+            partitioner: Partitioner::new(1),
+            clock: Arc::new(SystemClock),
+            log: Arc::new(Nothing),
+            minter,
+            budget: Arc::new(Nothing),
+            lags: Arc::new(Nothing),
+            postgres: None,
+            sources: Sources::default(),
+            capture_slots: CaptureSlots::default(),
+        })
+    }
+
+    async fn ask(node: &Router, method: &str, path: &str) -> (StatusCode, String) {
+        let request = Request::builder().method(method).uri(path).body(Body::from("{}")).unwrap();
+        let response = node.clone().oneshot(request).await.unwrap();
+        let status = response.status();
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (status, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    const CAPTURE: [(&str, &str); 1] = [("POST", "/v1/clicks")];
+    const SERVE: [(&str, &str); 4] = [
+        ("GET", "/v1/ads/1/aggregated_count"),
+        ("GET", "/v1/ads/top_k"),
+        ("GET", "/v1/ads/popular_ads"),
+        ("POST", "/v1/budget/check"),
+    ];
+
+    #[tokio::test]
+    async fn a_route_whose_role_is_absent_names_the_role_and_the_others_answer() {
+        for (roles, absent, role, present) in [
+            (Roles { capture: false, serve: true }, &CAPTURE[..], "capture", &SERVE[..]),
+            (Roles { capture: true, serve: false }, &SERVE[..], "serve", &CAPTURE[..]),
+        ] {
+            let node = node_with(roles);
+            for (method, path) in absent {
+                let (status, body) = ask(&node, method, path).await;
+                assert_eq!(status, StatusCode::MISDIRECTED_REQUEST, "{method} {path}: {body}");
+                assert!(body.contains("/problems/role-absent") && body.contains(&format!("'{role}'")), "{body}");
+            }
+            for (method, path) in present {
+                let (_, body) = ask(&node, method, path).await;
+                assert!(!body.contains("/problems/role-absent"), "{method} {path}: {body}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_runs_a_cluster_is_answered_without_any_role() {
+        let node = node_with(Roles { capture: false, serve: false });
+        for path in ["/healthz", "/readyz", "/metrics", "/v1/cluster", "/openapi.json", "/docs", "/"] {
+            let (status, body) = ask(&node, "GET", path).await;
+            assert_eq!(status, StatusCode::OK, "{path}: {body}");
+        }
+    }
 
     #[test]
     fn the_router_and_the_document_name_the_same_paths() {
@@ -128,8 +264,9 @@ mod tests {
                 documented.insert((method.to_uppercase(), path.clone()));
             }
         }
+        let listed = [every_node(), capture(), serve()].into_iter().flat_map(|routes| routes.listed);
         let routed: BTreeSet<(String, String)> =
-            routes().listed.iter().map(|(method, path)| (method.to_string(), (*path).to_owned())).collect();
+            listed.map(|(method, path)| (method.to_string(), path.to_owned())).collect();
         assert_eq!(routed, documented);
     }
 

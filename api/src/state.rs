@@ -9,13 +9,25 @@ use clicktally_proto::shard_key::Partitioner;
 use clicktally_raft_store::group::Group;
 use sqlx::PgPool;
 
+use crate::admin::cluster::ShardLags;
 use crate::budget_check::BudgetLane;
 use crate::capture::id_minter::IdMinter;
 use crate::capture::slots::CaptureSlots;
 use crate::capture::source::Sources;
 
+/// Which roles this node has, of those that have routes of their own. What runs a cluster (health, metrics, members, campaigns)
+/// every node answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roles {
+    /// Takes clicks.
+    pub capture: bool,
+    /// Answers queries and budget checks.
+    pub serve: bool,
+}
+
 pub struct ApiState {
     pub node: NodeId,
+    pub roles: Roles,
     /// The local replicas; the index is the group id, and every group has one.
     pub groups: Vec<Arc<Group>>,
     pub partitioner: Partitioner,
@@ -24,6 +36,7 @@ pub struct ApiState {
     /// Armed once a worker id is leased; until then clicks without an `event_id` are turned away.
     pub minter: IdMinter,
     pub budget: Arc<dyn BudgetLane>,
+    pub lags: Arc<dyn ShardLags>,
     /// Lazily connected. Without it, only what the replicas hold can be asked.
     pub postgres: Option<PgPool>,
     pub sources: Sources,

@@ -24,10 +24,13 @@ pub enum BillingError {
     DatabaseUnreachable { address: String, detail: String },
     #[error("object store: {0}")]
     Store(#[from] object_store::Error),
+    #[error(
+        "the archive cannot write in {folder}: {source}; make room on that disk, or mend it. Nothing is lost meanwhile: what is not \
+         archived is read again from the log, for as long as the log keeps it"
+    )]
+    Folder { folder: String, source: std::io::Error },
     #[error("the log: {0}")]
     Log(String),
-    #[error("another archiver holds the lock; this one stands by")]
-    AnotherArchiver,
     #[error(
         "the archive did not reach the offsets asked for within {waited_ms} ms: {missing} shards are behind; is a node with the archive role running?"
     )]
@@ -93,8 +96,8 @@ impl BillingError {
             E::Database(_)
             | E::DatabaseUnreachable { .. }
             | E::Store(_)
+            | E::Folder { .. }
             | E::Log(_)
-            | E::AnotherArchiver
             | E::ArchiveBehind { .. } => NextMove::Retry,
             E::NotADay(_) | E::StoreLocation { .. } | E::NotRun(_) | E::DatabaseUrl(_) => NextMove::Reject,
             E::Migration(_)

@@ -5,7 +5,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::Context;
-use clicktally_embedded::{Child, ChildSpec};
+use clicktally_embedded::{Child, ChildSpec, child};
 use nix::sys::signal::Signal;
 
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
@@ -92,8 +92,8 @@ impl NodeProcess {
         Ok(status)
     }
 
-    /// For the message of a failed test.
+    /// For the message of a failed test; also of a node that has ended.
     pub fn log_tail(&self) -> String {
-        self.child.as_ref().map(Child::log_tail).unwrap_or_default()
+        child::tail(&self.log)
     }
 }

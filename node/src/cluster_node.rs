@@ -1,19 +1,21 @@
 //! The assembly of one cluster member, in the order of its dependencies; stopped in the reverse order.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Actor;
 use anyhow::Context;
-use clicktally_api::ApiState;
+use clicktally_api::admin::cluster::ShardLags;
 use clicktally_api::capture::id_minter::IdMinter;
 use clicktally_api::capture::slots::CaptureSlots;
 use clicktally_api::capture::source::Sources;
+use clicktally_api::{ApiState, Roles};
 use clicktally_proto::click_log::{ClickLog, LogError};
 use clicktally_proto::clock::{Clock, SystemClock};
 use clicktally_proto::command::NodeRecord;
-use clicktally_proto::shard_key::Partitioner;
+use clicktally_proto::shard_key::{Partitioner, ShardId};
 use clicktally_raft_store::group::Group;
 use clicktally_raft_store::heartbeats::Heartbeat;
 use clicktally_raft_store::peer_transport::HttpTransport;
@@ -31,7 +33,7 @@ use crate::cluster::placement_actor::PlacementActor;
 use crate::config::{Config, Role};
 use crate::database;
 use crate::log::{KafkaLog, KafkaLogSettings};
-use crate::shard::{ShardHost, ShardHostConfig};
+use crate::shard::{self, ShardHost, ShardHostConfig};
 use crate::sink::window_publisher;
 
 /// How long background tasks may take to end.
@@ -140,12 +142,14 @@ impl ClusterNode {
         let sources = config.sources.iter().map(|source| (source.token.clone(), source.name.clone())).collect();
         let router = clicktally_api::router(ApiState {
             node: config.node.id,
+            roles: Roles { capture: config.has(Role::Capture), serve: config.has(Role::Serve) },
             groups: shared,
             partitioner,
             clock,
             log,
             minter,
             budget: Arc::new(budget),
+            lags: Arc::new(OwnLags),
             postgres: Some(postgres),
             sources: Sources::new(sources),
             capture_slots: CaptureSlots::default(),
@@ -166,6 +170,15 @@ impl ClusterNode {
         }
         self.tasks.shutdown().await;
         self.store.shutdown().await;
+    }
+}
+
+/// The lags of the shards of this process.
+struct OwnLags;
+
+impl ShardLags for OwnLags {
+    fn lags(&self) -> BTreeMap<ShardId, u64> {
+        shard::shard_lags()
     }
 }
 

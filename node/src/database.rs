@@ -29,7 +29,7 @@ pub async fn run(config: Config, groups: Arc<[Group]>, clock: Arc<dyn Clock>, mu
             brokers: config.log.brokers.clone(),
             postgres_url: config.postgres.url.clone(),
         };
-        duties.spawn(postgres_writer::run(writer, pool.clone(), stop.clone()));
+        duties.spawn(postgres_writer::run(writer, pool.clone(), Arc::clone(&clock), stop.clone()));
         duties.spawn(catalog_writer::run(groups, pool.clone(), stop.clone()));
     }
     if config.has(Role::Archive) {
@@ -65,9 +65,8 @@ async fn archive(config: Config, pool: PgPool, clock: Arc<dyn Clock>, mut stop: 
         }
     };
     loop {
-        match archive_until_error(&config, &pool, &clock, &metrics, &stop).await {
+        match archive_until_error(&config, &pool, &clock, &metrics, &mut stop).await {
             Ok(()) => return,
-            Err(BillingError::AnotherArchiver) => {}
             Err(error) => tracing::warn!(%error, "the archive was interrupted; it reads on from its manifest"),
         }
         if pause(&mut stop).await.is_none() {
@@ -81,13 +80,18 @@ async fn archive_until_error(
     pool: &PgPool,
     clock: &Arc<dyn Clock>,
     metrics: &BillingMetrics,
-    stop: &watch::Receiver<bool>,
+    stop: &mut watch::Receiver<bool>,
 ) -> Result<(), BillingError> {
     let store = ArchiveStore::open(&config.archive_location())?;
     let mut options = ArchiveOptions::new(&config.log.brokers, Partitioner::new(config.cluster.groups));
     options.file_records_max = config.archive.flush_rows;
     options.file_age_max = Duration::from_millis(config.archive.flush_ms);
-    Archiver::start(options, pool, store, Arc::clone(clock), metrics.clone()).await?.run(stop.clone()).await
+    let mut archiver = tokio::select! {
+        started = Archiver::start(options, pool, store, Arc::clone(clock), metrics.clone()) => started?,
+        // A node that stands by must not hold up its own stop.
+        _ = stop.wait_for(|stop| *stop) => return Ok(()),
+    };
+    archiver.run(stop.clone()).await
 }
 
 /// `None` when stopped meanwhile.

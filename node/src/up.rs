@@ -28,7 +28,7 @@ pub struct UpOptions {
     /// How many nodes; fixed once the data folder exists.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=7))]
     pub nodes: u64,
-    /// Public HTTP port of the first node, when free; the others follow.
+    /// Public HTTP port of the first node, when free; the others follow. 0: any free ones.
     #[arg(long, default_value_t = 8080)]
     pub http_port: u16,
     /// Settings for every node, as in a node's configuration file; [node], [cluster.peers], [log] and [postgres] are ours.
@@ -214,7 +214,10 @@ impl Layout {
         };
         let mut nodes = Vec::new();
         for number in 0..options.nodes {
-            let wished = options.http_port.saturating_add(u16::try_from(number)?);
+            let wished = match options.http_port {
+                0 => 0,
+                first => first.saturating_add(u16::try_from(number)?),
+            };
             nodes.push(NodePorts { http: free(wished)?, peer: free(0)? });
         }
         Ok(Layout { kafka_port: free(0)?, postgres_port: free(0)?, nodes })

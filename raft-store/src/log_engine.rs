@@ -29,7 +29,7 @@ const INDEX_BYTES: usize = 8;
 
 #[derive(Debug, Error)]
 pub enum LogEngineError {
-    #[error("cannot open the Raft log in {path}: {source}; is another process using it?")]
+    #[error("cannot open the Raft log in {path}: {source}; is its disk full, or another process using it?")]
     Open { path: String, source: raft_engine::Error },
     #[error("cannot start the Raft log's writer thread: {0}")]
     Thread(std::io::Error),

@@ -107,7 +107,7 @@ pub async fn list_campaigns(
 ) -> Result<Json<CampaignPage>, Problem> {
     let Query(parameters) = parameters.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
     let invalid = |error: crate::queries::minute_range::RangeError| Problem::invalid(error.to_string());
-    refuse_unknown(&parameters, &["cursor", "limit"], "cursor, limit").map_err(invalid)?;
+    refuse_unknown(&parameters, &["cursor", "limit"]).map_err(invalid)?;
     let limit = whole_number(&parameters, "limit", 100, PAGE_ITEMS_MAX).map_err(invalid)?;
     let after = match parameters.get("cursor") {
         Some(cursor) => parse_id(cursor).ok_or_else(|| Problem::invalid("cursor is not one this interface gave"))?,

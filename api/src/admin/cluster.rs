@@ -1,11 +1,13 @@
 //! `GET /v1/cluster`: what this node's replicas say of the cluster.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use clicktally_proto::checkpoint::OutcomeCounts;
 use clicktally_proto::ids::NodeId;
+use clicktally_proto::shard_key::ShardId;
 use clicktally_raft_store::group::Group;
 use clicktally_raft_store::state::GroupState;
 use serde::Serialize;
@@ -13,6 +15,12 @@ use utoipa::ToSchema;
 
 use crate::state::ApiState;
 use crate::time_text::format_time;
+
+/// What only the owners of shards know; the node gives it its own.
+pub trait ShardLags: Send + Sync {
+    /// Records of the log not read yet, for each shard that this node owns.
+    fn lags(&self) -> BTreeMap<ShardId, u64>;
+}
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ClusterView {
@@ -25,6 +33,9 @@ pub struct ClusterView {
 pub struct GroupStatus {
     pub group: u16,
     pub leader: Option<NodeId>,
+    /// This replica's: leader, follower, candidate, learner or shutdown.
+    pub role: String,
+    pub term: u64,
     pub applied_index: u64,
     pub staleness_ms: Option<u64>,
     pub watermark: String,
@@ -53,7 +64,7 @@ pub struct ShardStatus {
     pub owner: Option<NodeId>,
     pub epoch: u64,
     pub committed_offset: u64,
-    /// Records of the log not yet counted; null where not known here (its owner's metrics know).
+    /// Records of the log not read yet, at its last checkpoint; null on every node but its owner.
     pub lag_records: Option<u64>,
     pub watermark: String,
     pub complete_to: String,
@@ -81,15 +92,19 @@ impl From<OutcomeCounts> for Outcomes {
 
 #[utoipa::path(get, path = "/v1/cluster", tag = "operations", responses((status = 200, body = ClusterView)))]
 pub async fn show_cluster(State(state): State<Arc<ApiState>>) -> Json<ClusterView> {
-    Json(ClusterView { node: state.node, groups: state.groups.iter().map(|group| status_of(group)).collect() })
+    let lags = state.lags.lags();
+    Json(ClusterView { node: state.node, groups: state.groups.iter().map(|group| status_of(group, &lags)).collect() })
 }
 
-fn status_of(group: &Group) -> GroupStatus {
+fn status_of(group: &Group, lags: &BTreeMap<ShardId, u64>) -> GroupStatus {
+    let raft = group.status();
     let staleness = group.staleness();
     let (leader, applied_index) = (group.leader(), *group.applied().borrow());
     group.read(|state| GroupStatus {
         group: state.group().0,
         leader,
+        role: raft.role,
+        term: raft.term,
         applied_index,
         staleness_ms: staleness.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         watermark: format_time(state.watermark_ms()),
@@ -100,7 +115,7 @@ fn status_of(group: &Group) -> GroupStatus {
         campaigns: state.campaigns().len(),
         seen_bytes: state.seen_bytes(),
         nodes: nodes_of(state),
-        shards: shards_of(state),
+        shards: shards_of(state, lags),
     })
 }
 
@@ -116,13 +131,13 @@ fn nodes_of(state: &GroupState) -> Vec<NodeStatus> {
     nodes.collect()
 }
 
-fn shards_of(state: &GroupState) -> Vec<ShardStatus> {
+fn shards_of(state: &GroupState, lags: &BTreeMap<ShardId, u64>) -> Vec<ShardStatus> {
     let shards = state.shards().iter().map(|(shard, entry)| ShardStatus {
         shard: shard.0,
         owner: entry.owner,
         epoch: entry.epoch.0,
         committed_offset: entry.committed_offset,
-        lag_records: None,
+        lag_records: lags.get(shard).copied(),
         watermark: format_time(entry.watermark_ms),
         complete_to: format_time(entry.complete_to_ms),
         outcomes: entry.outcomes.into(),

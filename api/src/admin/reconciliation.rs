@@ -47,7 +47,7 @@ pub async fn show_reconciliation(
     parameters: Result<Query<Parameters>, QueryRejection>,
 ) -> Result<Json<Reconciliation>, Problem> {
     let Query(parameters) = parameters.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
-    refuse_unknown(&parameters, &["day"], "day").map_err(|error| Problem::invalid(error.to_string()))?;
+    refuse_unknown(&parameters, &["day"]).map_err(|error| Problem::invalid(error.to_string()))?;
     let day: NaiveDate = parameters
         .get("day")
         .and_then(|text| text.parse().ok())

@@ -43,6 +43,7 @@ pub struct BudgetAnswers {
     responses(
         (status = 200, description = "Also when nothing is known: the answer is then pause", body = BudgetAnswers),
         (status = 400, body = Problem),
+        (status = 421, description = "This node lacks the role 'serve'", body = Problem),
     )
 )]
 pub async fn check_budget(

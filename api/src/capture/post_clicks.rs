@@ -57,6 +57,7 @@ pub struct CapturedClick {
         (status = 400, description = "No click of the request can be taken", body = Problem),
         (status = 401, description = "No known bearer token", body = Problem),
         (status = 413, description = "More than 1 MiB or more than 1,000 clicks", body = Problem),
+        (status = 421, description = "This node lacks the role 'capture'", body = Problem),
         (status = 503, description = "Not written; repeat it with the same event ids", body = Problem),
     )
 )]

@@ -73,6 +73,7 @@ impl Source {
     responses(
         (status = 200, body = AggregatedCount),
         (status = 400, body = Problem),
+        (status = 421, description = "This node lacks the role 'serve'", body = Problem),
         (status = 503, description = "Older minutes were asked and PostgreSQL is out of reach", body = Problem),
     )
 )]

@@ -41,12 +41,12 @@ pub enum RangeError {
     #[error("{name} must be a whole number from 1 to {most}")]
     Number { name: &'static str, most: u32 },
     #[error("parameter '{0}' is not supported here; known: {1}")]
-    Unknown(String, &'static str),
+    Unknown(String, String),
 }
 
 /// `last_minutes=M` means the M full minutes before the current one.
 pub fn parse_range(parameters: &Parameters, now_ms: UnixMillis) -> Result<MinuteRange, RangeError> {
-    refuse_unknown(parameters, &["from", "to", "last_minutes"], "from, to, last_minutes")?;
+    refuse_unknown(parameters, &["from", "to", "last_minutes"])?;
     let asked = ["from", "to", "last_minutes"].map(|name| parameters.contains_key(name));
     let range = match asked {
         [true, true, false] => MinuteRange { from: aligned(parameters, "from")?, to: aligned(parameters, "to")? },
@@ -67,9 +67,9 @@ pub fn parse_range(parameters: &Parameters, now_ms: UnixMillis) -> Result<Minute
 }
 
 /// A filter that is silently ignored would be a wrong count: what is not known is refused.
-pub fn refuse_unknown(parameters: &Parameters, known: &[&str], listed: &'static str) -> Result<(), RangeError> {
+pub fn refuse_unknown(parameters: &Parameters, known: &[&str]) -> Result<(), RangeError> {
     match parameters.keys().find(|name| !known.contains(&name.as_str())) {
-        Some(name) => Err(RangeError::Unknown(name.chars().take(64).collect(), listed)),
+        Some(name) => Err(RangeError::Unknown(name.chars().take(64).collect(), known.join(", "))),
         None => Ok(()),
     }
 }

@@ -52,13 +52,17 @@ pub struct RankedAd {
         ("window_minutes" = Option<u32>, Query, description = "1 to 15, default 1"),
         ("k" = Option<u32>, Query, description = "1 to 1,000, default 100"),
     ),
-    responses((status = 200, body = TopAds), (status = 400, body = Problem))
+    responses(
+        (status = 200, body = TopAds),
+        (status = 400, body = Problem),
+        (status = 421, description = "This node lacks the role 'serve'", body = Problem),
+    )
 )]
 pub async fn top_k(
     State(state): State<Arc<ApiState>>,
     parameters: Result<Query<Parameters>, QueryRejection>,
 ) -> Result<Json<TopAds>, Problem> {
-    answer(state, parameters, ("window_minutes", "k", "window_minutes, k")).await
+    answer(state, parameters, ["window_minutes", "k"]).await
 }
 
 #[utoipa::path(
@@ -67,19 +71,23 @@ pub async fn top_k(
         ("window_size" = Option<u32>, Query, description = "minutes, 1 to 15, default 1"),
         ("top_n" = Option<u32>, Query, description = "1 to 1,000, default 100"),
     ),
-    responses((status = 200, body = TopAds), (status = 400, body = Problem))
+    responses(
+        (status = 200, body = TopAds),
+        (status = 400, body = Problem),
+        (status = 421, description = "This node lacks the role 'serve'", body = Problem),
+    )
 )]
 pub async fn popular_ads(
     State(state): State<Arc<ApiState>>,
     parameters: Result<Query<Parameters>, QueryRejection>,
 ) -> Result<Json<TopAds>, Problem> {
-    answer(state, parameters, ("window_size", "top_n", "window_size, top_n")).await
+    answer(state, parameters, ["window_size", "top_n"]).await
 }
 
 async fn answer(
     state: Arc<ApiState>,
     parameters: Result<Query<Parameters>, QueryRejection>,
-    names: (&'static str, &'static str, &'static str),
+    names: [&'static str; 2],
 ) -> Result<Json<TopAds>, Problem> {
     let Query(parameters) = parameters.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
     let (window_minutes, k) = window_and_k(&parameters, names).map_err(|error| Problem::invalid(error.to_string()))?;
@@ -99,11 +107,9 @@ async fn answer(
     }))
 }
 
-fn window_and_k(
-    parameters: &Parameters,
-    (window, k, listed): (&'static str, &'static str, &'static str),
-) -> Result<(u32, u32), RangeError> {
-    refuse_unknown(parameters, &[window, k], listed)?;
+fn window_and_k(parameters: &Parameters, names: [&'static str; 2]) -> Result<(u32, u32), RangeError> {
+    refuse_unknown(parameters, &names)?;
+    let [window, k] = names;
     Ok((whole_number(parameters, window, 1, WINDOW_MINUTES_MAX)?, whole_number(parameters, k, K_DEFAULT, K_MAX)?))
 }
 
@@ -153,6 +159,6 @@ mod tests {
     #[test]
     fn an_approximate_answer_is_not_promised() {
         let parameters = Parameters::from([("approximate".to_owned(), "true".to_owned())]);
-        assert!(window_and_k(&parameters, ("window_minutes", "k", "window_minutes, k")).is_err());
+        assert!(window_and_k(&parameters, ["window_minutes", "k"]).is_err());
     }
 }

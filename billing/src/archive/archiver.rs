@@ -83,7 +83,9 @@ pub struct Archiver {
 }
 
 impl Archiver {
-    /// Stands by until no other archiver lives, then takes its place. Cancelled by dropping.
+    /// Stands by until no other archiver lives, then takes its place and reads on from the manifest. Cancelled by dropping.
+    ///
+    /// Dropping the archiver releases the lock; nothing buffered is lost, it is read again.
     pub async fn start(
         options: ArchiveOptions,
         pool: &PgPool,
@@ -94,38 +96,6 @@ impl Archiver {
         // Detached: the lock must not go back to the pool with the connection.
         let mut session = pool.acquire().await?.detach();
         sqlx::query("SELECT pg_advisory_lock($1)").bind(ARCHIVER_LOCK).execute(&mut session).await?;
-        Self::start_locked(session, options, pool, store, clock, metrics).await
-    }
-
-    /// As [`Archiver::start`], without standing by.
-    ///
-    /// # Errors
-    /// `AnotherArchiver` while another one lives.
-    pub async fn try_start(
-        options: ArchiveOptions,
-        pool: &PgPool,
-        store: ArchiveStore,
-        clock: Arc<dyn Clock>,
-        metrics: BillingMetrics,
-    ) -> Result<Archiver, BillingError> {
-        let mut session = pool.acquire().await?.detach();
-        let is_ours: bool =
-            sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(ARCHIVER_LOCK).fetch_one(&mut session).await?;
-        if !is_ours {
-            return Err(BillingError::AnotherArchiver);
-        }
-        Self::start_locked(session, options, pool, store, clock, metrics).await
-    }
-
-    /// Reads on from the manifest. Dropping the archiver releases the lock; nothing buffered is lost, it is read again.
-    async fn start_locked(
-        mut session: PgConnection,
-        options: ArchiveOptions,
-        pool: &PgPool,
-        store: ArchiveStore,
-        clock: Arc<dyn Clock>,
-        metrics: BillingMetrics,
-    ) -> Result<Archiver, BillingError> {
         let mut requests = PgListener::connect_with(pool).await?;
         requests.listen(FLUSH_CHANNEL).await?;
         let archived = archived_offsets_of(&mut session).await?;

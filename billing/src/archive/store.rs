@@ -61,7 +61,7 @@ impl ArchiveStore {
         tokio::task::spawn_blocking(move || write_synced(&root, &path, &content))
             .await
             .map_err(|e| BillingError::Worker(e.to_string()))?
-            .map_err(|e| BillingError::Store(object_store::Error::Generic { store: "folder", source: Box::new(e) }))
+            .map_err(|source| BillingError::Folder { folder: folder.display().to_string(), source })
     }
 
     /// SHA-256 of a file as it is stored now, in hexadecimal; reads it in pieces.
@@ -86,10 +86,17 @@ fn write_synced(root: &Path, path: &Path, content: &[u8]) -> std::io::Result<()>
     std::fs::create_dir_all(parent)?;
     // Not ending in .parquet: nothing that lists the folder mistakes it for a file.
     let temporary = path.with_extension("partial");
-    let mut file = std::fs::File::create(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
+    let write = || {
+        let mut file = std::fs::File::create(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)
+    };
+    if let Err(error) = write() {
+        // The next attempt may have another name: on a full disk, halves of files must not pile up.
+        let _ = std::fs::remove_file(&temporary);
+        return Err(error);
+    }
     for folder in parent.ancestors().take_while(|folder| folder.starts_with(root)) {
         std::fs::File::open(folder)?.sync_all()?;
     }
@@ -108,6 +115,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::NextMove;
 
     #[tokio::test]
     async fn a_file_written_is_the_file_hashed_and_a_second_write_replaces_it() {
@@ -117,6 +125,21 @@ mod tests {
             store.put("raw/hour=x/a.parquet", content.into()).await.unwrap();
             assert_eq!(store.sha256("raw/hour=x/a.parquet").await.unwrap(), hex(&Sha256::digest(content)));
         }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_written_leaves_nothing_and_names_the_folder_and_the_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = ArchiveStore::open(folder.path().to_str().unwrap()).unwrap();
+        // As the last step of a write, the rename fails like any other.
+        std::fs::create_dir_all(folder.path().join("raw/a.parquet/in the way")).unwrap();
+        let error = store.put("raw/a.parquet", "content".into()).await.unwrap_err();
+        assert_eq!(error.next_move(), NextMove::Retry);
+        assert!(error.to_string().contains("make room"), "{error}");
+        assert!(error.to_string().contains(store.folder.as_ref().unwrap().to_str().unwrap()), "{error}");
+        let left: Vec<_> =
+            std::fs::read_dir(folder.path().join("raw")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, ["a.parquet"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The generator against the log itself, with no cluster in between: what it says it sent is what is there.
 
 use clap::Parser;
+use clicktally_chaos_tests::cluster::binary_beside_this_program;
 use clicktally_chaos_tests::oracle::Recount;
 use clicktally_embedded::{Kafka, KafkaOptions};
 use clicktally_node::load::{LoadOptions, run};
@@ -55,4 +56,21 @@ async fn what_the_load_says_it_sent_is_in_the_log() {
     assert!(summary.late_beyond > 1_000 && summary.late_counted > 1_000, "{summary:?}");
     let written = clicktally_node::load::tally::read_expected(&expect).unwrap();
     assert_eq!(written.iter().map(|line| line.clicks).sum::<u64>(), summary.counted);
+}
+
+#[tokio::test]
+async fn the_verb_prints_what_it_did_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let kafka = kafka_with_raw_topic(dir.path()).await;
+    let load = |form: &'static str| {
+        let kafka = format!("--kafka={}", kafka.bootstrap());
+        let arguments = ["load", "--quiet", "--rate=0", "--clicks=500", "--duplicate-percent=5", "--output", form];
+        tokio::process::Command::new(binary_beside_this_program().unwrap()).args(arguments).arg(kafka).output()
+    };
+    let json: serde_json::Value = serde_json::from_slice(&load("json").await.unwrap().stdout).unwrap();
+    assert_eq!(json["sent"], 500);
+    let sum = ["unique_valid", "invalid", "duplicates", "malformed"].map(|name| json[name].as_u64().unwrap());
+    assert_eq!(sum.iter().sum::<u64>(), 500, "{json}");
+    let table = String::from_utf8(load("table").await.unwrap().stdout).unwrap();
+    assert!(table.contains("unique_valid") && table.contains("500"), "{table}");
 }

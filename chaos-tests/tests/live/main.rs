@@ -5,8 +5,10 @@
 mod broken_links;
 mod clear_errors;
 mod fail_points;
+mod full_disk;
 mod load_generator;
 mod membership;
 mod node_faults;
 mod real_log;
 mod service_faults;
+mod up;

@@ -277,7 +277,8 @@ fn children_of(pid: Pid) -> Vec<Pid> {
         .collect()
 }
 
-pub(crate) fn tail(log: &Path) -> String {
+/// The last lines of a log, for an error message.
+pub fn tail(log: &Path) -> String {
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();

@@ -2,6 +2,7 @@
 
 mod billing;
 mod cluster;
+mod result;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -84,9 +85,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         match cli.verb {
             Verb::Up(options) => up::run(options, say).await?,
             Verb::Node { config } => run_node(&Config::load(config.as_deref())?).await?,
-            Verb::Load(options) => {
-                crate::load::run(options).await?;
-            }
+            Verb::Load(options) => result::show(&crate::load::run(options).await?, cli.output)?,
             Verb::Bench(options) => {
                 let form = match cli.output {
                     Output::Table => crate::bench::OutputForm::Table,

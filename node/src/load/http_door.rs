@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use chrono::DateTime;
+use reqwest::StatusCode;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use serde::Deserialize;
 use tokio::sync::{Mutex, mpsc};
@@ -100,7 +101,8 @@ impl Sender {
             let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
             return Ok(Attempt::Busy(Duration::from_secs(after.unwrap_or(1))));
         }
-        if status.is_server_error() {
+        // A node without the capture role says so: another one may have it.
+        if status.is_server_error() || status == StatusCode::MISDIRECTED_REQUEST {
             return Ok(Attempt::Unclear);
         }
         let Ok(text) = response.text().await else { return Ok(Attempt::Unclear) };

@@ -62,12 +62,6 @@ pub async fn run_watched(options: LoadOptions, watch: Arc<LoadWatch>) -> anyhow:
         generate(&options, clock, &mut doors, &mut tally, &watch).await?;
     }
     doors.finish().await?;
-    tracing::info!(
-        sent = tally.sent,
-        unique_valid = tally.unique_valid,
-        counted = tally.counted(),
-        "load acknowledged"
-    );
     if let Some(path) = &options.expect {
         tally.write(path)?;
     }

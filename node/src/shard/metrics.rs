@@ -1,5 +1,6 @@
 //! What an operator sees of the shards of this process.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -19,6 +20,11 @@ pub(super) struct ShardMetrics {
     pub(super) checkpoint_failures: IntCounter,
     pub(super) shards_owned: IntGauge,
     pub(super) shards_halted: IntGauge,
+}
+
+/// Records not read yet of every shard that this process owns, as of each one's last checkpoint.
+pub fn shard_lags() -> BTreeMap<ShardId, u64> {
+    METRICS.lags()
 }
 
 const FIXED: &str = "the name and labels of a metric are constants";
@@ -51,6 +57,18 @@ impl ShardMetrics {
 
     pub(super) fn lag(&self, shard: ShardId, records: u64) {
         self.lag_records.with_label_values(&[&shard.0.to_string()]).set(clamped(records));
+    }
+
+    /// The lag of every shard that this process owns, as of its last checkpoint.
+    fn lags(&self) -> BTreeMap<ShardId, u64> {
+        let families = self.lag_records.collect();
+        let gauges = families.iter().flat_map(prometheus::proto::MetricFamily::get_metric);
+        let lags = gauges.filter_map(|gauge| {
+            let shard = gauge.get_label().first()?.value().parse().ok()?;
+            // What was an integer below 2^53 comes back as one.
+            Some((ShardId(shard), gauge.get_gauge().get_value() as u64))
+        });
+        lags.collect()
     }
 
     pub(super) fn committed(&self, shard: ShardId, outcomes: &OutcomeCounts, took: Duration, behind_ms: UnixMillis) {

@@ -21,4 +21,5 @@ mod shard_actor;
 mod shard_host;
 mod shard_life;
 
+pub use metrics::shard_lags;
 pub use shard_host::{ShardHost, ShardHostConfig};

@@ -5,9 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clicktally_proto::click_log::{LATE_CLICKS, WINDOW_COUNTS};
+use clicktally_proto::clock::Clock;
 use clicktally_proto::event_time::{Minute, UnixMillis};
 use clicktally_proto::fault::{self, Link, is_broken};
 use clicktally_proto::window_count::WindowState;
@@ -22,8 +24,6 @@ use tokio_postgres::{Client, NoTls};
 use super::singleton::{self, Duty};
 use super::window_rows::WindowRows;
 
-/// Rows in one transaction.
-const ROWS_MAX: usize = 50_000;
 /// Batches read ahead of the database.
 const BATCHES_AHEAD_MAX: usize = 2;
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -52,10 +52,10 @@ pub struct WriterConfig {
 }
 
 /// Runs on every node that serves; one of them writes.
-pub async fn run(config: WriterConfig, pool: PgPool, mut stop: watch::Receiver<bool>) {
+pub async fn run(config: WriterConfig, pool: PgPool, clock: Arc<dyn Clock>, mut stop: watch::Receiver<bool>) {
     while let Some(mut held) = singleton::obtain(&pool, Duty::WindowWriter, &mut stop).await {
         let written = tokio::select! {
-            written = write_until_error(&config, &pool, &mut held) => written,
+            written = write_until_error(&config, &pool, &clock, &mut held) => written,
             _ = stop.wait_for(|stop| *stop) => return,
         };
         if let Err(error) = written {
@@ -71,13 +71,14 @@ pub async fn run(config: WriterConfig, pool: PgPool, mut stop: watch::Receiver<b
 async fn write_until_error(
     config: &WriterConfig,
     pool: &PgPool,
+    clock: &Arc<dyn Clock>,
     held: &mut singleton::Held,
 ) -> Result<(), WriterError> {
     let progress = load_progress(pool).await?;
     let (batches, mut read) = mpsc::channel::<WindowRows>(BATCHES_AHEAD_MAX);
-    let brokers = config.brokers.clone();
+    let (brokers, clock) = (config.brokers.clone(), Arc::clone(clock));
     // Dropping `read` ends the reader at its next batch.
-    let reader = tokio::task::spawn_blocking(move || read_batches(&brokers, &progress, &batches));
+    let reader = tokio::task::spawn_blocking(move || read_batches(&brokers, &progress, clock.as_ref(), &batches));
     let (mut client, connection) = tokio_postgres::connect(&config.postgres_url, NoTls).await?;
     let driver = tokio::spawn(connection);
     let outcome = async {
@@ -112,6 +113,7 @@ async fn load_progress(pool: &PgPool) -> Result<BTreeMap<(String, i32), i64>, Wr
 fn read_batches(
     brokers: &str,
     progress: &BTreeMap<(String, i32), i64>,
+    clock: &dyn Clock,
     batches: &mpsc::Sender<WindowRows>,
 ) -> Result<(), WriterError> {
     let consumer: BaseConsumer = ClientConfig::new()
@@ -133,14 +135,18 @@ fn read_batches(
     }
     consumer.assign(&assignment)?;
     let mut rows = WindowRows::default();
+    let mut first_read_at = clock.monotonic();
     while !batches.is_closed() {
         let record = consumer.poll(POLL);
         let is_quiet = record.is_none();
         if let Some(record) = record {
             let record = record?;
+            if rows.is_empty() {
+                first_read_at = clock.monotonic();
+            }
             rows.take(record.topic(), record.partition(), record.offset(), record.payload().unwrap_or_default());
         }
-        if (is_quiet && !rows.is_empty()) || rows.len() >= ROWS_MAX {
+        if rows.are_due(is_quiet, clock.monotonic().saturating_sub(first_read_at)) {
             if rows.undecodable > 0 {
                 tracing::error!(
                     records = rows.undecodable,

@@ -1,10 +1,16 @@
 //! The rows of one transaction: newest revision of each window, late clicks by id. Pure.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use clicktally_proto::click_log::{LATE_CLICKS, WINDOW_COUNTS};
 use clicktally_proto::window_count::{LateClick, WindowCount};
 use prost::Message;
+
+/// Rows in one transaction.
+const ROWS_MAX: usize = 50_000;
+/// How long a row that was read may wait for others: what steady traffic adds to the age of a row in PostgreSQL.
+const ROW_AGE_MAX: Duration = Duration::from_millis(250);
 
 /// What was read from the outbound topics since the last transaction.
 #[derive(Debug, Default)]
@@ -21,8 +27,9 @@ impl WindowRows {
         self.progress.is_empty()
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.windows.len() + self.late.len()
+    /// Whether they are to be written now: `is_quiet` where nothing more has arrived, `age` since the first of them was read.
+    pub(super) fn are_due(&self, is_quiet: bool, age: Duration) -> bool {
+        !self.is_empty() && (is_quiet || age >= ROW_AGE_MAX || self.windows.len() + self.late.len() >= ROWS_MAX)
     }
 
     pub(super) fn take(&mut self, topic: &str, partition: i32, offset: i64, value: &[u8]) {
@@ -72,6 +79,25 @@ mod tests {
             assert_eq!(rows.windows[&(5, 1, 1)].clicks, 3);
             assert_eq!(rows.progress[&(WINDOW_COUNTS, 0)], (0, 3));
         }
+    }
+
+    #[test]
+    fn rows_leave_when_it_is_quiet_when_one_has_waited_long_enough_and_when_they_are_many() {
+        let mut rows = WindowRows::default();
+        assert!(!rows.are_due(true, ROW_AGE_MAX), "there is nothing to write");
+        let take = |rows: &mut WindowRows, offset: i64| {
+            let row =
+                WindowCount { ad_id: offset.unsigned_abs(), minute: 5, clicks: 1, revision: 1, ..Default::default() };
+            rows.take(WINDOW_COUNTS, 0, offset, &row.encode_to_vec());
+        };
+        take(&mut rows, 0);
+        assert!(rows.are_due(true, Duration::ZERO));
+        assert!(!rows.are_due(false, ROW_AGE_MAX / 2));
+        assert!(rows.are_due(false, ROW_AGE_MAX), "steady traffic is never quiet");
+        for offset in 1..ROWS_MAX as i64 {
+            take(&mut rows, offset);
+        }
+        assert!(rows.are_due(false, Duration::ZERO));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use clicktally_proto::click_log::{ClickLog, LogError};
 use clicktally_proto::clock::{Clock, SystemClock};
 use clicktally_proto::command::NodeRecord;
 use clicktally_proto::shard_key::Partitioner;
+use clicktally_raft_store::disk_storage::DiskStorage;
 use clicktally_raft_store::group::Group;
 use clicktally_raft_store::heartbeats::Heartbeat;
 use clicktally_raft_store::peer_transport::HttpTransport;
@@ -67,7 +68,8 @@ impl ClusterNode {
         let log = open_log(&config, partitioner).await?;
 
         let transport = HttpTransport::new(&config.cluster.name)?;
-        let store = RaftStore::open(store_config(&config)?, Arc::new(transport), Arc::clone(&clock)).await?;
+        let storage = Arc::new(DiskStorage::new(config.node.data_dir.join("raft")));
+        let store = RaftStore::open(store_config(&config)?, storage, Arc::new(transport), Arc::clone(&clock)).await?;
         store.serve(peers);
         let groups: Arc<[Group]> = store.groups().cloned().collect();
 
@@ -220,7 +222,6 @@ fn store_config(config: &Config) -> anyhow::Result<StoreConfig> {
     Ok(StoreConfig {
         cluster: config.cluster.name.clone(),
         node: config.node.id,
-        folder: config.node.data_dir.join("raft"),
         groups: config.cluster.groups,
         founders: config.founders()?,
         timing: RaftTiming {

@@ -229,6 +229,10 @@ fn store_config(config: &Config) -> anyhow::Result<StoreConfig> {
             election_min_ms: config.cluster.election_min_ms,
             election_max_ms: config.cluster.election_max_ms,
         },
-        snapshots: SnapshotRules::default(),
+        snapshots: SnapshotRules {
+            every_entries: config.cluster.snapshot_every_entries,
+            every_bytes: config.cluster.snapshot_every_bytes,
+            ..SnapshotRules::default()
+        },
     })
 }

@@ -10,3 +10,4 @@ mod membership;
 mod node_faults;
 mod real_log;
 mod service_faults;
+mod snapshot_install;

@@ -46,7 +46,8 @@ pub trait Storage: Send + Sync {
     fn open_snapshots(&self, group: GroupId) -> Result<Arc<dyn SnapshotStorage>, StorageError>;
 }
 
-/// Runs once the write stands, on the thread that wrote; must be short. Dropped without a call where the log closed before.
+/// Runs on the thread that wrote, once the write stands or it is in doubt whether it does; must be short. Dropped without a call
+/// where the log closed before.
 pub type Completion = Box<dyn FnOnce(Result<(), StorageError>) + Send>;
 
 /// One entry of a group's log: its index, and bytes that are opaque to the storage.

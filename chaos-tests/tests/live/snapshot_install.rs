@@ -61,6 +61,7 @@ async fn an_empty_node_gets_a_snapshot_where_the_log_is_purged_and_the_count_is_
     assert!(installed, "only a snapshot can have told it what was purged");
 
     // From here on a majority of the four needs the newcomer: its vote, and what it holds.
+    assert!(!load.is_finished(), "nothing is left to be counted with the newcomer's vote: the load must be longer");
     let leader = trial.cluster.client.cluster().await.unwrap().groups[0].leader.unwrap();
     trial.cluster.node(if leader == NEWCOMER { 1 } else { leader }).unwrap().kill().await;
     let summary = load.await.unwrap().unwrap();

@@ -36,10 +36,8 @@ struct Faults {
     newest_snapshot_is_damaged: AtomicBool,
 }
 
-impl FaultyStorage {
-    fn new(folder: impl AsRef<Path>, faults: &Arc<Faults>) -> Arc<dyn Storage> {
-        Arc::new(FaultyStorage { disk: DiskStorage::new(folder.as_ref()), faults: faults.clone() })
-    }
+fn faulty(folder: &Path, faults: &Arc<Faults>) -> Arc<dyn Storage> {
+    Arc::new(FaultyStorage { disk: DiskStorage::new(folder), faults: faults.clone() })
 }
 
 impl Storage for FaultyStorage {
@@ -151,7 +149,7 @@ async fn child() {
     propose_all(|folder| {
         let failing = std::env::var(FAILING_WRITE).unwrap().parse().unwrap();
         let faults = Faults { durable_writes_until_failure: AtomicU64::new(failing), ..Faults::default() };
-        FaultyStorage::new(folder, &Arc::new(faults))
+        faulty(&folder, &Arc::new(faults))
     })
     .await;
 }
@@ -169,7 +167,7 @@ async fn a_write_that_failed_once_stops_the_process_and_is_never_acknowledged() 
 async fn a_newest_snapshot_that_rots_costs_a_longer_replay_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let faults = Arc::new(Faults::default());
-    let open_again = || open(FaultyStorage::new(store_folder(folder.path()), &faults));
+    let open_again = || open(faulty(&store_folder(folder.path()), &faults));
 
     let store = open_again().await;
     let mut last = 0;

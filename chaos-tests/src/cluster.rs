@@ -25,6 +25,8 @@ pub struct ClusterOptions {
     pub checkpoint_interval_ms: u64,
     /// How long arrived clicks may wait before the archive writes its files.
     pub archive_flush_ms: u64,
+    /// Log entries between two snapshots of a group; the product's default where it is not set.
+    pub snapshot_every_entries: Option<u64>,
 }
 
 impl Default for ClusterOptions {
@@ -36,6 +38,7 @@ impl Default for ClusterOptions {
             out_of_orderness_ms: 5_000,
             checkpoint_interval_ms: 250,
             archive_flush_ms: 1_000,
+            snapshot_every_entries: None,
         }
     }
 }
@@ -157,6 +160,7 @@ fn config_text(
         // Writing to a string cannot fail.
         let _ = writeln!(peers, "{peer} = \"127.0.0.1:{}\"", ports.of(&ports.peer, peer));
     }
+    let snapshots = options.snapshot_every_entries.map(|entries| format!("snapshot_every_entries = {entries}\n"));
     format!(
         "\
 [node]
@@ -167,7 +171,7 @@ data_dir = {data:?}
 
 [cluster]
 groups = {groups}
-
+{snapshots}
 [cluster.peers]
 {peers}
 [log]
@@ -191,6 +195,7 @@ flush_ms = {flush_ms}
         peer = ports.of(&ports.peer, id),
         data = data.display().to_string(),
         groups = options.groups,
+        snapshots = snapshots.unwrap_or_default(),
         brokers = services.kafka.bootstrap(),
         url = services.postgres.url(),
         out_of_orderness_ms = options.out_of_orderness_ms,

@@ -25,6 +25,15 @@ pub struct ClusterView {
 #[derive(Debug, Clone, Deserialize)]
 pub struct GroupView {
     pub leader: Option<u64>,
+    /// Of the answering node's log, as in the API.
+    #[serde(default)]
+    pub last_log: Option<u64>,
+    #[serde(default)]
+    pub applied: Option<u64>,
+    #[serde(default)]
+    pub snapshot: Option<u64>,
+    #[serde(default)]
+    pub purged: Option<u64>,
     /// Newest change of a fired window, and up to where such changes are in `window_counts`.
     #[serde(default)]
     pub newest_revision: u64,
@@ -77,6 +86,11 @@ impl ClusterClient {
 
     pub async fn cluster(&self) -> anyhow::Result<ClusterView> {
         Ok(serde_json::from_value(self.get("/v1/cluster").await?)?)
+    }
+
+    /// What exactly this node says.
+    pub async fn cluster_as_seen_by(&self, url: &str) -> anyhow::Result<ClusterView> {
+        Ok(serde_json::from_value(self.get_from(url, "/v1/cluster").await?)?)
     }
 
     /// Asks one node after the other until one answers with success.

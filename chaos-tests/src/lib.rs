@@ -4,6 +4,7 @@
 //! In the order of a test: bring up, drive, break, wait, recount, check.
 
 pub mod cluster;
+pub mod newcomer;
 pub mod node_process;
 pub mod services;
 

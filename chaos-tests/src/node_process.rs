@@ -92,6 +92,11 @@ impl NodeProcess {
         Ok(status)
     }
 
+    /// Whether this is anywhere in its log, of this life or an earlier one.
+    pub fn has_logged(&self, text: &str) -> anyhow::Result<bool> {
+        Ok(String::from_utf8_lossy(&std::fs::read(&self.log)?).contains(text))
+    }
+
     /// For the message of a failed test; also of a node that has ended.
     pub fn log_tail(&self) -> String {
         child::tail(&self.log)

@@ -1,7 +1,7 @@
 //! A naive recount of the raw log: every record, one hash map, no windows, no watermarks, no shards. It shares the record schema
 //! and the definition of validity with the system, and nothing that counts.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -35,6 +35,8 @@ pub struct Recount {
     pub malformed_records: u64,
     /// The two together, by partition: what each shard has to read.
     pub by_partition: BTreeMap<u16, u64>,
+    /// The producers' own ids.
+    pub event_ids: HashSet<String>,
 }
 
 impl Recount {
@@ -63,6 +65,7 @@ impl Recount {
                 event_time_ms: click.event_time_ms,
                 is_valid: !is_invalid(click.evidence, click.user_agent.as_bytes()),
             });
+            self.event_ids.insert(click.event_id);
         }
         taken
     }

@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
 
 use crate::checks::ct8_archive_is_whole::{self, ArchiveFacts};
-use crate::checks::{self, Violation, ct1_conservation, ct2_offset_chain, ct10_read_once};
+use crate::checks::{self, Violation, ct1_conservation, ct2_offset_chain, ct10_read_once, ct11_acknowledged_is_logged};
 use crate::cluster::{Cluster, ClusterOptions, binary_beside_this_program};
 use crate::database::Database;
 use crate::eventually::eventually;
@@ -138,8 +138,10 @@ impl Trial {
         })
         .await??;
         let counted = self.database.stream_counts().await?;
+        // First what explains the rest.
+        let mut violations = ct11_acknowledged_is_logged::check(&summary.tally.event_ids, &recount.event_ids);
         let expected: Counts = summary.tally.expected().map(|line| ((line.ad_id, line.minute), line.clicks)).collect();
-        let mut violations = ct1_conservation::check(&expected, &counted);
+        violations.extend(ct1_conservation::check(&expected, &counted));
         violations.extend(ct1_conservation::check(&recount.counts_without(&late), &counted));
         violations.extend(ct10_read_once::check(&self.cluster.client.cluster().await?, &recount.by_partition));
         let late_valid = self.database.late_valid().await?;

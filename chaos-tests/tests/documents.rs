@@ -60,3 +60,16 @@ fn make_targets_exist() {
         }
     }
 }
+
+/// clippy reads the nearest `clippy.toml` alone.
+#[test]
+fn a_crates_own_lints_repeat_the_bans_of_all() {
+    let bans = |file: &str| -> toml::Table { std::fs::read_to_string(root().join(file)).unwrap().parse().unwrap() };
+    let (all, own) = (bans("clippy.toml"), bans("raft-store/clippy.toml"));
+    for (key, value) in &all {
+        match value.as_array() {
+            Some(banned) => banned.iter().for_each(|ban| assert!(own[key].as_array().unwrap().contains(ban), "{ban}")),
+            None => assert_eq!(own[key], *value, "{key}"),
+        }
+    }
+}

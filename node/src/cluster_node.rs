@@ -16,6 +16,7 @@ use clicktally_proto::click_log::{ClickLog, LogError};
 use clicktally_proto::clock::{Clock, SystemClock};
 use clicktally_proto::command::NodeRecord;
 use clicktally_proto::shard_key::{Partitioner, ShardId};
+use clicktally_raft_store::disk_storage::DiskStorage;
 use clicktally_raft_store::group::Group;
 use clicktally_raft_store::heartbeats::Heartbeat;
 use clicktally_raft_store::peer_transport::HttpTransport;
@@ -69,7 +70,8 @@ impl ClusterNode {
         let log = open_log(&config, partitioner).await?;
 
         let transport = HttpTransport::new(&config.cluster.name)?;
-        let store = RaftStore::open(store_config(&config)?, Arc::new(transport), Arc::clone(&clock)).await?;
+        let storage = Arc::new(DiskStorage::new(config.node.data_dir.join("raft")));
+        let store = RaftStore::open(store_config(&config)?, storage, Arc::new(transport), Arc::clone(&clock)).await?;
         store.serve(peers);
         let groups: Arc<[Group]> = store.groups().cloned().collect();
 
@@ -233,7 +235,6 @@ fn store_config(config: &Config) -> anyhow::Result<StoreConfig> {
     Ok(StoreConfig {
         cluster: config.cluster.name.clone(),
         node: config.node.id,
-        folder: config.node.data_dir.join("raft"),
         groups: config.cluster.groups,
         founders: config.founders()?,
         timing: RaftTiming {
@@ -241,6 +242,10 @@ fn store_config(config: &Config) -> anyhow::Result<StoreConfig> {
             election_min_ms: config.cluster.election_min_ms,
             election_max_ms: config.cluster.election_max_ms,
         },
-        snapshots: SnapshotRules::default(),
+        snapshots: SnapshotRules {
+            every_entries: config.cluster.snapshot_every_entries,
+            every_bytes: config.cluster.snapshot_every_bytes,
+            ..SnapshotRules::default()
+        },
     })
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,11 +10,19 @@ use clicktally_proto::command::GroupSettings;
 use clicktally_proto::event_time::EventTimeRules;
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::shard_key::GROUPS_MAX;
+use clicktally_raft_store::store_config::SnapshotRules;
 use figment::Figment;
 use figment::error::Kind;
 use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::shard::LIVE_SPAN_MAX_MS;
+
+/// Below, a node does little else than write snapshots; above, a restart replays for long.
+const SNAPSHOT_EVERY_ENTRIES: RangeInclusive<u64> = 10..=1_000_000;
+/// Each group's log takes up to two such stretches on the disk.
+const SNAPSHOT_EVERY_BYTES: RangeInclusive<u64> = 1024 * 1024..=1024 * 1024 * 1024;
 
 #[derive(Debug, Error)]
 pub enum ConfigError {
@@ -80,6 +89,10 @@ pub struct ClusterSection {
     pub election_max_ms: u64,
     /// A node silent for this long loses its shards.
     pub node_lease_ms: u64,
+    /// A group snapshots its state after this many log entries, or this many bytes of them, whichever comes first; its log holds at
+    /// most two such stretches.
+    pub snapshot_every_entries: u64,
+    pub snapshot_every_bytes: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -164,6 +177,7 @@ impl Default for NodeSection {
 
 impl Default for ClusterSection {
     fn default() -> Self {
+        let snapshots = SnapshotRules::default();
         ClusterSection {
             name: "clicktally".into(),
             groups: 1,
@@ -172,6 +186,8 @@ impl Default for ClusterSection {
             election_min_ms: 150,
             election_max_ms: 300,
             node_lease_ms: 1_000,
+            snapshot_every_entries: snapshots.every_entries,
+            snapshot_every_bytes: snapshots.every_bytes,
         }
     }
 }
@@ -259,6 +275,22 @@ impl Config {
         }
         if cluster.node_lease_ms < cluster.election_max_ms {
             return invalid("cluster.node_lease_ms must not be below election_max_ms".into());
+        }
+        let times = &self.event_time;
+        if times.allowed_lateness_ms.saturating_add(times.out_of_orderness_ms) > LIVE_SPAN_MAX_MS {
+            return invalid(format!(
+                "event_time: allowed_lateness_ms and out_of_orderness_ms together must be at most {LIVE_SPAN_MAX_MS}"
+            ));
+        }
+        if !SNAPSHOT_EVERY_ENTRIES.contains(&cluster.snapshot_every_entries) {
+            let (least, most) = (SNAPSHOT_EVERY_ENTRIES.start(), SNAPSHOT_EVERY_ENTRIES.end());
+            let is = cluster.snapshot_every_entries;
+            return invalid(format!("cluster.snapshot_every_entries must be {least}..={most}, is {is}"));
+        }
+        if !SNAPSHOT_EVERY_BYTES.contains(&cluster.snapshot_every_bytes) {
+            let (least, most) = (SNAPSHOT_EVERY_BYTES.start(), SNAPSHOT_EVERY_BYTES.end());
+            let is = cluster.snapshot_every_bytes;
+            return invalid(format!("cluster.snapshot_every_bytes must be {least}..={most}, is {is}"));
         }
         self.founders()?;
         for (name, address) in
@@ -379,7 +411,10 @@ mod tests {
             ("[node]\nhttp_listen = \"nowhere\"", "IP:PORT"),
             ("[cluster]\ngroups = 0", "cluster.groups"),
             ("[cluster]\nelection_min_ms = 60", "heartbeat_ms"),
+            ("[cluster]\nsnapshot_every_entries = 0", "snapshot_every_entries"),
+            ("[cluster]\nsnapshot_every_bytes = 1", "snapshot_every_bytes"),
             ("[stream]\ncheckpoint_ms = 1", "checkpoint_ms"),
+            ("[event_time]\nallowed_lateness_ms = 36000000", "allowed_lateness_ms"),
             ("[node]\nroles = [\"juggle\"]", "juggle"),
             ("not toml at all", "TOML"),
         ] {

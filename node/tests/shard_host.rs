@@ -16,6 +16,7 @@ use clicktally_proto::command::{AssignShard, Command, GroupSettings, NodeRecord,
 use clicktally_proto::event_time::EventTimeRules;
 use clicktally_proto::ids::SnowflakeMinter;
 use clicktally_proto::shard_key::{GroupId, Partitioner, ShardId};
+use clicktally_raft_store::disk_storage::DiskStorage;
 use clicktally_raft_store::group::Group;
 use clicktally_raft_store::peer_transport::HttpTransport;
 use clicktally_raft_store::state::GroupState;
@@ -34,14 +35,14 @@ async fn one_node(folder: &std::path::Path) -> RaftStore {
     let config = StoreConfig {
         cluster: "test".to_owned(),
         node: NODE,
-        folder: folder.to_owned(),
         groups: 1,
         founders: BTreeMap::from([(NODE, listener.local_addr().unwrap().to_string())]),
         timing: RaftTiming::default(),
         snapshots: SnapshotRules::default(),
     };
     let transport = Arc::new(HttpTransport::new("test").unwrap());
-    let store = RaftStore::open(config, transport, Arc::new(SystemClock)).await.unwrap();
+    let storage = Arc::new(DiskStorage::new(folder));
+    let store = RaftStore::open(config, storage, transport, Arc::new(SystemClock)).await.unwrap();
     store.serve(listener);
     store
 }

@@ -19,7 +19,8 @@ pub fn is_invalid(evidence: u32, user_agent: &[u8]) -> bool {
         AhoCorasick::builder()
             .ascii_case_insensitive(true)
             .kind(Some(AhoCorasickKind::DFA))
-            .build(ROBOT_FRAGMENTS).expect("three short literals make a small automaton")
+            .build(ROBOT_FRAGMENTS)
+            .expect("three short literals make a small automaton")
     });
     evidence != 0 || ROBOTS.is_match(user_agent)
 }

@@ -135,7 +135,8 @@ mod tests {
     fn minted_ids_take_little_more_than_a_byte_at_any_rate() {
         for clicks_per_second in [1_000, 50_000, 500_000] {
             let mut minter = SnowflakeMinter::new(3);
-            let ids = (0..clicks_per_second * 2).map(|n| minter.mint(SNOWFLAKE_EPOCH_MS + n * 1_000 / clicks_per_second));
+            let ids =
+                (0..clicks_per_second * 2).map(|n| minter.mint(SNOWFLAKE_EPOCH_MS + n * 1_000 / clicks_per_second));
             let mut places: Vec<Place> = ids.filter(|id| own(*id)).map(Place::of).collect();
             let count = places.len();
             let bytes = SeenBlock::pack(Minute(0), &mut places).packed_bytes();

@@ -159,7 +159,11 @@ impl Place {
                 let sequence = code >> 16 << 4 | (code & 15);
                 let first_ms = minute.wrapping_mul(WINDOW_MS).wrapping_add((code >> 4 & 0xfff) * RUN_MS);
                 let ahead = salt.wrapping_sub(mix(first_ms / RUN_MS)).wrapping_sub(sequence) % RUN_MS;
-                ClickId((first_ms.wrapping_add(ahead)) << (WORKER_BITS + SEQUENCE_BITS) | worker << SEQUENCE_BITS | sequence)
+                ClickId(
+                    (first_ms.wrapping_add(ahead)) << (WORKER_BITS + SEQUENCE_BITS)
+                        | worker << SEQUENCE_BITS
+                        | sequence,
+                )
             }
         }
     }

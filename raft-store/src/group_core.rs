@@ -16,11 +16,11 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::group::ProposeError;
 use crate::group_log::GroupLog;
+use crate::group_snapshots::GroupSnapshots;
 use crate::heartbeats::HeartbeatTable;
 use crate::peer_messages::{COMMAND_BYTES_MAX, LeaderAnswer, LeaderReply, LeaderRequest, MemberChange};
 use crate::peer_network::ask;
 use crate::peer_transport::{PeerCall, PeerTarget, PeerTransport, TransportError};
-use crate::snapshot_files::SnapshotFiles;
 use crate::state_machine::Replica;
 use crate::type_config::{CommandBytes, Raft, TypeConfig};
 
@@ -39,7 +39,7 @@ pub(crate) struct GroupCore {
     pub(crate) raft: Raft,
     pub(crate) replica: Arc<Replica>,
     pub(crate) log: GroupLog,
-    pub(crate) snapshots: SnapshotFiles,
+    pub(crate) snapshots: GroupSnapshots,
     pub(crate) transport: Arc<dyn PeerTransport>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) heartbeats: HeartbeatTable,
@@ -55,7 +55,7 @@ impl GroupCore {
         raft: Raft,
         replica: Arc<Replica>,
         log: GroupLog,
-        snapshots: SnapshotFiles,
+        snapshots: GroupSnapshots,
         transport: Arc<dyn PeerTransport>,
         clock: Arc<dyn Clock>,
     ) -> GroupCore {

@@ -1,10 +1,10 @@
-//! The Raft log of one group, in the node's shared [`LogEngine`].
+//! The Raft log of one group, in the node's shared [`LogStorage`].
 //!
-//! *Reads / writes*: region `group` of the engine: entries, and the keys `vote`, `committed`, `purged`, `tail`. *Promises*: an
+//! *Reads / writes*: the group's entries in the storage, and the keys `vote`, `committed`, `purged`, `tail`. *Promises*: an
 //! entry can be read as soon as `append` returned and is durable when its callback runs; a vote, a truncation and a purge are
 //! durable when they return. *On restart*: the log ends where the last durable write left it.
 //!
-//! raft-engine replaces a tail only by writing over it, so a truncation is the key `tail` until the next append: entries above
+//! The storage replaces a tail only by writing over it, so a truncation is the key `tail` until the next append: entries above
 //! it do not exist.
 
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::fail_stop::fail_stop;
-use crate::log_engine::{Completion, LogEngine, LogEngineError, Write, stored_entry};
+use crate::storage::{Completion, LogEntry, LogStorage, LogWrite, StorageError, write_durably};
 use crate::type_config::{Entry, LogId, TypeConfig, Vote};
 
 /// Entries handed to one AppendEntries call stop growing here; openraft itself only counts entries.
@@ -34,17 +34,15 @@ const CACHE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// What an entry costs beside its command.
 const ENTRY_OVERHEAD_BYTES: usize = 64;
 
-const KEY_VOTE: &[u8] = b"vote";
-const KEY_COMMITTED: &[u8] = b"committed";
-const KEY_PURGED: &[u8] = b"purged";
-const KEY_TAIL: &[u8] = b"tail";
+const KEY_VOTE: &str = "vote";
+const KEY_COMMITTED: &str = "committed";
+const KEY_PURGED: &str = "purged";
+const KEY_TAIL: &str = "tail";
 
 #[derive(Debug, Error)]
 pub enum LogError {
     #[error(transparent)]
-    Engine(#[from] LogEngineError),
-    #[error("cannot prepare a write to the Raft log: {0}")]
-    Prepare(#[from] raft_engine::Error),
+    Storage(#[from] StorageError),
     #[error("the Raft log of group {group} is damaged: {what}")]
     Damaged { group: u16, what: String },
 }
@@ -63,8 +61,7 @@ pub(crate) struct GroupLog {
 
 struct Shared {
     group: GroupId,
-    region: u64,
-    engine: LogEngine,
+    storage: Arc<dyn LogStorage>,
     book: Mutex<Book>,
     /// Grows by what is appended; the snapshot policy compares it with what it was at the last snapshot.
     appended_bytes: AtomicU64,
@@ -80,9 +77,9 @@ struct Book {
     last: Option<LogId>,
     /// Index of the first append into an empty log; entries start here or behind what was purged.
     started_at: u64,
-    /// The highest index the engine may still hold, also above a truncation.
+    /// The highest index the storage may still hold, also above a truncation.
     physical_last: Option<u64>,
-    /// `tail` is set in the engine: the next append must clear it.
+    /// `tail` is set in the storage: the next append must clear it.
     truncated: bool,
     cache: BTreeMap<u64, Cached>,
     cache_bytes: usize,
@@ -116,7 +113,7 @@ impl Book {
         }
     }
 
-    /// Drops the oldest entries the engine holds for certain.
+    /// Drops the oldest entries the storage holds for certain.
     fn cache_shrink(&mut self) {
         while self.cache_bytes > CACHE_BYTES_MAX {
             let Some(oldest) = self.cache.first_entry() else { break };
@@ -148,16 +145,15 @@ fn entry_bytes(entry: &Entry) -> usize {
 }
 
 impl GroupLog {
-    /// Finds the group's log in the engine; empty if it was never written.
-    pub(crate) fn open(engine: LogEngine, group: GroupId) -> Result<GroupLog, LogError> {
-        let region = u64::from(group.0);
+    /// Finds the group's log in the storage; empty if it was never written.
+    pub(crate) fn open(storage: Arc<dyn LogStorage>, group: GroupId) -> Result<GroupLog, LogError> {
         let damaged = |what: String| LogError::Damaged { group: group.0, what };
-        let key = |key: &[u8]| engine.with(|engine| engine.get(region, key));
+        let key = |key: &str| storage.value(group, key);
         let mut book = Book {
             vote: decode_key(key(KEY_VOTE)?, &damaged)?,
             committed: decode_key(key(KEY_COMMITTED)?, &damaged)?,
             purged: decode_key(key(KEY_PURGED)?, &damaged)?,
-            physical_last: engine.with(|engine| engine.last_index(region))?,
+            physical_last: storage.last_index(group)?,
             ..Book::default()
         };
         let tail: Option<u64> = decode_key(key(KEY_TAIL)?, &damaged)?;
@@ -169,22 +165,16 @@ impl GroupLog {
         };
         book.last = book.purged;
         if let Some(last) = last.filter(|last| *last >= first) {
-            let found = engine.with(|engine| engine.first_index(region))?;
+            let found = storage.first_index(group)?;
             if found.is_none_or(|found| found > first) {
                 return Err(damaged(format!("entries from {first} on are missing, the first is {found:?}")));
             }
-            let frames = engine.read(region, last, last + 1, None)?;
+            let frames = storage.read(group, last, last + 1, None)?;
             let frame = frames.first().ok_or_else(|| damaged(format!("entry {last} is missing")))?;
             book.last = Some(decode_entry(frame, last, group)?.log_id);
         }
         Ok(GroupLog {
-            shared: Arc::new(Shared {
-                group,
-                region,
-                engine,
-                book: Mutex::new(book),
-                appended_bytes: AtomicU64::new(0),
-            }),
+            shared: Arc::new(Shared { group, storage, book: Mutex::new(book), appended_bytes: AtomicU64::new(0) }),
         })
     }
 
@@ -218,7 +208,7 @@ impl GroupLog {
                 (first, cached, split)
             };
             if first < split {
-                let mut entries = match self.read_engine(first, split, bytes_max).await {
+                let mut entries = match self.read_storage(first, split, bytes_max).await {
                     Ok(entries) => entries,
                     // Purged while we read: what is left starts later.
                     Err(_) if self.shared.book.lock().first_index() > first => continue,
@@ -243,23 +233,27 @@ impl GroupLog {
         }
     }
 
-    async fn read_engine(&self, from: u64, to: u64, bytes_max: Option<usize>) -> Result<Vec<Entry>, LogError> {
+    async fn read_storage(&self, from: u64, to: u64, bytes_max: Option<usize>) -> Result<Vec<Entry>, LogError> {
         let shared = self.shared.clone();
         let read = move || -> Result<Vec<Entry>, LogError> {
-            let frames = shared.engine.read(shared.region, from, to, bytes_max)?;
+            let frames = shared.storage.read(shared.group, from, to, bytes_max)?;
             (from..).zip(frames).map(|(index, frame)| decode_entry(&frame, index, shared.group)).collect()
         };
         // Decompression and perhaps a disk: not on the thread that answers heartbeats.
         match tokio::task::spawn_blocking(read).await {
             Ok(entries) => entries,
-            Err(_) => Err(LogEngineError::Closed.into()),
+            Err(_) => Err(StorageError::Closed.into()),
         }
     }
 
-    async fn put_durably<T: Serialize>(&self, key: &[u8], value: &T) -> Result<(), LogError> {
-        let mut write = Write::default();
-        write.put(self.shared.region, key, encode(value, self.shared.group)?)?;
-        Ok(self.shared.engine.write_durably(write.into_batch()).await?)
+    async fn put_durably<T: Serialize>(&self, key: &'static str, value: &T) -> Result<(), LogError> {
+        let mut write = LogWrite::new(self.shared.group);
+        write.put(key, encode(value, self.shared.group)?);
+        self.write_durably(write).await
+    }
+
+    async fn write_durably(&self, write: LogWrite) -> Result<(), LogError> {
+        Ok(write_durably(self.shared.storage.as_ref(), write).await?)
     }
 }
 
@@ -286,10 +280,9 @@ fn decode_entry(frame: &[u8], index: u64, group: GroupId) -> Result<Entry, LogEr
 /// A log that cannot be read or written any more ends the process; a closed one (orderly shutdown) only the operation.
 fn or_fail_stop<T>(result: Result<T, LogError>, doing: &str) -> Result<T, io::Error> {
     match result {
-        Err(error @ (LogError::Damaged { .. } | LogError::Prepare(_) | LogError::Engine(LogEngineError::Read(_)))) => {
-            fail_stop(doing, error)
-        }
-        result => Ok(result?),
+        Err(LogError::Storage(error @ StorageError::Closed)) => Err(io::Error::other(error)),
+        Err(error) => fail_stop(doing, error),
+        Ok(value) => Ok(value),
     }
 }
 
@@ -344,9 +337,9 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
         let Some(committed) = committed else { return Ok(()) };
         // A hint that spares the replay after a process crash a round trip: not worth an fsync.
         let save = async {
-            let mut write = Write::default();
-            write.put(self.shared.region, KEY_COMMITTED, encode(&committed, self.shared.group)?)?;
-            Ok(self.shared.engine.submit(write.into_batch(), 0, false, None).await?)
+            let mut write = LogWrite::new(self.shared.group);
+            write.put(KEY_COMMITTED, encode(&committed, self.shared.group)?);
+            Ok(self.shared.storage.submit(write, false, None).await?)
         };
         or_fail_stop(save.await, "saving the committed index")
     }
@@ -376,26 +369,26 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
             for entry in &entries {
                 let frame = encode(entry, shared.group)?;
                 bytes += frame.len();
-                frames.push(stored_entry(entry.log_id.index, &frame));
+                frames.push(LogEntry { index: entry.log_id.index, frame });
             }
-            let mut write = Write::default();
+            let mut write = LogWrite::new(shared.group);
             {
                 let mut book = shared.book.lock();
                 if book.truncated {
-                    write.delete(shared.region, KEY_TAIL);
+                    write.delete(KEY_TAIL);
                 }
                 if book.is_empty() {
                     book.started_at = first.index;
                     if let Some(physical_last) = book.physical_last {
                         // Recovery may bring back entries from below a purge; a gap behind them would be refused.
-                        write.forget_below(shared.region, physical_last + 1);
+                        write.forget_below(physical_last + 1);
                     }
                 }
             }
-            write.entries(shared.region, &frames)?;
-            Ok((write.into_batch(), bytes))
+            write.entries(frames);
+            Ok((write, bytes))
         };
-        let (batch, bytes) = or_fail_stop(prepare(), "encoding entries for the Raft log")?;
+        let (write, bytes) = or_fail_stop(prepare(), "encoding entries for the Raft log")?;
         shared.appended_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         let append = {
             let mut book = shared.book.lock();
@@ -410,16 +403,17 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
             book.physical_last = Some(last.index);
             append
         };
-        let completion: Completion = Box::new(move || {
-            {
+        let completion: Completion = Box::new(move |written| {
+            let written = or_fail_stop(written.map_err(LogError::from), "appending to the Raft log");
+            if written.is_ok() {
                 let mut book = shared.book.lock();
                 book.durable_appends = book.durable_appends.max(append);
                 book.cache_shrink();
             }
-            callback.io_completed(Ok(()));
+            callback.io_completed(written);
         });
         or_fail_stop(
-            self.shared.engine.submit(batch, bytes, true, Some(completion)).await.map_err(LogError::from),
+            self.shared.storage.submit(write, true, Some(completion)).await.map_err(LogError::from),
             "appending to the Raft log",
         )
     }
@@ -432,49 +426,49 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
             if end >= book.end_index() {
                 return Ok(None);
             }
-            let mut write = Write::default();
+            let mut write = LogWrite::new(shared.group);
             if end <= book.first_index() {
                 // Nothing is left: forget every entry, so that the next may start anywhere.
                 book.last = book.purged;
                 book.started_at = 0;
                 if let Some(physical_last) = book.physical_last.take() {
-                    write.forget_below(shared.region, physical_last + 1);
+                    write.forget_below(physical_last + 1);
                 }
-                write.delete(shared.region, KEY_TAIL);
+                write.delete(KEY_TAIL);
                 book.truncated = false;
             } else {
                 book.last = last_log_id;
-                write.put(shared.region, KEY_TAIL, encode(&(end - 1), shared.group)?)?;
+                write.put(KEY_TAIL, encode(&(end - 1), shared.group)?);
                 book.truncated = true;
             }
             book.cache_retain(|index| index < end);
-            Ok(Some(write.into_batch()))
+            Ok(Some(write))
         };
-        let Some(batch) = or_fail_stop(prepare(), "truncating the Raft log")? else { return Ok(()) };
-        or_fail_stop(shared.engine.write_durably(batch).await.map_err(LogError::from), "truncating the Raft log")
+        let Some(write) = or_fail_stop(prepare(), "truncating the Raft log")? else { return Ok(()) };
+        or_fail_stop(self.write_durably(write).await, "truncating the Raft log")
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
         let shared = &self.shared;
         let prepare = || {
             let mut book = shared.book.lock();
-            let mut write = Write::default();
-            write.put(shared.region, KEY_PURGED, encode(&log_id, shared.group)?)?;
+            let mut write = LogWrite::new(shared.group);
+            write.put(KEY_PURGED, encode(&log_id, shared.group)?);
             book.purged = Some(log_id);
             let mut below = log_id.index + 1;
             if book.end_index() <= below {
                 // The log is empty now; also forget what a truncation left above its end.
                 book.last = Some(log_id);
                 below = below.max(book.physical_last.take().map_or(0, |physical| physical + 1));
-                write.delete(shared.region, KEY_TAIL);
+                write.delete(KEY_TAIL);
                 book.truncated = false;
             }
-            write.forget_below(shared.region, below);
+            write.forget_below(below);
             book.cache_retain(|index| index > log_id.index);
-            Ok(write.into_batch())
+            Ok(write)
         };
-        let batch = or_fail_stop(prepare(), "purging the Raft log")?;
-        or_fail_stop(shared.engine.write_durably(batch).await.map_err(LogError::from), "purging the Raft log")
+        let write = or_fail_stop(prepare(), "purging the Raft log")?;
+        or_fail_stop(self.write_durably(write).await, "purging the Raft log")
     }
 }
 
@@ -488,8 +482,10 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::snapshot_files::SnapshotFiles;
+    use crate::disk_storage::DiskStorage;
+    use crate::group_snapshots::GroupSnapshots;
     use crate::state_machine::StateMachine;
+    use crate::storage::Storage;
     use crate::type_config::CommandBytes;
 
     const GROUP: GroupId = GroupId(3);
@@ -499,10 +495,10 @@ mod tests {
     impl StoreBuilder<TypeConfig, GroupLog, StateMachine, TempDir> for Fresh {
         async fn build(&self) -> Result<(TempDir, GroupLog, StateMachine), StorageError<TypeConfig>> {
             let folder = tempfile::tempdir().unwrap();
-            let engine = LogEngine::open(&folder.path().join("log")).unwrap();
-            let files = SnapshotFiles::open(&folder.path().join("snapshots")).unwrap();
-            let log = GroupLog::open(engine, GROUP).unwrap();
-            Ok((folder, log, StateMachine::open(GROUP, files).unwrap()))
+            let disk = DiskStorage::new(folder.path());
+            let snapshots = GroupSnapshots::new(disk.open_snapshots(GROUP).unwrap());
+            let log = GroupLog::open(disk.open_log().unwrap(), GROUP).unwrap();
+            Ok((folder, log, StateMachine::open(GROUP, snapshots).unwrap()))
         }
     }
 
@@ -527,19 +523,19 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn votes_truncations_and_purges_survive_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let engine = LogEngine::open(folder.path()).unwrap();
-        let mut log = GroupLog::open(engine.clone(), GROUP).unwrap();
-        let mut neighbour = GroupLog::open(engine.clone(), GroupId(4)).unwrap();
+        let storage = DiskStorage::new(folder.path()).open_log().unwrap();
+        let mut log = GroupLog::open(storage.clone(), GROUP).unwrap();
+        let mut neighbour = GroupLog::open(storage.clone(), GroupId(4)).unwrap();
         assert!(log.is_pristine());
         log.blocking_append((0..10).map(|index| entry(1, index, 10))).await.unwrap();
         neighbour.blocking_append([entry(5, 0, 10)]).await.unwrap();
         log.save_vote(&Vote::new(7, 2)).await.unwrap();
         log.truncate_after(Some(log_id(1, 6))).await.unwrap();
         log.purge(log_id(1, 2)).await.unwrap();
-        engine.close();
+        storage.close();
 
-        let engine = LogEngine::open(folder.path()).unwrap();
-        let mut log = GroupLog::open(engine.clone(), GROUP).unwrap();
+        let storage = DiskStorage::new(folder.path()).open_log().unwrap();
+        let mut log = GroupLog::open(storage.clone(), GROUP).unwrap();
         assert!(!log.is_pristine());
         assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new(7, 2)));
         let state = log.get_log_state().await.unwrap();
@@ -548,28 +544,28 @@ mod tests {
 
         // A new leader's entries replace what was truncated, and only that.
         log.blocking_append([entry(2, 7, 10)]).await.unwrap();
-        engine.close();
-        let engine = LogEngine::open(folder.path()).unwrap();
-        let mut log = GroupLog::open(engine.clone(), GROUP).unwrap();
+        storage.close();
+        let storage = DiskStorage::new(folder.path()).open_log().unwrap();
+        let mut log = GroupLog::open(storage.clone(), GROUP).unwrap();
         assert_eq!(indexes(&log.try_get_log_entries(6..).await.unwrap()), [(1, 6), (2, 7)]);
 
         // A snapshot from far ahead: everything is purged, and the log goes on behind a gap.
         log.purge(log_id(3, 50)).await.unwrap();
         log.blocking_append([entry(3, 51, 10)]).await.unwrap();
-        engine.close();
-        let engine = LogEngine::open(folder.path()).unwrap();
-        let mut log = GroupLog::open(engine.clone(), GROUP).unwrap();
+        storage.close();
+        let storage = DiskStorage::new(folder.path()).open_log().unwrap();
+        let mut log = GroupLog::open(storage.clone(), GROUP).unwrap();
         assert_eq!(indexes(&log.try_get_log_entries(..).await.unwrap()), [(3, 51)]);
-        let mut neighbour = GroupLog::open(engine.clone(), GroupId(4)).unwrap();
+        let mut neighbour = GroupLog::open(storage.clone(), GroupId(4)).unwrap();
         assert_eq!(indexes(&neighbour.try_get_log_entries(..).await.unwrap()), [(5, 0)]);
-        engine.close();
+        storage.close();
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn replication_is_bounded_by_bytes_from_cache_and_disk_alike() {
         let folder = tempfile::tempdir().unwrap();
-        let engine = LogEngine::open(folder.path()).unwrap();
-        let mut log = GroupLog::open(engine.clone(), GROUP).unwrap();
+        let storage = DiskStorage::new(folder.path()).open_log().unwrap();
+        let mut log = GroupLog::open(storage.clone(), GROUP).unwrap();
         // Twenty of 1 MiB: the older half has left the cache.
         for index in 0..20 {
             log.blocking_append([entry(1, index, 1024 * 1024)]).await.unwrap();
@@ -582,6 +578,6 @@ mod tests {
             assert!((1..=REPLICATED_BYTES_MAX).contains(&bytes), "{bytes} bytes from {start}");
         }
         assert_eq!(log.try_get_log_entries(0..20).await.unwrap().len(), 20);
-        engine.close();
+        storage.close();
     }
 }

@@ -1,7 +1,8 @@
 //! Replicated state: Raft groups over one durable log, and the state machine that owns shard assignment, committed offsets,
 //! merged windows, seen ids and stream spend.
 //!
-//! Nothing outside this crate sees openraft, raft-engine or the peers' wire format. In data-path order.
+//! Nothing outside this crate sees openraft, raft-engine or the peers' wire format; inside it, only [`disk_storage`] sees a disk, and
+//! only [`peer_transport`] a peer. In data-path order.
 
 pub mod apply;
 pub mod placement;
@@ -10,6 +11,7 @@ pub mod window;
 
 pub mod group;
 pub mod heartbeats;
+pub mod storage;
 pub mod store;
 pub mod store_config;
 
@@ -19,10 +21,11 @@ mod peer_network;
 mod peer_server;
 pub mod peer_transport;
 
+pub mod disk_storage;
+
 mod fail_stop;
 mod group_log;
-mod log_engine;
-mod snapshot_files;
+mod group_snapshots;
 mod state_machine;
 mod type_config;
 

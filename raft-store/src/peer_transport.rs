@@ -99,6 +99,7 @@ pub struct HttpTransport {
 impl HttpTransport {
     /// `cluster` is in every path, so that two clusters that meet by mistake do not mix.
     pub fn new(cluster: &str) -> Result<HttpTransport, TransportError> {
+        #[allow(clippy::disallowed_methods)] // The one client behind the Network seam.
         let client = reqwest::Client::builder()
             .http2_prior_knowledge()
             .no_proxy()

@@ -1,6 +1,6 @@
 //! openraft's state machine over [`GroupState`]: applies committed entries in memory, makes snapshots durable.
 //!
-//! *Reads*: committed entries. *Writes*: the replica that everybody on this node reads; snapshot files. *Promises*: an entry is
+//! *Reads*: committed entries. *Writes*: the replica that everybody on this node reads; snapshots. *Promises*: an entry is
 //! applied exactly once and in order; what cannot be decoded is a committed rejection, the same on every replica. *On restart*:
 //! the newest valid snapshot, then the log behind it.
 //!
@@ -22,7 +22,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::fail_stop::fail_stop;
-use crate::snapshot_files::SnapshotFiles;
+use crate::group_snapshots::GroupSnapshots;
 use crate::state::{FrozenState, GroupState};
 use crate::type_config::{Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 
@@ -104,22 +104,22 @@ impl Replica {
 /// What openraft drives.
 pub(crate) struct StateMachine {
     replica: Arc<Replica>,
-    files: SnapshotFiles,
+    snapshots: GroupSnapshots,
 }
 
 impl StateMachine {
     /// Starts from the newest valid snapshot, or empty.
-    pub(crate) fn open(group: GroupId, files: SnapshotFiles) -> Result<StateMachine, StateMachineError> {
+    pub(crate) fn open(group: GroupId, snapshots: GroupSnapshots) -> Result<StateMachine, StateMachineError> {
         let mut applied =
             AppliedState { state: GroupState::new(group), last_applied: None, membership: StoredMembership::default() };
-        if let Some(Snapshot { meta, snapshot }) = files.newest()? {
+        if let Some(Snapshot { meta, snapshot }) = snapshots.newest()? {
             applied.state = GroupState::decode(&snapshot)?;
             applied.last_applied = meta.last_log_id;
             applied.membership = meta.last_membership;
         }
         let index = applied.last_applied.map_or(0, |last| last.index);
         let replica = Replica { applied_state: RwLock::new(applied), applied: watch::Sender::new(index) };
-        Ok(StateMachine { replica: Arc::new(replica), files })
+        Ok(StateMachine { replica: Arc::new(replica), snapshots })
     }
 
     pub(crate) fn replica(&self) -> Arc<Replica> {
@@ -173,17 +173,17 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
-        SnapshotBuilder { replica: self.replica.clone(), files: self.files.clone() }
+        SnapshotBuilder { replica: self.replica.clone(), snapshots: self.snapshots.clone() }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> Result<(), io::Error> {
-        let (replica, files, meta) = (self.replica.clone(), self.files.clone(), meta.clone());
+        let (replica, snapshots, meta) = (self.replica.clone(), self.snapshots.clone(), meta.clone());
         let index = meta.last_log_id.map(|last| last.index);
         tracing::info!(index, bytes = snapshot.len(), "installing a snapshot");
         compute("installing a snapshot", move || {
             // Decoded before it is saved: what this build cannot read must not become its newest snapshot.
             let state = GroupState::decode(&snapshot).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-            files.save(&meta, &snapshot)?;
+            snapshots.save(&meta, &snapshot)?;
             replica.replace(&meta, state);
             Ok(())
         })
@@ -191,15 +191,15 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        let files = self.files.clone();
-        compute("reading a snapshot", move || files.newest()).await?
+        let snapshots = self.snapshots.clone();
+        compute("reading a snapshot", move || snapshots.newest()).await?
     }
 }
 
 /// Turns the state as it is now into a durable snapshot, while applying goes on.
 pub(crate) struct SnapshotBuilder {
     replica: Arc<Replica>,
-    files: SnapshotFiles,
+    snapshots: GroupSnapshots,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
@@ -207,10 +207,10 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let (meta, frozen) = self.replica.freeze();
-        let files = self.files.clone();
+        let snapshots = self.snapshots.clone();
         compute("building a snapshot", move || {
             let state = Bytes::from(frozen.encode().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?);
-            files.save(&meta, &state)?;
+            snapshots.save(&meta, &state)?;
             tracing::info!(index = meta.last_log_id.map(|last| last.index), bytes = state.len(), "snapshot built");
             Ok(Snapshot { meta, snapshot: state })
         })

@@ -1,20 +1,17 @@
 //! All Raft groups of one node: opens them over one log, founds them when the cluster is new, keeps their disks small, shuts
 //! them down.
 //!
-//! *Reads / writes*: `<folder>/log` (raft-engine), `<folder>/group-<n>` (snapshots), `<folder>/identity`. *Promises*: a folder
-//! is used by the node it belongs to, and by no other. *On restart*: each group continues from its newest valid snapshot and
+//! *Reads / writes*: the node's [`Storage`]: its identity, the log of all groups, the snapshots of each. *Promises*: a storage is
+//! used by the node it belongs to, and by no other. *On restart*: each group continues from its newest valid snapshot and
 //! the log behind it; nothing committed is lost, nothing is applied twice.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use clicktally_proto::clock::Clock;
-use clicktally_proto::codec;
+use clicktally_proto::codec::{self, CodecError};
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::shard_key::GroupId;
 use futures::future::join_all;
@@ -31,13 +28,13 @@ use crate::fail_stop::fail_stop;
 use crate::group::Group;
 use crate::group_core::GroupCore;
 use crate::group_log::{GroupLog, LogError};
-use crate::log_engine::{LogEngine, LogEngineError};
+use crate::group_snapshots::GroupSnapshots;
 use crate::peer_messages::KnownOf;
 use crate::peer_network::{PeerNetwork, ask};
 use crate::peer_server::{PeerServer, ServedGroup, router};
 use crate::peer_transport::{PeerCall, PeerTarget, PeerTransport};
-use crate::snapshot_files::SnapshotFiles;
 use crate::state_machine::{StateMachine, StateMachineError};
+use crate::storage::{LogStorage, Storage, StorageError};
 use crate::store_config::{ConfigError, SnapshotRules, StoreConfig};
 use crate::type_config::Raft;
 
@@ -54,14 +51,14 @@ const PURGE_FILES_EVERY: u32 = 10;
 pub enum OpenError {
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error("{path}: {source}")]
-    Folder { path: String, source: io::Error },
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error("the identity in {path} is damaged: {source}. Restore it, or move the folder away and join anew")]
+    Identity { path: String, source: CodecError },
     #[error(
         "{path} belongs to node {found_node} of cluster {found_cluster:?}: point this node at its own folder, or move this one away"
     )]
     ForeignFolder { path: String, found_node: NodeId, found_cluster: String },
-    #[error(transparent)]
-    Engine(#[from] LogEngineError),
     #[error(transparent)]
     Log(#[from] LogError),
     #[error("group {group}: {source}")]
@@ -84,7 +81,7 @@ pub enum OpenError {
 pub struct RaftStore {
     groups: BTreeMap<GroupId, Group>,
     rafts: Vec<Raft>,
-    engine: LogEngine,
+    log: Arc<dyn LogStorage>,
     server: Arc<PeerServer>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     listeners: Mutex<Vec<JoinHandle<()>>>,
@@ -95,17 +92,18 @@ impl RaftStore {
     /// Opens every group on the current tokio runtime, which must outlive the store. Serve [`RaftStore::router`] right after.
     pub async fn open(
         config: StoreConfig,
+        storage: Arc<dyn Storage>,
         transport: Arc<dyn PeerTransport>,
         clock: Arc<dyn Clock>,
     ) -> Result<RaftStore, OpenError> {
         config.check()?;
         let raft_config = Arc::new(config.raft_config()?);
-        claim_folder(&config)?;
-        let engine = LogEngine::open(&config.folder.join("log"))?;
+        claim(storage.as_ref(), &config)?;
+        let log = storage.open_log()?;
         let mut store = RaftStore {
             groups: BTreeMap::new(),
             rafts: Vec::new(),
-            engine: engine.clone(),
+            log: log.clone(),
             server: Arc::new(PeerServer {
                 cluster: config.cluster.clone(),
                 node: config.node,
@@ -117,7 +115,7 @@ impl RaftStore {
         };
         let mut cores = Vec::new();
         for group in (0..config.groups).map(GroupId) {
-            match open_group(&config, group, &engine, &raft_config, &transport, &clock).await {
+            match open_group(&config, group, storage.as_ref(), &log, &raft_config, &transport, &clock).await {
                 Ok(core) => {
                     store.rafts.push(core.raft.clone());
                     cores.push(core);
@@ -137,7 +135,7 @@ impl RaftStore {
             store.groups.insert(core.id, Group::new(core.clone(), runtime.clone()));
             tasks.push(runtime.spawn(prove_freshness(core.clone(), store.stop.subscribe())));
         }
-        tasks.push(runtime.spawn(maintain(cores, engine, config.snapshots, store.stop.subscribe())));
+        tasks.push(runtime.spawn(maintain(cores, log, config.snapshots, store.stop.subscribe())));
         *store.tasks.lock() = tasks;
         Ok(store)
     }
@@ -192,23 +190,23 @@ impl RaftStore {
                 listener.abort();
             }
         }
-        let engine = self.engine.clone();
+        let log = self.log.clone();
         // Waits for the last fsync.
-        let _ = tokio::task::spawn_blocking(move || engine.close()).await;
+        let _ = tokio::task::spawn_blocking(move || log.close()).await;
     }
 }
 
 async fn open_group(
     config: &StoreConfig,
     group: GroupId,
-    engine: &LogEngine,
+    storage: &dyn Storage,
+    log: &Arc<dyn LogStorage>,
     raft_config: &Arc<openraft::Config>,
     transport: &Arc<dyn PeerTransport>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<GroupCore>, OpenError> {
-    let folder = config.folder.join(format!("group-{}", group.0));
-    let snapshots = SnapshotFiles::open(&folder).map_err(|source| folder_error(&folder, source))?;
-    let log = GroupLog::open(engine.clone(), group)?;
+    let snapshots = GroupSnapshots::new(storage.open_snapshots(group)?);
+    let log = GroupLog::open(log.clone(), group)?;
     let state_machine = StateMachine::open(group, snapshots.clone())
         .map_err(|source| OpenError::StateMachine { group: group.0, source })?;
     if let Some(purged) = log.purged_index()
@@ -258,31 +256,18 @@ async fn must_found(
     Ok(found)
 }
 
-/// Writes who owns the folder, or checks it.
-fn claim_folder(config: &StoreConfig) -> Result<(), OpenError> {
-    let path = config.folder.join("identity");
-    let failed = |source: io::Error| folder_error(&path, source);
-    fs::create_dir_all(&config.folder).map_err(|source| folder_error(&config.folder, source))?;
-    let invalid = |e: codec::CodecError| failed(io::Error::new(io::ErrorKind::InvalidData, e));
-    match fs::read(&path) {
-        Ok(frame) => {
-            let (found_cluster, found_node): (String, NodeId) = codec::decode(&frame).map_err(invalid)?;
-            if (&found_cluster, found_node) == (&config.cluster, config.node) {
-                return Ok(());
-            }
-            Err(OpenError::ForeignFolder { path: config.folder.display().to_string(), found_node, found_cluster })
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let frame = codec::encode(&(&config.cluster, config.node)).map_err(invalid)?;
-            let mut file = File::create(&path).map_err(failed)?;
-            file.write_all(&frame).and_then(|()| file.sync_all()).map_err(failed)
-        }
-        Err(error) => Err(failed(error)),
+/// Writes who owns the storage, or checks it.
+fn claim(storage: &dyn Storage, config: &StoreConfig) -> Result<(), OpenError> {
+    let damaged = |source| OpenError::Identity { path: storage.place(), source };
+    let Some(frame) = storage.identity()? else {
+        let frame = codec::encode(&(&config.cluster, config.node)).map_err(damaged)?;
+        return Ok(storage.save_identity(&frame)?);
+    };
+    let (found_cluster, found_node): (String, NodeId) = codec::decode(&frame).map_err(damaged)?;
+    if (&found_cluster, found_node) == (&config.cluster, config.node) {
+        return Ok(());
     }
-}
-
-fn folder_error(path: &Path, source: io::Error) -> OpenError {
-    OpenError::Folder { path: PathBuf::from(path).display().to_string(), source }
+    Err(OpenError::ForeignFolder { path: storage.place(), found_node, found_cluster })
 }
 
 async fn prove_freshness(core: Arc<GroupCore>, mut stop: watch::Receiver<bool>) {
@@ -310,7 +295,7 @@ struct Upkeep {
 
 async fn maintain(
     cores: Vec<Arc<GroupCore>>,
-    engine: LogEngine,
+    log: Arc<dyn LogStorage>,
     rules: SnapshotRules,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -326,20 +311,20 @@ async fn maintain(
         round = round.wrapping_add(1);
         let mut blocking = Vec::new();
         if round.is_multiple_of(PURGE_FILES_EVERY) {
-            blocking = purge_files(&engine).await;
+            blocking = purge_files(&log).await;
         }
         for core in &cores {
             let upkeep = upkeep.entry(core.id).or_default();
-            if let Err(error) = tend(core, upkeep, &rules, blocking.contains(&u64::from(core.id.0))).await {
+            if let Err(error) = tend(core, upkeep, &rules, blocking.contains(&core.id)).await {
                 tracing::warn!(group = core.id.0, error, "maintenance failed; it is tried again");
             }
         }
     }
 }
 
-async fn purge_files(engine: &LogEngine) -> Vec<u64> {
-    let engine = engine.clone();
-    match tokio::task::spawn_blocking(move || engine.purge_files()).await {
+async fn purge_files(log: &Arc<dyn LogStorage>) -> Vec<GroupId> {
+    let log = log.clone();
+    match tokio::task::spawn_blocking(move || log.purge_files()).await {
         Ok(Ok(blocking)) => blocking,
         Ok(Err(error)) => {
             tracing::warn!(%error, "old log files could not be deleted; it is tried again");

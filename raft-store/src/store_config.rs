@@ -1,7 +1,6 @@
 //! What a node is told about its Raft groups, checked before anything is opened.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clicktally_proto::ids::NodeId;
@@ -50,8 +49,6 @@ pub struct StoreConfig {
     /// Nodes of another cluster are refused. Letters, digits, `-`, `_`.
     pub cluster: String,
     pub node: NodeId,
-    /// The store's own folder; created.
-    pub folder: PathBuf,
     /// Fixed for the life of the cluster.
     pub groups: u16,
     /// The founders, each with the `host:port` of its peer interface. The same on every founder. A node that is not among them
@@ -119,7 +116,6 @@ mod tests {
         StoreConfig {
             cluster: "clicks-1".to_owned(),
             node: 1,
-            folder: PathBuf::new(),
             groups: 1,
             founders: BTreeMap::new(),
             timing: RaftTiming::default(),

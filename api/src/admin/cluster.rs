@@ -37,6 +37,12 @@ pub struct GroupStatus {
     pub role: String,
     pub term: u64,
     pub applied_index: u64,
+    /// Of this node's log: the last entry that is there, the last one applied, the last one in the newest snapshot, and the last one
+    /// purged because snapshots hold it. Null where there is none.
+    pub last_log: Option<u64>,
+    pub applied: Option<u64>,
+    pub snapshot: Option<u64>,
+    pub purged: Option<u64>,
     pub staleness_ms: Option<u64>,
     pub watermark: String,
     pub complete_to: String,
@@ -100,12 +106,17 @@ fn status_of(group: &Group, lags: &BTreeMap<ShardId, u64>) -> GroupStatus {
     let raft = group.status();
     let staleness = group.staleness();
     let (leader, applied_index) = (group.leader(), *group.applied().borrow());
+    let log = group.status();
     group.read(|state| GroupStatus {
         group: state.group().0,
         leader,
         role: raft.role,
         term: raft.term,
         applied_index,
+        last_log: log.last_log,
+        applied: log.applied,
+        snapshot: log.snapshot,
+        purged: log.purged,
         staleness_ms: staleness.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         watermark: format_time(state.watermark_ms()),
         complete_to: format_time(state.complete_to_ms()),

@@ -11,4 +11,5 @@ mod membership;
 mod node_faults;
 mod real_log;
 mod service_faults;
+mod snapshot_install;
 mod up;

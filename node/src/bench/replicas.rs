@@ -10,6 +10,7 @@ use clicktally_proto::command::{AssignShard, Command, GroupSettings, NodeRecord,
 use clicktally_proto::event_time::EventTimeRules;
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::shard_key::{GroupId, ShardId};
+use clicktally_raft_store::disk_storage::DiskStorage;
 use clicktally_raft_store::group::{Group, ProposeError};
 use clicktally_raft_store::peer_transport::HttpTransport;
 use clicktally_raft_store::store::RaftStore;
@@ -40,13 +41,14 @@ impl Replicas {
             let config = StoreConfig {
                 cluster: CLUSTER.to_owned(),
                 node,
-                folder: folder.join(format!("node-{node}")),
                 groups: 1,
                 founders: founders.clone(),
                 timing: RaftTiming::default(),
                 snapshots: SnapshotRules::default(),
             };
-            let store = RaftStore::open(config, Arc::new(HttpTransport::new(CLUSTER)?), Arc::clone(&clock)).await?;
+            let storage = Arc::new(DiskStorage::new(folder.join(format!("node-{node}"))));
+            let transport = Arc::new(HttpTransport::new(CLUSTER)?);
+            let store = RaftStore::open(config, storage, transport, Arc::clone(&clock)).await?;
             store.serve(listener);
             stores.push(store);
         }

@@ -57,8 +57,8 @@ pub(super) async fn count(
     }
     let took = clock.monotonic() - started;
     let (cpu, raft_cpu) = (cpu_time::of_process() - cpu_before, cpu_time::of_threads(RAFT_THREADS) - raft_before);
-    let (outcomes, cells) =
-        group.read(|state| (outcomes(state), state.windows().values().map(|window| window.cell_count()).sum::<usize>()));
+    let (outcomes, cells) = group
+        .read(|state| (outcomes(state), state.windows().values().map(|window| window.cell_count()).sum::<usize>()));
     host.stop().await;
     tokio::task::spawn_blocking(move || raft.block_on(replicas.stop())).await?;
     // A benchmark of wrong counts measures nothing.

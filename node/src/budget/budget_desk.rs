@@ -152,6 +152,7 @@ mod tests {
     use clicktally_proto::event_time::{EventTimeRules, Minute};
     use clicktally_proto::money::Currency;
     use clicktally_proto::shard_key::{GroupId, ShardId};
+    use clicktally_raft_store::disk_storage::DiskStorage;
     use clicktally_raft_store::group::ProposeError;
     use clicktally_raft_store::peer_transport::HttpTransport;
     use clicktally_raft_store::store::RaftStore;
@@ -177,14 +178,14 @@ mod tests {
             let config = StoreConfig {
                 cluster: "budget".to_owned(),
                 node: 1,
-                folder: folder.path().join("raft"),
                 groups: 1,
                 founders: BTreeMap::from([(1, listener.local_addr().unwrap().to_string())]),
                 timing: RaftTiming::default(),
                 snapshots: SnapshotRules::default(),
             };
             let transport = Arc::new(HttpTransport::new("budget").unwrap());
-            let store = RaftStore::open(config, transport, Arc::new(SystemClock)).await.unwrap();
+            let storage = Arc::new(DiskStorage::new(folder.path()));
+            let store = RaftStore::open(config, storage, transport, Arc::new(SystemClock)).await.unwrap();
             store.serve(listener);
             let threads = Arc::new(ActorThreads::start("budget", 1).unwrap());
             let world = World { store, threads, _folder: folder };

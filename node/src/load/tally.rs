@@ -1,6 +1,6 @@
 //! What should be counted, by the generator's own knowledge. Deliberately naive, and free of the system's counting code.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use std::path::Path;
 
@@ -31,11 +31,16 @@ pub struct Tally {
     pub late_counted: u64,
     /// Of the unique valid ones: beyond the horizon, in no stream count.
     pub late_beyond: u64,
+    /// Every click that the log must hold once all is acknowledged: by its producer's own id, at either door.
+    pub event_ids: HashSet<String>,
 }
 
 impl Tally {
     pub fn add(&mut self, click: &PlannedClick) {
         self.sent += 1;
+        if click.fate != Fate::Malformed && !self.event_ids.contains(&click.event_id) {
+            self.event_ids.insert(click.event_id.clone());
+        }
         match click.fate {
             Fate::Malformed => self.malformed += 1,
             Fate::Duplicate => self.duplicates += 1,

@@ -21,5 +21,6 @@ mod shard_actor;
 mod shard_host;
 mod shard_life;
 
+pub use dedup::LIVE_SPAN_MAX_MS;
 pub use metrics::shard_lags;
 pub use shard_host::{ShardHost, ShardHostConfig};

@@ -11,6 +11,7 @@ use clicktally_proto::event_time::EventTimeRules;
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::money::Currency;
 use clicktally_proto::shard_key::{GroupId, Partitioner};
+use clicktally_raft_store::disk_storage::DiskStorage;
 use clicktally_raft_store::group::{Group, GroupStatus, ProposeError};
 use clicktally_raft_store::peer_transport::HttpTransport;
 use clicktally_raft_store::store::{OpenError, RaftStore};
@@ -65,13 +66,13 @@ impl World {
         let config = StoreConfig {
             cluster: CLUSTER.to_owned(),
             node,
-            folder: self.node_folder(node),
             groups: self.groups,
             founders,
             timing: RaftTiming::default(),
             snapshots: self.snapshots,
         };
-        RaftStore::open(config, Arc::new(HttpTransport::new(CLUSTER).unwrap()), Arc::new(SystemClock)).await
+        let storage = Arc::new(DiskStorage::new(self.node_folder(node)));
+        RaftStore::open(config, storage, Arc::new(HttpTransport::new(CLUSTER).unwrap()), Arc::new(SystemClock)).await
     }
 
     pub async fn run(&mut self, node: NodeId) {

@@ -6,9 +6,9 @@
 
 use std::hash::BuildHasher;
 
-use clicktally_proto::event_time::Minute;
+use clicktally_proto::event_time::{Minute, WINDOW_MS};
 
-use super::Horizon;
+use super::{Horizon, LIVE_SPAN_MAX_MS};
 
 pub(super) const TABLES: usize = 64;
 const TABLE_BITS: u32 = TABLES.ilog2();
@@ -24,8 +24,9 @@ const MEAN_ENTRIES_MAX: usize = 64;
 /// A full bucket makes room for so many more: seldom enough to be cheap, few enough to waste little.
 const ENTRIES_PER_GROWTH: usize = 4;
 
-/// Live minutes lie closer together than a minute's tag repeats; `config` keeps the lateness below that.
+/// How many minutes a tag tells apart: more than may be live at once.
 const TAGS: u32 = 256;
+const _: () = assert!(LIVE_SPAN_MAX_MS / WINDOW_MS + 2 < TAGS as u64);
 
 #[derive(Debug)]
 pub(super) struct ForeignIds {

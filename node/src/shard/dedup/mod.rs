@@ -7,11 +7,14 @@
 mod foreign_ids;
 mod minted_ids;
 
-use clicktally_proto::event_time::{EventTimeRules, Minute, UnixMillis};
+use clicktally_proto::event_time::{EventTimeRules, Minute, UnixMillis, WINDOW_MS};
 use clicktally_proto::shard_key::{Place, PlaceParts};
 
 use foreign_ids::ForeignIds;
 use minted_ids::MintedIds;
+
+/// How far the newest click that has been seen and the oldest that is not forgotten may lie apart: lateness and disorder together.
+pub const LIVE_SPAN_MAX_MS: u64 = 250 * WINDOW_MS;
 
 /// When an id is forgotten: the rules, and how far the shard has come.
 #[derive(Debug, Clone, Copy)]
@@ -150,7 +153,9 @@ mod tests {
     fn a_minted_id_takes_at_most_three_bytes() {
         for clicks_per_second in [2_000_u64, 30_000] {
             let mut minter = SnowflakeMinter::new(3);
-            let seen = fill((0..clicks_per_second * 300).map(|n| minter.mint(SNOWFLAKE_EPOCH_MS + n * 1_000 / clicks_per_second)));
+            let seen = fill(
+                (0..clicks_per_second * 300).map(|n| minter.mint(SNOWFLAKE_EPOCH_MS + n * 1_000 / clicks_per_second)),
+            );
             let bytes_per_id = seen.bytes() as f64 / seen.len() as f64;
             assert!(bytes_per_id <= 3.0, "{bytes_per_id} bytes an id at {clicks_per_second} a second");
         }

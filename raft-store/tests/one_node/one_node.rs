@@ -1,14 +1,10 @@
-//! A process that dies between any two steps of a write loses nothing it acknowledged: each test runs a one-node cluster in a
-//! child process, has it abort at a planted point, and opens what it left behind.
-
-#![allow(clippy::unwrap_used)] // Panicking is how a test fails, in its helpers too.
+//! A cluster of one node, in this process or in a child that may die.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
-use std::process::{Command as Process, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command as Process, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,24 +12,28 @@ use clicktally_proto::clock::SystemClock;
 use clicktally_proto::command::{CampaignTerms, Command, Outcome};
 use clicktally_proto::money::Currency;
 use clicktally_proto::shard_key::GroupId;
-use clicktally_raft_store::group::ProposeError;
+use clicktally_raft_store::disk_storage::DiskStorage;
+use clicktally_raft_store::group::{Group, ProposeError};
 use clicktally_raft_store::peer_transport::HttpTransport;
+use clicktally_raft_store::storage::Storage;
 use clicktally_raft_store::store::RaftStore;
 use clicktally_raft_store::store_config::{RaftTiming, SnapshotRules, StoreConfig};
 
 const FOLDER: &str = "CLICKTALLY_CRASH_TEST_FOLDER";
-/// What `std::process::abort` dies of.
-const SIGABRT: i32 = 6;
-const GROUP: GroupId = GroupId(0);
+pub const GROUP: GroupId = GroupId(0);
 /// The child proposes this many unless it dies before, which it does: a snapshot is built beside the proposals, so there must
 /// be far more of them than it takes to ask for three.
-const PROPOSALS: u64 = 5_000;
+pub const PROPOSALS: u64 = 5_000;
 
-async fn open(folder: &Path) -> RaftStore {
+/// Where the node keeps everything, in the folder of a test.
+pub fn store_folder(folder: &Path) -> PathBuf {
+    folder.join("store")
+}
+
+pub async fn open(storage: Arc<dyn Storage>) -> RaftStore {
     let config = StoreConfig {
         cluster: "crash".to_owned(),
         node: 1,
-        folder: folder.join("store"),
         groups: 1,
         founders: BTreeMap::from([(1, "127.0.0.1:1".to_owned())]),
         timing: RaftTiming::FAST,
@@ -43,10 +43,11 @@ async fn open(folder: &Path) -> RaftStore {
             ..SnapshotRules::default()
         },
     };
-    RaftStore::open(config, Arc::new(HttpTransport::new("crash").unwrap()), Arc::new(SystemClock)).await.unwrap()
+    let transport = Arc::new(HttpTransport::new("crash").unwrap());
+    RaftStore::open(config, storage, transport, Arc::new(SystemClock)).await.unwrap()
 }
 
-async fn set_campaign(store: &RaftStore, campaign_id: u64) -> Outcome {
+pub async fn set_campaign(store: &RaftStore, campaign_id: u64) -> Outcome {
     let command = Command::SetCampaign(CampaignTerms {
         campaign_id,
         advertiser_id: 1,
@@ -67,13 +68,20 @@ async fn set_campaign(store: &RaftStore, campaign_id: u64) -> Outcome {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the child of the tests below"]
-async fn child() {
+/// The campaigns of a replica that holds everything committed.
+pub async fn campaigns(group: &Group) -> Vec<u64> {
+    while let Err(error) = group.read_barrier().await {
+        assert!(matches!(error, ProposeError::Retry(_)), "{error}");
+    }
+    group.read(|state| state.campaigns().keys().copied().collect())
+}
+
+/// What a child does: proposes one campaign after the other, and writes down each that was acknowledged.
+pub async fn propose_all(storage: impl FnOnce(PathBuf) -> Arc<dyn Storage>) {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
     let folder = Path::new(&folder);
     let mut acknowledged = OpenOptions::new().create(true).append(true).open(folder.join("acknowledged")).unwrap();
-    let store = open(folder).await;
+    let store = open(storage(store_folder(folder))).await;
     for campaign in 1..=PROPOSALS {
         assert!(matches!(set_campaign(&store, campaign).await, Outcome::CampaignSet { .. }));
         acknowledged.write_all(b".").unwrap();
@@ -81,57 +89,29 @@ async fn child() {
     store.shutdown().await;
 }
 
-/// Returns how many proposals the child had acknowledged when it died.
-fn run_child_until(folder: &Path, point: &str) -> u64 {
+/// Runs an ignored test of this program in a process of its own. How it ended, and how many proposals it had acknowledged.
+pub fn run_child(child: &str, folder: &Path, environment: &[(&str, &str)]) -> (ExitStatus, u64) {
     let status = Process::new(std::env::current_exe().unwrap())
-        .args(["child", "--exact", "--ignored"])
+        .args([child, "--exact", "--ignored"])
         .env(FOLDER, folder)
-        .env("CLICKTALLY_FAIL_AT", point)
+        .envs(environment.iter().copied())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()
         .unwrap();
-    assert_eq!(status.signal(), Some(SIGABRT), "the child should have died at {point}");
     let mut dots = String::new();
     File::open(folder.join("acknowledged")).unwrap().read_to_string(&mut dots).unwrap();
-    u64::try_from(dots.len()).unwrap()
+    (status, u64::try_from(dots.len()).unwrap())
 }
 
-async fn assert_nothing_acknowledged_is_lost(point: &str) {
-    let folder = tempfile::tempdir().unwrap();
-    let acknowledged = run_child_until(folder.path(), point);
-    assert!((1..PROPOSALS).contains(&acknowledged), "{acknowledged} acknowledged before {point}");
-
-    let store = open(folder.path()).await;
-    let group = store.group(GROUP).unwrap();
-    while let Err(error) = group.read_barrier().await {
-        assert!(matches!(error, ProposeError::Retry(_)), "{error}");
-    }
-    let found: Vec<u64> = group.read(|state| state.campaigns().keys().copied().collect());
+/// Opens what a child left behind: everything acknowledged is there, and at most the one proposal whose answer nobody saw.
+pub async fn assert_only_acknowledged(folder: &Path, acknowledged: u64) {
+    let store = open(Arc::new(DiskStorage::new(store_folder(folder)))).await;
+    let found = campaigns(store.group(GROUP).unwrap()).await;
     let all: Vec<u64> = (1..=acknowledged).collect();
     let with_one_in_doubt: Vec<u64> = (1..=acknowledged + 1).collect();
     assert!(found == all || found == with_one_in_doubt, "{acknowledged} acknowledged, found {found:?}");
     // And life goes on.
     assert!(matches!(set_campaign(&store, acknowledged + 1).await, Outcome::CampaignSet { .. }));
     store.shutdown().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn death_after_the_fsync_loses_nothing() {
-    assert_nothing_acknowledged_is_lost("raft.after_append:25").await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn death_before_apply_loses_nothing() {
-    assert_nothing_acknowledged_is_lost("raft.before_apply:25").await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn death_after_apply_loses_nothing() {
-    assert_nothing_acknowledged_is_lost("raft.after_apply:25").await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn death_before_a_snapshot_gets_its_name_loses_nothing() {
-    assert_nothing_acknowledged_is_lost("snapshot.after_write:3").await;
 }

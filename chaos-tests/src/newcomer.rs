@@ -1,0 +1,37 @@
+//! Nodes that join a running cluster, by the command line, as an operator would have them.
+
+use std::net::{SocketAddr, TcpListener};
+
+use anyhow::Context;
+
+use crate::cluster::{Cluster, binary_beside_this_program};
+use crate::node_process::NodeProcess;
+
+impl Cluster {
+    /// The configuration of node 1, with an identity and addresses of its own, and no data. The founders stay as they are: it is not
+    /// one of them. Returns it, not started, with its peer address.
+    pub fn prepare_newcomer(&mut self, id: u64) -> anyhow::Result<(NodeProcess, SocketAddr)> {
+        let founder = self.node(1)?.config().to_owned();
+        let mut config: toml::Table = std::fs::read_to_string(&founder)?.parse()?;
+        let free = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let (http, peer) = (free()?, free()?);
+        let folder = founder.with_file_name(format!("node-{id}"));
+        std::fs::create_dir(&folder)?;
+        let node = config.get_mut("node").and_then(toml::Value::as_table_mut).context("no [node]")?;
+        node.insert("id".into(), toml::Value::Integer(i64::try_from(id)?));
+        node.insert("http_listen".into(), http.to_string().into());
+        node.insert("peer_listen".into(), peer.to_string().into());
+        node.insert("data_dir".into(), folder.display().to_string().into());
+        let path = folder.with_extension("toml");
+        std::fs::write(&path, config.to_string())?;
+        Ok((NodeProcess::new(id, format!("http://{http}"), binary_beside_this_program()?, path), peer))
+    }
+
+    /// `clicktally cluster …`, asked of this node.
+    pub async fn command(&self, url: &str, arguments: &[&str]) -> anyhow::Result<()> {
+        let mut command = tokio::process::Command::new(binary_beside_this_program()?);
+        let output = command.arg("cluster").args(arguments).args(["--url", url]).output().await?;
+        anyhow::ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+}

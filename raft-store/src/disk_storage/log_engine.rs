@@ -1,0 +1,205 @@
+//! One raft-engine for all groups of a node: one append-only log, one writer thread, one fsync for everybody who waits.
+//!
+//! *Reads*: its own folder. *Writes*: its own folder. *Promises*: writes land in the order they were submitted; a durable write
+//! is on disk before its completion runs. *On restart*: what was completed is there; of the rest, a prefix.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use clicktally_proto::fault;
+use clicktally_proto::shard_key::GroupId;
+use futures::future::BoxFuture;
+use parking_lot::{Mutex, RwLock};
+use protobuf::well_known_types::BytesValue;
+use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize};
+use tokio::sync::mpsc;
+
+use crate::fail_stop::{FailStopOnPanic, fail_stop};
+use crate::storage::{Completion, LogEntry, LogOperation, LogStorage, LogWrite, StorageError};
+
+/// Writes waiting for the writer thread. Each group has at most a few in flight, so this is never the bottleneck.
+const WRITE_QUEUE_MAX: usize = 1_024;
+/// Writes merged into one fsync stop growing here.
+const MERGED_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Size of one log file; disk space comes back in units of this.
+const FILE_BYTES: u64 = 32 * 1024 * 1024;
+/// Above this, files whose entries were all purged are deleted, and the rest of an old file is rewritten.
+const PURGE_THRESHOLD_BYTES: u64 = 2 * FILE_BYTES;
+/// Bytes of the index in front of each stored entry.
+const INDEX_BYTES: usize = 8;
+
+/// An entry as raft-engine wants it: a Protobuf message that knows its index. We put the index in front of our own bytes.
+struct StoredEntry;
+
+impl MessageExt for StoredEntry {
+    type Entry = BytesValue;
+
+    fn index(entry: &BytesValue) -> u64 {
+        entry.value.first_chunk::<INDEX_BYTES>().map_or(0, |head| u64::from_be_bytes(*head))
+    }
+}
+
+fn stored_entry(LogEntry { index, frame }: LogEntry) -> BytesValue {
+    let mut value = Vec::with_capacity(INDEX_BYTES + frame.len());
+    value.extend_from_slice(&index.to_be_bytes());
+    value.extend_from_slice(&frame);
+    let mut entry = BytesValue::new();
+    entry.set_value(value);
+    entry
+}
+
+/// One region of the engine is one group.
+fn region(group: GroupId) -> u64 {
+    u64::from(group.0)
+}
+
+struct WriteRequest {
+    batch: LogBatch,
+    bytes: usize,
+    durable: bool,
+    completion: Option<Completion>,
+}
+
+/// Shared by all groups of a node.
+pub(super) struct LogEngine {
+    /// `None` once closed, so that the folder's lock is released at a known moment.
+    engine: Arc<RwLock<Option<Engine>>>,
+    writes: Mutex<Option<mpsc::Sender<WriteRequest>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl LogEngine {
+    /// Opens (and recovers) the log in `folder`, which it creates.
+    pub(super) fn open(folder: &Path) -> Result<LogEngine, StorageError> {
+        let path = folder.display().to_string();
+        let config = Config {
+            dir: path.clone(),
+            target_file_size: ReadableSize(FILE_BYTES),
+            purge_threshold: ReadableSize(PURGE_THRESHOLD_BYTES),
+            ..Config::default()
+        };
+        let failed = |source| StorageError::OpenLog { path: path.clone(), source };
+        std::fs::create_dir_all(folder).map_err(|error| failed(error.into()))?;
+        let engine = Engine::open(config).map_err(|error| failed(error.into()))?;
+        let engine = Arc::new(RwLock::new(Some(engine)));
+        let (writes, requests) = mpsc::channel(WRITE_QUEUE_MAX);
+        let writer = std::thread::Builder::new()
+            .name("raft-log-writer".to_owned())
+            .spawn({
+                let engine = engine.clone();
+                move || run_writer(&engine, requests)
+            })
+            .map_err(|error| failed(format!("cannot start the writer thread: {error}").into()))?;
+        Ok(LogEngine { engine, writes: Mutex::new(Some(writes)), writer: Mutex::new(Some(writer)) })
+    }
+
+    fn with<R>(&self, look: impl FnOnce(&Engine) -> R) -> Result<R, StorageError> {
+        match self.engine.read().as_ref() {
+            Some(engine) => Ok(look(engine)),
+            None => Err(StorageError::Closed),
+        }
+    }
+}
+
+impl LogStorage for LogEngine {
+    fn submit(
+        &self,
+        write: LogWrite,
+        durable: bool,
+        completion: Option<Completion>,
+    ) -> BoxFuture<'_, Result<(), StorageError>> {
+        Box::pin(async move {
+            let writes = self.writes.lock().clone().ok_or(StorageError::Closed)?;
+            // Here and not on the writer thread, which serves every group.
+            let bytes = write.entry_bytes();
+            let batch = batch_of(write).map_err(|error| StorageError::Write(error.into()))?;
+            let request = WriteRequest { batch, bytes, durable, completion };
+            writes.send(request).await.map_err(|_| StorageError::Closed)
+        })
+    }
+
+    fn value(&self, group: GroupId, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
+        self.with(|engine| engine.get(region(group), key.as_bytes()))
+    }
+
+    fn first_index(&self, group: GroupId) -> Result<Option<u64>, StorageError> {
+        self.with(|engine| engine.first_index(region(group)))
+    }
+
+    fn last_index(&self, group: GroupId) -> Result<Option<u64>, StorageError> {
+        self.with(|engine| engine.last_index(region(group)))
+    }
+
+    fn read(&self, group: GroupId, from: u64, to: u64, bytes_max: Option<usize>) -> Result<Vec<Vec<u8>>, StorageError> {
+        let mut entries: Vec<BytesValue> = Vec::new();
+        self.with(|engine| engine.fetch_entries_to::<StoredEntry>(region(group), from, to, bytes_max, &mut entries))?
+            .map_err(|error| StorageError::Read(error.into()))?;
+        Ok(entries.into_iter().map(|mut entry| entry.value.split_off(INDEX_BYTES)).collect())
+    }
+
+    fn purge_files(&self) -> Result<Vec<GroupId>, StorageError> {
+        let blocking = self.with(Engine::purge_expired_files)?.map_err(|error| StorageError::Write(error.into()))?;
+        // Every region was written by `submit`, so its number is that of a group.
+        Ok(blocking.into_iter().filter_map(|region| u16::try_from(region).ok().map(GroupId)).collect())
+    }
+
+    fn close(&self) {
+        drop(self.writes.lock().take());
+        if let Some(writer) = self.writer.lock().take() {
+            // A panic of the writer has already stopped the process.
+            let _ = writer.join();
+        }
+        drop(self.engine.write().take());
+    }
+}
+
+/// A write in raft-engine's terms.
+fn batch_of(write: LogWrite) -> Result<LogBatch, raft_engine::Error> {
+    let region = region(write.group);
+    let mut batch = LogBatch::default();
+    for operation in write.operations {
+        match operation {
+            LogOperation::Entries(entries) => {
+                let stored: Vec<BytesValue> = entries.into_iter().map(stored_entry).collect();
+                batch.add_entries::<StoredEntry>(region, &stored)?;
+            }
+            LogOperation::Put { key, value } => batch.put(region, key.as_bytes().to_vec(), value)?,
+            LogOperation::Delete { key } => batch.delete(region, key.as_bytes().to_vec()),
+            LogOperation::ForgetBelow { index } => batch.add_command(region, Command::Compact { index }),
+        }
+    }
+    Ok(batch)
+}
+
+fn run_writer(engine: &RwLock<Option<Engine>>, mut requests: mpsc::Receiver<WriteRequest>) {
+    let _guard = FailStopOnPanic("writing the Raft log");
+    while let Some(first) = requests.blocking_recv() {
+        let (mut batch, mut bytes, mut durable) = (first.batch, first.bytes, first.durable);
+        let mut completions = vec![first.completion];
+        // Whatever queued up during the last fsync shares the next one.
+        while bytes < MERGED_BYTES_MAX {
+            let Ok(mut next) = requests.try_recv() else { break };
+            if let Err(error) = batch.merge(&mut next.batch) {
+                fail_stop("merging writes to the Raft log", error);
+            }
+            bytes += next.bytes;
+            durable |= next.durable;
+            completions.push(next.completion);
+        }
+        {
+            // Closed only after this thread has ended; should that ever change, nothing may count as written.
+            let engine = engine.read();
+            let Some(engine) = engine.as_ref() else { return };
+            if let Err(error) = engine.write(&mut batch, durable) {
+                fail_stop("writing the Raft log", error);
+            }
+        }
+        if durable {
+            fault::point("raft.after_append");
+        }
+        for completion in completions.into_iter().flatten() {
+            completion(Ok(()));
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! A disk that fails, through the Storage seam: the node stops at once and acknowledges nothing more, and a snapshot that rots costs
+//! a longer replay and nothing else.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use clicktally_proto::command::Outcome;
+use clicktally_proto::shard_key::GroupId;
+use clicktally_raft_store::FAIL_STOP_EXIT_CODE;
+use clicktally_raft_store::disk_storage::DiskStorage;
+use clicktally_raft_store::storage::{
+    Completion, LogStorage, LogWrite, SnapshotName, SnapshotStorage, Storage, StorageError,
+};
+use futures::future::BoxFuture;
+
+use crate::one_node::{
+    GROUP, PROPOSALS, assert_only_acknowledged, campaigns, open, propose_all, run_child, set_campaign, store_folder,
+};
+
+/// The durable write that fails in [`child`]; the ones before it found the group and elect its leader, too.
+const FAILING_WRITE: &str = "CLICKTALLY_TEST_FAILING_WRITE";
+
+/// A disk with faults to be had.
+struct FaultyStorage {
+    disk: DiskStorage,
+    faults: Arc<Faults>,
+}
+
+#[derive(Default)]
+struct Faults {
+    /// Durable writes left until one fails; 0: none does. It is not written at all, and all later ones succeed: as after an fsync
+    /// that failed once, which is why trying again would hide a loss.
+    durable_writes_until_failure: AtomicU64,
+    newest_snapshot_is_damaged: AtomicBool,
+}
+
+fn faulty(folder: &Path, faults: &Arc<Faults>) -> Arc<dyn Storage> {
+    Arc::new(FaultyStorage { disk: DiskStorage::new(folder), faults: faults.clone() })
+}
+
+impl Storage for FaultyStorage {
+    fn place(&self) -> String {
+        self.disk.place()
+    }
+
+    fn identity(&self) -> Result<Option<Vec<u8>>, StorageError> {
+        self.disk.identity()
+    }
+
+    fn save_identity(&self, frame: &[u8]) -> Result<(), StorageError> {
+        self.disk.save_identity(frame)
+    }
+
+    fn open_log(&self) -> Result<Arc<dyn LogStorage>, StorageError> {
+        Ok(Arc::new(FaultyLog { disk: self.disk.open_log()?, faults: self.faults.clone() }))
+    }
+
+    fn open_snapshots(&self, group: GroupId) -> Result<Arc<dyn SnapshotStorage>, StorageError> {
+        Ok(Arc::new(FaultySnapshots { disk: self.disk.open_snapshots(group)?, faults: self.faults.clone() }))
+    }
+}
+
+struct FaultyLog {
+    disk: Arc<dyn LogStorage>,
+    faults: Arc<Faults>,
+}
+
+impl LogStorage for FaultyLog {
+    fn submit(
+        &self,
+        write: LogWrite,
+        durable: bool,
+        completion: Option<Completion>,
+    ) -> BoxFuture<'_, Result<(), StorageError>> {
+        let left = &self.faults.durable_writes_until_failure;
+        let fails = durable && left.try_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) == Ok(1);
+        match completion {
+            Some(completion) if fails => Box::pin(async move {
+                completion(Err(StorageError::Write("the disk is gone".into())));
+                Ok(())
+            }),
+            completion => self.disk.submit(write, durable, completion),
+        }
+    }
+
+    fn value(&self, group: GroupId, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
+        self.disk.value(group, key)
+    }
+
+    fn first_index(&self, group: GroupId) -> Result<Option<u64>, StorageError> {
+        self.disk.first_index(group)
+    }
+
+    fn last_index(&self, group: GroupId) -> Result<Option<u64>, StorageError> {
+        self.disk.last_index(group)
+    }
+
+    fn read(&self, group: GroupId, from: u64, to: u64, bytes_max: Option<usize>) -> Result<Vec<Vec<u8>>, StorageError> {
+        self.disk.read(group, from, to, bytes_max)
+    }
+
+    fn purge_files(&self) -> Result<Vec<GroupId>, StorageError> {
+        self.disk.purge_files()
+    }
+
+    fn close(&self) {
+        self.disk.close();
+    }
+}
+
+struct FaultySnapshots {
+    disk: Arc<dyn SnapshotStorage>,
+    faults: Arc<Faults>,
+}
+
+impl SnapshotStorage for FaultySnapshots {
+    fn names(&self) -> io::Result<Vec<SnapshotName>> {
+        self.disk.names()
+    }
+
+    fn read(&self, name: SnapshotName) -> io::Result<Vec<u8>> {
+        let mut frame = self.disk.read(name)?;
+        let is_newest = self.disk.names()?.into_iter().max() == Some(name);
+        if is_newest && self.faults.newest_snapshot_is_damaged.swap(false, Ordering::SeqCst) {
+            let middle = frame.len() / 2;
+            frame[middle] ^= 1;
+        }
+        Ok(frame)
+    }
+
+    fn write(&self, name: SnapshotName, frame: &[u8]) -> io::Result<()> {
+        self.disk.write(name, frame)
+    }
+
+    fn remove(&self, name: SnapshotName) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+
+    fn set_aside(&self, name: SnapshotName) -> io::Result<()> {
+        self.disk.set_aside(name)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the child of the test below"]
+async fn child() {
+    propose_all(|folder| {
+        let failing = std::env::var(FAILING_WRITE).unwrap().parse().unwrap();
+        let faults = Faults { durable_writes_until_failure: AtomicU64::new(failing), ..Faults::default() };
+        faulty(&folder, &Arc::new(faults))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_failed_once_stops_the_process_and_is_never_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (status, acknowledged) = run_child("storage_faults::child", folder.path(), &[(FAILING_WRITE, "40")]);
+    assert_eq!(status.code(), Some(FAIL_STOP_EXIT_CODE));
+    assert!((1..PROPOSALS).contains(&acknowledged), "{acknowledged} acknowledged before the disk failed");
+    assert_only_acknowledged(folder.path(), acknowledged).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newest_snapshot_that_rots_costs_a_longer_replay_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let open_again = || open(faulty(&store_folder(folder.path()), &faults));
+
+    let store = open_again().await;
+    let mut last = 0;
+    while store.group(GROUP).unwrap().status().purged.is_none() {
+        last += 1;
+        assert!(matches!(set_campaign(&store, last).await, Outcome::CampaignSet { .. }));
+    }
+    store.shutdown().await;
+
+    faults.newest_snapshot_is_damaged.store(true, Ordering::SeqCst);
+    let store = open_again().await;
+    assert!(!faults.newest_snapshot_is_damaged.load(Ordering::SeqCst), "nobody has read the damaged snapshot");
+    let all: Vec<u64> = (1..=last).collect();
+    assert_eq!(campaigns(store.group(GROUP).unwrap()).await, all);
+    store.shutdown().await;
+}

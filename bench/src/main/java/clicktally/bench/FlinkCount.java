@@ -127,8 +127,8 @@ public final class FlinkCount {
     private static void rocksdb(Configuration to, Path folder) {
         to.set(CheckpointingOptions.INCREMENTAL_CHECKPOINTS, true);
         to.set(RocksDBOptions.LOCAL_DIRECTORIES, folder.resolve("rocksdb").toString());
-        // Outside the Java heap. With the 128 MB of a MiniCluster, write buffers are flushed all the time: the job costs
-        // almost three times as much.
+        // Outside the Java heap. With the 128 MB of a MiniCluster, write buffers are flushed all the time: the job cost a
+        // third more, at least.
         to.set(TaskManagerOptions.MANAGED_MEMORY_SIZE, MemorySize.ofMebiBytes(1024));
         // Nearly every id that dedup asks for is absent: the filter answers without reading a block.
         to.set(RocksDBConfigurableOptions.USE_BLOOM_FILTER, true);

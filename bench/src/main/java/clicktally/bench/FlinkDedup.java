@@ -19,7 +19,7 @@ final class FlinkDedup extends KeyedProcessFunction<Long, FlinkClick, FlinkClick
     public void open(OpenContext context) {
         ValueStateDescriptor<Boolean> descriptor = new ValueStateDescriptor<>("seen", Types.BOOLEAN);
         // Heap only; RocksDB forgets while it compacts. One id looked at per click is enough: each is looked at about once
-        // in REMEMBERED. Flink's own five cost a fifth of the job.
+        // in REMEMBERED. Flink's own five cost a tenth of the job.
         descriptor.enableTimeToLive(
                 StateTtlConfig.newBuilder(REMEMBERED).cleanupIncrementally(1, false).build());
         seen = getRuntimeContext().getState(descriptor);

@@ -41,8 +41,6 @@ import org.apache.kafka.streams.state.Stores;
  */
 public final class StreamsCount {
     private static final int THREADS = 2;
-    /** Two for each thread; as many as the topic has cost a tenth more. */
-    private static final int AD_PARTITIONS = 4;
     private static final Duration COMMIT_INTERVAL = Duration.ofSeconds(1);
     private static final Duration WINDOW = Duration.ofMinutes(1);
     /** Repartitioned clicks arrive out of order while old data is replayed; behind this bound they are dropped. */
@@ -95,9 +93,7 @@ public final class StreamsCount {
         var counts = Stores.inMemoryWindowStore("counts", WINDOW.plus(OUT_OF_ORDER_MAX), WINDOW, false);
         builder.stream(RawClicks.TOPIC, Consumed.with(Serdes.ByteArray(), Serdes.ByteArray()))
                 .process(() -> new StreamsClickReader(isDeduplicated), stores)
-                .repartition(Repartitioned.with(Serdes.Long(), Serdes.ByteArray())
-                        .withName("by-ad")
-                        .withNumberOfPartitions(AD_PARTITIONS))
+                .repartition(Repartitioned.with(Serdes.Long(), Serdes.ByteArray()).withName("by-ad"))
                 .groupByKey(Grouped.with(Serdes.Long(), Serdes.ByteArray()))
                 .windowedBy(TimeWindows.ofSizeAndGrace(WINDOW, OUT_OF_ORDER_MAX))
                 .count(Materialized.<Long, Long>as(counts)

@@ -10,10 +10,13 @@ CARGO ?= cargo
 DEBIAN_PACKAGES := build-essential cmake pkg-config libcurl4-openssl-dev libssl-dev zlib1g-dev libzstd-dev libsasl2-dev \
 	openjdk-17-jre-headless maven postgresql python3-pip
 
-.PHONY: help deps build demo test lint verify fix bench
+# What the peers are built with, beside the runtime that Kafka needs.
+PEER_PACKAGES := openjdk-17-jdk-headless
+
+.PHONY: help deps build demo test lint verify fix bench bench-peers
 
 help: ## This list.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## Installs what this machine lacks (Debian and Ubuntu, through apt-get; elsewhere it says what is missing).
 	@deploy/install-deps $(DEBIAN_PACKAGES)
@@ -45,3 +48,8 @@ fix: ## Formats, and applies the lints' own suggestions.
 bench: deps ## Events/s and CPU-seconds per million: raw consume against the whole shard path, in one run.
 	$(CARGO) build --locked --release -p clicktally-node
 	"$$CARGO_TARGET_DIR/release/clicktally" bench
+
+bench-peers: deps ## The same beside Apache Flink and Kafka Streams, on the same topic in one run; BENCH_CLICKS=… changes the size.
+	@deploy/install-deps $(PEER_PACKAGES)
+	$(CARGO) build --locked --release -p clicktally-node
+	"$$CARGO_TARGET_DIR/release/clicktally" bench --topic single --clicks $(or $(BENCH_CLICKS),5000000) --peers bench/run-peers

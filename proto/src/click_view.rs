@@ -123,6 +123,19 @@ fn decode_click(bytes: &[u8]) -> Result<ClickView, Malformed> {
     let mut user_agent: &[u8] = &[];
     let mut at = 0;
     while at < bytes.len() {
+        // Short text fields are most of a click: their tag and their length are a byte each.
+        if let [tag @ SHORT_TEXT_TAG_MIN..=SHORT_TEXT_TAG_MAX, length @ 0..=0x7f, rest @ ..] = &bytes[at..]
+            && tag & 7 == 2
+        {
+            let text = rest.get(..usize::from(*length)).ok_or(Malformed::Truncated(at))?;
+            let field = u64::from(tag >> 3);
+            check_text(field, text)?;
+            if field == USER_AGENT {
+                user_agent = text;
+            }
+            at += 2 + text.len();
+            continue;
+        }
         match read_field(bytes, &mut at)? {
             (1, Value::Integer(value)) => view.click_id = ClickId(value),
             (2, Value::Integer(value)) => view.campaign_id = value,
@@ -131,8 +144,8 @@ fn decode_click(bytes: &[u8]) -> Result<ClickView, Malformed> {
             (17, Value::Integer(value)) => evidence = u32::try_from(value).unwrap_or(u32::MAX),
             (5 | 15, Value::Integer(_)) => {}
             (field @ (6..=9 | 11..=14), Value::Bytes(text)) => check_text(field, text)?,
-            (10, Value::Bytes(text)) => {
-                check_text(10, text)?;
+            (USER_AGENT, Value::Bytes(text)) => {
+                check_text(USER_AGENT, text)?;
                 user_agent = text;
             }
             (16, Value::Bytes(_)) => {}
@@ -143,6 +156,12 @@ fn decode_click(bytes: &[u8]) -> Result<ClickView, Malformed> {
     checked(view, evidence, user_agent)
 }
 
+const USER_AGENT: u64 = 10;
+/// Fields 6 to 14 are all text.
+const SHORT_TEXT_TAG_MIN: u8 = 6 << 3;
+const SHORT_TEXT_TAG_MAX: u8 = 14 << 3 | 7;
+
+#[inline]
 fn check_text(field: u64, text: &[u8]) -> Result<(), Malformed> {
     if text.is_ascii() || std::str::from_utf8(text).is_ok() { Ok(()) } else { Err(Malformed::Text(field)) }
 }
@@ -170,6 +189,7 @@ enum Value<'a> {
     Skipped,
 }
 
+#[inline]
 fn read_field<'a>(bytes: &'a [u8], at: &mut usize) -> Result<(u64, Value<'a>), Malformed> {
     let start = *at;
     let truncated = || Malformed::Truncated(start);

@@ -1,6 +1,18 @@
 //! LEB128 integers as Protobuf writes them, read with bounds, for the formats of this crate.
 
+#[inline]
 pub(crate) fn read(bytes: &[u8], at: &mut usize) -> Option<u64> {
+    // Most are one byte long.
+    if let Some(&byte) = bytes.get(*at)
+        && byte < 0x80
+    {
+        *at += 1;
+        return Some(u64::from(byte));
+    }
+    read_long(bytes, at)
+}
+
+fn read_long(bytes: &[u8], at: &mut usize) -> Option<u64> {
     let mut value = 0_u64;
     for shift in (0..70).step_by(7) {
         let byte = *bytes.get(*at)?;

@@ -3,6 +3,12 @@
 use std::fs;
 use std::time::Duration;
 
+use serde::Serialize;
+
+/// How the replicas' runtime and the shard host name their threads.
+pub(super) const RAFT_THREADS: &str = "bench-raft";
+const COUNTING_THREADS: &str = "shards";
+
 /// What procfs counts in; fixed for user space on every Linux this runs on.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -32,6 +38,52 @@ fn ticks(stat: &str) -> Option<u32> {
     let user: u32 = fields.next()?.parse().ok()?;
     let system: u32 = fields.next()?.parse().ok()?;
     Some(user + system)
+}
+
+/// CPU of a whole run by what its threads are for.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(super) struct Shares {
+    /// The log's client: fetching, decompressing, cutting into records.
+    pub(super) fetch: f64,
+    /// The counting threads: decoding, deduplication, aggregation, packing checkpoints.
+    pub(super) count: f64,
+    /// All three replicas: network, log, apply.
+    pub(super) raft: f64,
+    pub(super) other: f64,
+}
+
+/// The readings of one moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reading {
+    process: Duration,
+    fetch: Duration,
+    count: Duration,
+    raft: Duration,
+}
+
+impl Reading {
+    pub(super) fn now() -> Reading {
+        Reading {
+            process: of_process(),
+            fetch: of_threads("rdk:"),
+            count: of_threads(COUNTING_THREADS),
+            raft: of_threads(RAFT_THREADS) + of_threads("raft-log-writer"),
+        }
+    }
+
+    pub(super) fn process_since(&self, before: &Reading) -> Duration {
+        self.process.saturating_sub(before.process)
+    }
+
+    /// Seconds per million events since `before`.
+    pub(super) fn shares_since(&self, before: &Reading, events: u64) -> Shares {
+        let per_million =
+            |now: Duration, then: Duration| now.saturating_sub(then).as_secs_f64() * 1e6 / (events.max(1) as f64);
+        let (fetch, count) = (per_million(self.fetch, before.fetch), per_million(self.count, before.count));
+        let raft = per_million(self.raft, before.raft);
+        let whole = per_million(self.process, before.process);
+        Shares { fetch, count, raft, other: (whole - fetch - count - raft).max(0.0) }
+    }
 }
 
 #[cfg(test)]

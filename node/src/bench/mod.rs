@@ -5,6 +5,7 @@
 
 mod cpu_time;
 mod fill;
+mod peers;
 mod raw_consume;
 mod replicas;
 mod report;

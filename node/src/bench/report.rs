@@ -5,6 +5,9 @@ use std::time::Duration;
 use comfy_table::Table;
 use serde::Serialize;
 
+use super::cpu_time::Shares;
+use super::peers::PeerRate;
+
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Rate {
     pub(super) events_per_s: f64,
@@ -28,6 +31,7 @@ pub(super) struct ShardPath {
     pub(super) duplicates: u64,
     pub(super) cells: u64,
     pub(super) raft_cpu_s_per_million: f64,
+    pub(super) cpu_s_per_million_by: Shares,
 }
 
 /// One topic's result, as the contract names it.
@@ -41,11 +45,23 @@ pub(super) struct TopicReport {
     pub(super) shard_path: ShardPath,
     /// Shard path over raw consume, in events per second.
     pub(super) ratio: f64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) peers: Vec<PeerRate>,
 }
 
 pub(super) fn table(reports: &[TopicReport]) -> String {
     let mut table = Table::new();
-    table.set_header(["topic", "raw events/s", "raw CPU-s/M", "counted events/s", "CPU-s/M", "of it Raft", "ratio"]);
+    table.set_header([
+        "topic",
+        "raw events/s",
+        "raw CPU-s/M",
+        "counted events/s",
+        "CPU-s/M",
+        "fetch",
+        "count",
+        "Raft",
+        "ratio",
+    ]);
     for report in reports {
         table.add_row([
             report.topic.to_owned(),
@@ -53,9 +69,25 @@ pub(super) fn table(reports: &[TopicReport]) -> String {
             format!("{:.2}", report.raw_consume.cpu_s_per_million),
             format!("{:.0}", report.shard_path.rate.events_per_s),
             format!("{:.2}", report.shard_path.rate.cpu_s_per_million),
-            format!("{:.2}", report.shard_path.raft_cpu_s_per_million),
+            format!("{:.2}", report.shard_path.cpu_s_per_million_by.fetch),
+            format!("{:.2}", report.shard_path.cpu_s_per_million_by.count),
+            format!("{:.2}", report.shard_path.cpu_s_per_million_by.raft),
             format!("{:.2}", report.ratio),
         ]);
     }
-    table.to_string()
+    let mut peers = Table::new();
+    peers.set_header(["topic", "who", "events/s", "CPU-s/M", "of it steady", "times ours"]);
+    for report in reports {
+        for peer in &report.peers {
+            peers.add_row([
+                report.topic.to_owned(),
+                peer.who.clone(),
+                format!("{:.0}", peer.events_per_s),
+                format!("{:.2}", peer.cpu_s_per_million),
+                format!("{:.2}", peer.steady_cpu_s_per_million),
+                format!("{:.1}", peer.steady_cpu_s_per_million / report.shard_path.rate.cpu_s_per_million),
+            ]);
+        }
+    }
+    if peers.is_empty() { table.to_string() } else { format!("{table}\n{peers}") }
 }

@@ -1,7 +1,7 @@
 //! The run: a broker, and per form of the topic fill it, read it, count it.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
@@ -12,7 +12,7 @@ use clicktally_proto::shard_key::{GroupId, Partitioner, ShardId};
 
 use super::fill::{FillPlan, fill};
 use super::report::{Rate, ShardPath, TopicReport, table};
-use super::{cpu_time, raw_consume, shard_path};
+use super::{cpu_time, peers, raw_consume, shard_path};
 use crate::log::{KafkaLog, KafkaLogSettings};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -52,6 +52,10 @@ pub struct BenchOptions {
     /// A Kafka to use (`host:port`) with an empty raw topic, for one form; by default one is started and thrown away.
     #[arg(long)]
     pub kafka: Option<String>,
+    /// A program to run on each filled topic after our own measurement (`bench/run-peers`): it finds CLICKTALLY_KAFKA and
+    /// BENCH_DISTINCT in its environment and prints a line of JSON for each system it has measured.
+    #[arg(long, value_name = "PROGRAM")]
+    pub peers: Option<PathBuf>,
 }
 
 /// Measures and prints. Each form gets a log of its own: the embedded broker is started afresh.
@@ -113,6 +117,10 @@ async fn measure(options: &BenchOptions, form: TopicForm, brokers: &str, folder:
     let log: Arc<dyn ClickLog> = Arc::new(connect()?);
     let counted =
         shard_path::count(&folder.join("raft"), log, clock, &filled, usize::try_from(options.threads)?).await?;
+    let peers = match &options.peers {
+        Some(program) => peers::measure(program, brokers, filled.distinct).await?,
+        None => Vec::new(),
+    };
     Ok(TopicReport {
         topic: match form {
             TopicForm::Single => "single",
@@ -127,7 +135,9 @@ async fn measure(options: &BenchOptions, form: TopicForm, brokers: &str, folder:
             rate: counted.rate,
             duplicates: counted.duplicates,
             cells: counted.cells,
-            raft_cpu_s_per_million: counted.raft_cpu_s_per_million,
+            raft_cpu_s_per_million: counted.shares.raft,
+            cpu_s_per_million_by: counted.shares,
         },
+        peers,
     })
 }

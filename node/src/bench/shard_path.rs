@@ -11,20 +11,17 @@ use clicktally_proto::clock::Clock;
 use clicktally_raft_store::state::GroupState;
 use tokio::runtime;
 
-use super::cpu_time;
+use super::cpu_time::{RAFT_THREADS, Reading, Shares};
 use super::fill::Filled;
 use super::replicas::Replicas;
 use super::report::Rate;
 use crate::shard::{ShardHost, ShardHostConfig};
 
-/// The threads of the three replicas, told apart from the counting ones by this.
-const RAFT_THREADS: &str = "bench-raft";
-
 pub(super) struct Counted {
     pub(super) rate: Rate,
     pub(super) duplicates: u64,
     pub(super) cells: u64,
-    pub(super) raft_cpu_s_per_million: f64,
+    pub(super) shares: Shares,
 }
 
 pub(super) async fn count(
@@ -48,7 +45,7 @@ pub(super) async fn count(
     let (raft, replicas) = started.await??;
     let group = replicas.group()?;
     let started = clock.monotonic();
-    let (cpu_before, raft_before) = (cpu_time::of_process(), cpu_time::of_threads(RAFT_THREADS));
+    let before = Reading::now();
     let config = ShardHostConfig { checkpoint_interval: Duration::from_secs(1), threads };
     let host = ShardHost::start(config, vec![Arc::clone(&group)], log, Arc::clone(&clock))?;
     let mut applied = group.applied();
@@ -56,7 +53,7 @@ pub(super) async fn count(
         applied.changed().await.context("the replica stopped")?;
     }
     let took = clock.monotonic() - started;
-    let (cpu, raft_cpu) = (cpu_time::of_process() - cpu_before, cpu_time::of_threads(RAFT_THREADS) - raft_before);
+    let after = Reading::now();
     let (outcomes, cells) = group
         .read(|state| (outcomes(state), state.windows().values().map(|window| window.cell_count()).sum::<usize>()));
     host.stop().await;
@@ -64,10 +61,10 @@ pub(super) async fn count(
     // A benchmark of wrong counts measures nothing.
     ensure!(outcomes.counted == filled.distinct, "counted {} of {} clicks", outcomes.counted, filled.distinct);
     Ok(Counted {
-        rate: Rate::of(filled.clicks, took, cpu),
+        rate: Rate::of(filled.clicks, took, after.process_since(&before)),
         duplicates: outcomes.duplicate,
         cells: cells as u64,
-        raft_cpu_s_per_million: Rate::of(filled.clicks, took, raft_cpu).cpu_s_per_million,
+        shares: after.shares_since(&before, filled.clicks),
     })
 }
 

@@ -70,7 +70,8 @@ impl Aggregator {
         emit(self.minute, self.counts());
         self.clicks = 0;
         self.invalid_clicks = 0;
-        for (minute, counts) in self.others.take().into_iter().flat_map(|others| *others) {
+        // Emptied, not given back: a replay comes through several minutes between any two checkpoints.
+        for (minute, counts) in self.others.iter_mut().flat_map(|others| others.drain(..)) {
             emit(minute, counts);
         }
     }

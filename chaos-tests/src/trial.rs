@@ -144,6 +144,12 @@ impl Trial {
         violations.extend(ct1_conservation::check(&expected, &counted));
         violations.extend(ct1_conservation::check(&recount.counts_without(&late), &counted));
         violations.extend(ct10_read_once::check(&self.cluster.client.cluster().await?, &recount.by_partition));
+        // Those sent over HTTP never reach the log.
+        if recount.malformed_records > summary.malformed {
+            let detail =
+                format!("{} malformed records in the log, {} sent", recount.malformed_records, summary.malformed);
+            violations.push(Violation { invariant: "CT-11", detail });
+        }
         let late_valid = self.database.late_valid().await?;
         if late_valid != summary.late_beyond {
             let detail = format!("{late_valid} late clicks in PostgreSQL, {} sent", summary.late_beyond);

@@ -28,7 +28,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// What capture answers to a batch.
 #[derive(Debug, Deserialize)]
 struct CaptureAnswer {
-    #[serde(default)]
+    accepted: usize,
     errors: Vec<serde_json::Value>,
 }
 
@@ -119,6 +119,13 @@ impl Sender {
             "{url} refused {} clicks of a batch that has {malformed} malformed ones; the first: {:?}",
             answer.errors.len(),
             answer.errors.first()
+        );
+        // An answer to something else, or to a part of it, is no acknowledgement of this batch.
+        ensure!(
+            answer.accepted + malformed == batch.len(),
+            "{url} took {} clicks of a batch of {} with {malformed} malformed ones",
+            answer.accepted,
+            batch.len()
         );
         Ok(Attempt::Acknowledged)
     }

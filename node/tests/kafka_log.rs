@@ -11,7 +11,9 @@ use clicktally_proto::shard_key::{Partitioner, ShardId};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::mocking::MockCluster;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 const SHARD: ShardId = ShardId(5);
 
@@ -109,4 +111,20 @@ async fn another_number_of_partitions_is_refused_with_the_remedy(kafka: &Kafka) 
     let log = KafkaLog::connect(settings(kafka, 2)).unwrap();
     let error = log.ensure_topics().await.unwrap_err();
     assert!(matches!(&error, LogError::Fatal(text) if text.contains("cluster.groups")), "{error}");
+}
+
+/// The broker claims to hold already what it has never seen; the client library calls that a success.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acknowledgement_that_does_not_say_where_the_record_lies_is_none() {
+    let broker = MockCluster::new(1).unwrap();
+    let partitioner = Partitioner::new(1);
+    broker.create_topic(RAW_CLICKS, partitioner.partitions(), 1).unwrap();
+    let brokers = broker.bootstrap_servers();
+    let log = KafkaLog::connect(KafkaLogSettings { brokers, partitioner, replication: None }).unwrap();
+    log.publish(records(SHARD, 0..1)).await.unwrap();
+    broker.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER]);
+    let published = log.publish(records(SHARD, 1..2)).await;
+    assert!(matches!(published, Err(LogError::Unavailable(_))), "{published:?}");
+    log.publish(records(SHARD, 1..2)).await.unwrap();
+    assert_eq!(log.end_offset(SHARD).await.unwrap(), 2, "the repeat is in the log");
 }

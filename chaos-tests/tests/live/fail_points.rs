@@ -59,7 +59,6 @@ macro_rules! dying_at {
 }
 
 #[tokio::test]
-#[ignore = "known problem: on a starved machine some rows stayed short in PostgreSQL after all nodes died within moments; see CHANGELOG"]
 async fn exact_after_all_nodes_die_before_a_proposal() {
     assert_exact_after_dying_at("checkpoint.before_propose:150", Armed::All).await;
 }

@@ -10,8 +10,9 @@ use anyhow::Context;
 use clicktally_proto::click::{Click, encode_record};
 use clicktally_proto::click_log::RAW_CLICKS;
 use clicktally_proto::shard_key::Partitioner;
-use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord};
 use tokio::sync::mpsc;
@@ -20,6 +21,7 @@ use super::door::{Batch, Door, QUEUE_BATCHES_MAX};
 use super::options::LoadOptions;
 use super::plan::{Fate, LOG_SOURCE, PlannedClick};
 use super::progress::LoadWatch;
+use crate::log::require_offset;
 
 /// Records that may wait for their acknowledgement.
 const RECORDS_IN_FLIGHT_MAX: usize = 1_000;
@@ -48,6 +50,16 @@ pub(super) fn open(options: &LoadOptions, bootstrap: &str, watch: &Arc<LoadWatch
     Ok(Door::new("log", options.record_clicks.saturating_mul(RECORDS_PER_BATCH), queue, task))
 }
 
+/// One record: many clicks of one partition.
+struct Packed {
+    partition: i32,
+    clicks: usize,
+    record: Vec<u8>,
+}
+
+/// A record, and what became of it.
+type Sent = (Packed, <DeliveryFuture as Future>::Output);
+
 struct Packer {
     producer: FutureProducer,
     partitioner: Partitioner,
@@ -60,36 +72,42 @@ impl Packer {
         let mut in_flight = FuturesUnordered::new();
         loop {
             tokio::select! {
-                Some(done) = in_flight.next() => self.settle(done)?,
+                Some(sent) = in_flight.next() => in_flight.extend(self.settle(sent)?),
                 batch = batches.recv(), if in_flight.len() < RECORDS_IN_FLIGHT_MAX => {
                     let Some(batch) = batch else { break };
-                    for (partition, clicks, record) in self.pack(batch) {
-                        let delivery = self.enqueue(partition, record)?;
-                        in_flight.push(async move { (clicks, delivery.await) });
+                    for packed in self.pack(batch) {
+                        in_flight.push(self.send(packed)?);
                     }
                 }
             }
         }
-        while let Some(done) = in_flight.next().await {
-            self.settle(done)?;
+        while let Some(sent) = in_flight.next().await {
+            in_flight.extend(self.settle(sent)?);
         }
         Ok(())
     }
 
-    fn settle(&self, (clicks, outcome): (usize, <DeliveryFuture as Future>::Output)) -> anyhow::Result<()> {
+    /// A record that must be sent again, on its way.
+    fn settle(&self, (packed, outcome): Sent) -> anyhow::Result<Option<BoxFuture<'static, Sent>>> {
         let delivery = outcome.context("the producer was dropped")?;
-        delivery.map_err(|(error, _)| error).context("the log did not take a record")?;
-        self.watch.add_acknowledged(clicks);
-        Ok(())
+        let delivery = delivery.map_err(|(error, _)| error).context("the log did not take a record")?;
+        if require_offset(&delivery).is_err() {
+            self.watch.add_repeat();
+            return self.send(packed).map(Some);
+        }
+        self.watch.add_acknowledged(packed.clicks);
+        Ok(None)
     }
 
-    fn enqueue(&self, partition: i32, record: Vec<u8>) -> anyhow::Result<DeliveryFuture> {
-        let message = FutureRecord::<(), Vec<u8>>::to(RAW_CLICKS).partition(partition).payload(&record);
-        self.producer.send_result(message).map_err(|(error, _)| error).context("the producer took no record")
+    fn send(&self, packed: Packed) -> anyhow::Result<BoxFuture<'static, Sent>> {
+        let message = FutureRecord::<(), Vec<u8>>::to(RAW_CLICKS).partition(packed.partition).payload(&packed.record);
+        let delivery = self.producer.send_result(message).map_err(|(error, _)| error);
+        let delivery = delivery.context("the producer took no record")?;
+        Ok(async move { (packed, delivery.await) }.boxed())
     }
 
-    /// `(partition, clicks, bytes)`; clicks of a partition stay in order.
-    fn pack(&self, batch: Batch) -> Vec<(i32, usize, Vec<u8>)> {
+    /// Clicks of a partition stay in order.
+    fn pack(&self, batch: Batch) -> Vec<Packed> {
         let mut records = Vec::new();
         let mut partitions: HashMap<i32, Vec<Click>> = HashMap::new();
         for click in batch {
@@ -97,18 +115,22 @@ impl Packer {
             let partition = self.partitioner.shard(click.campaign_id, id).partition();
             if click.fate == Fate::Malformed {
                 // A length that promises more bytes than there are: a record no version of the schema can read.
-                records.push((partition, 1, vec![0x0a, 0xff, 0x01, 0x42]));
+                records.push(Packed { partition, clicks: 1, record: vec![0x0a, 0xff, 0x01, 0x42] });
                 continue;
             }
             let packed = partitions.entry(partition).or_default();
             packed.push(wire_form(click));
             if packed.len() == self.record_clicks_max {
-                records.push((partition, packed.len(), encode_record(packed)));
+                records.push(Packed { partition, clicks: packed.len(), record: encode_record(packed) });
                 packed.clear();
             }
         }
         let rest = partitions.into_iter().filter(|(_, clicks)| !clicks.is_empty());
-        records.extend(rest.map(|(partition, clicks)| (partition, clicks.len(), encode_record(&clicks))));
+        records.extend(rest.map(|(partition, clicks)| Packed {
+            partition,
+            clicks: clicks.len(),
+            record: encode_record(&clicks),
+        }));
         records
     }
 }

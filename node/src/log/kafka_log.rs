@@ -13,6 +13,7 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::future_producer::Delivery;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::util::Timeout;
 
@@ -133,7 +134,8 @@ impl KafkaLog {
         let deliveries = records.iter().map(|out| async move {
             let mut record = FutureRecord::to(out.topic).key(&out.key).payload(&out.value);
             record.partition = out.partition;
-            producer.send(record, Timeout::After(ENQUEUE_TIMEOUT)).await.map_err(|(error, _)| error)
+            let sent = producer.send(record, Timeout::After(ENQUEUE_TIMEOUT)).await;
+            require_offset(&sent.map_err(|(error, _)| error)?)
         });
         try_join_all(deliveries).await.map(|_| ())
     }
@@ -228,6 +230,17 @@ async fn off_thread<T: Send + 'static>(
     question: impl FnOnce() -> Result<T, LogError> + Send + 'static,
 ) -> Result<T, LogError> {
     tokio::task::spawn_blocking(question).await.map_err(|error| LogError::Unavailable(error.to_string()))?
+}
+
+/// An acknowledgement that does not say where the record lies is none.
+///
+/// The client library takes a broker's "duplicate sequence number" for a success of an earlier attempt. On a partition just made
+/// that is sometimes wrong, and the record is nowhere (found by CT-11). Whoever repeats it writes a duplicate at worst.
+pub(crate) fn require_offset(delivery: &Delivery) -> Result<(), KafkaError> {
+    if delivery.offset >= 0 {
+        return Ok(());
+    }
+    Err(KafkaError::MessageProduction(RDKafkaErrorCode::DuplicateSequenceNumber))
 }
 
 fn fatal(error: KafkaError) -> LogError {

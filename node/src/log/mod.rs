@@ -8,5 +8,6 @@ mod partition_queue;
 mod reader;
 mod topics;
 
+pub(crate) use kafka_log::require_offset;
 pub use kafka_log::{KafkaLog, KafkaLogSettings, RECORD_BYTES_MAX};
 pub use topics::{LATE_CLICKS_PARTITIONS, QUARANTINE_PARTITIONS, WINDOW_COUNTS_PARTITIONS};

@@ -9,8 +9,10 @@
 //! 4. **late**: its window is final by this shard's watermark.
 //! 5. **invalid** or **counted**.
 //!
-//! Decisions depend on the log's prefix and on replicated state alone, never on where checkpoints were cut: a successor that
-//! re-reads the same records decides the same.
+//! Decisions depend on the log's prefix, on replicated state and on proofs of emptiness, never on where checkpoints were cut. A
+//! successor that re-reads the same records decides the same, unless a proof died with the owner: then what the proof had closed is
+//! open again. That harms nobody, because what was decided under a proof leaves the owner with a later cut than the one that
+//! carries the proof, and a cut is only published once the one before it is committed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -13,10 +13,10 @@ DEBIAN_PACKAGES := build-essential cmake pkg-config libcurl4-openssl-dev libssl-
 # What the peers are built with, beside the runtime that Kafka needs.
 PEER_PACKAGES := openjdk-17-jdk-headless
 
-.PHONY: help deps build demo test lint verify fix bench bench-peers
+.PHONY: help deps build demo test lint verify fix bench bench-peers bench-freshness
 
 help: ## This list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## Installs what this machine lacks (Debian and Ubuntu, through apt-get; elsewhere it says what is missing).
 	@deploy/install-deps $(DEBIAN_PACKAGES)
@@ -53,3 +53,7 @@ bench-peers: deps ## The same beside Apache Flink and Kafka Streams, on the same
 	@deploy/install-deps $(PEER_PACKAGES)
 	$(CARGO) build --locked --release -p clicktally-node
 	"$$CARGO_TARGET_DIR/release/clicktally" bench --topic single --clicks $(or $(BENCH_CLICKS),5000000) --peers bench/run-peers
+
+bench-freshness: deps ## From an acknowledged click to its count and its spend, on three nodes under load, for several checkpoint intervals.
+	$(CARGO) build --locked --release -p clicktally-chaos-tests --bins
+	"$$CARGO_TARGET_DIR/release/freshness"

@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use utoipa::OpenApi;
 use utoipa_scalar::{Scalar, Servable};
 
-use crate::admin::{campaigns, cluster, health, members, reconciliation};
+use crate::admin::{campaigns, cluster, health, hot_keys, members, reconciliation};
 use crate::budget_check::post_check;
 use crate::capture::post_clicks;
 use crate::dashboard;
@@ -40,6 +40,7 @@ use crate::state::{ApiState, Roles};
         campaigns::put_campaign,
         reconciliation::show_reconciliation,
         cluster::show_cluster,
+        hot_keys::show_hot_keys,
         members::add_member,
         members::remove_member,
         health::show_health,
@@ -112,6 +113,7 @@ fn every_node() -> Routes {
         .with(Method::PUT, "/v1/campaigns/{campaign_id}", campaigns::put_campaign)
         .with(Method::GET, "/v1/reconciliation", reconciliation::show_reconciliation)
         .with(Method::GET, "/v1/cluster", cluster::show_cluster)
+        .with(Method::GET, "/v1/cluster/hot_keys", hot_keys::show_hot_keys)
         .with(Method::POST, "/v1/cluster/members", members::add_member)
         .with(Method::DELETE, "/v1/cluster/members/{node}", members::remove_member)
         .with(Method::GET, "/healthz", health::show_health)

@@ -110,6 +110,11 @@ impl Cluster {
         first
     }
 
+    /// User and system time of all running nodes so far.
+    pub fn cpu_time(&self) -> anyhow::Result<Duration> {
+        self.nodes.iter().filter(|node| node.is_running()).map(NodeProcess::cpu_time).sum()
+    }
+
     /// The last lines of every node's log.
     pub fn log_tails(&self) -> String {
         let mut text = String::new();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clicktally_embedded::{Child, ChildSpec, child};
+use clicktally_node::bench::cpu_time;
 use nix::sys::signal::Signal;
 
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
@@ -95,6 +96,12 @@ impl NodeProcess {
     /// Whether this is anywhere in its log, of this life or an earlier one.
     pub fn has_logged(&self, text: &str) -> anyhow::Result<bool> {
         Ok(String::from_utf8_lossy(&std::fs::read(&self.log)?).contains(text))
+    }
+
+    /// User and system time of the process so far.
+    pub fn cpu_time(&self) -> anyhow::Result<Duration> {
+        let pid = self.child.as_ref().context("the node was not started")?.pid();
+        cpu_time::of(pid).with_context(|| format!("node {} has no CPU time in procfs", self.id))
     }
 
     /// For the message of a failed test; also of a node that has ended.

@@ -1,8 +1,20 @@
 //! The two real services below a cluster, in one directory.
 
 use std::path::Path;
+use std::time::Duration;
 
+use anyhow::Context;
 use clicktally_embedded::{Kafka, KafkaOptions, Postgres, PostgresOptions};
+use clicktally_proto::click_log::{LATE_CLICKS, QUARANTINE, WINDOW_COUNTS};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use crate::eventually::eventually;
+
+const TOPICS_GO_WITHIN: Duration = Duration::from_secs(30);
+const METADATA_DEADLINE: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub struct Services {
@@ -20,6 +32,30 @@ impl Services {
     /// Meant to carry load.
     pub async fn serving(dir: &Path) -> anyhow::Result<Services> {
         Services::start(KafkaOptions::serving(dir.join("kafka")), PostgresOptions::serving(dir.join("postgres"))).await
+    }
+
+    /// Deletes the topics that nodes write to, and starts another PostgreSQL, empty, in `dir`.
+    pub async fn forget_all_but_the_log(&mut self, dir: &Path) -> anyhow::Result<()> {
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", self.kafka.bootstrap());
+        let derived = [WINDOW_COUNTS, LATE_CLICKS, QUARANTINE];
+        let admin: AdminClient<DefaultClientContext> = client.create()?;
+        for deleted in admin.delete_topics(&derived, &AdminOptions::new()).await? {
+            deleted.map_err(|(topic, code)| anyhow::anyhow!("cannot delete topic {topic}: {code}"))?;
+        }
+        let consumer: BaseConsumer = client.create()?;
+        // A node must not find a topic that is about to go.
+        eventually("the topics are gone", TOPICS_GO_WITHIN, async || {
+            let metadata = consumer.fetch_metadata(None, METADATA_DEADLINE)?;
+            let left = metadata.topics().iter().find(|topic| derived.contains(&topic.name()));
+            anyhow::ensure!(left.is_none(), "{} is still there", left.map_or("", |topic| topic.name()));
+            Ok::<_, anyhow::Error>(())
+        })
+        .await?;
+        let data = tempfile::Builder::new().prefix("postgres-").tempdir_in(dir)?.keep();
+        let another = Postgres::start(PostgresOptions::for_tests(data)).await.context("another PostgreSQL")?;
+        std::mem::replace(&mut self.postgres, another).stop().await?;
+        Ok(())
     }
 
     async fn start(kafka: KafkaOptions, postgres: PostgresOptions) -> anyhow::Result<Services> {

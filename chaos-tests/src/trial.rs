@@ -9,7 +9,9 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use clicktally_node::load::{LoadOptions, LoadSummary, run};
+use clicktally_node::log::{KafkaLog, KafkaLogSettings};
 use clicktally_proto::click_log::RAW_CLICKS;
+use clicktally_proto::shard_key::Partitioner;
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
@@ -41,7 +43,7 @@ pub struct Trial {
     pub cluster: Cluster,
     pub database: Database,
     // After the processes that live in it.
-    _dir: TempDir,
+    dir: TempDir,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -53,7 +55,7 @@ impl Trial {
         let services = Services::for_tests(dir.path()).await?;
         let cluster = Cluster::prepare(dir.path(), &binary_beside_this_program()?, &services, options)?;
         let database = Database::new(&services.postgres.url())?;
-        Ok(Trial { services, cluster, database, _dir: dir, _alone: alone })
+        Ok(Trial { services, cluster, database, dir, _alone: alone })
     }
 
     /// Three nodes, ready.
@@ -61,6 +63,27 @@ impl Trial {
         let mut trial = Trial::prepare(ClusterOptions::default()).await?;
         trial.cluster.start().await?;
         Ok(trial)
+    }
+
+    /// The raw log's topics, for a load that comes before the first node.
+    pub async fn make_topics(&self) -> anyhow::Result<()> {
+        let settings = KafkaLogSettings {
+            brokers: self.services.kafka.bootstrap(),
+            partitioner: Partitioner::new(self.cluster.options.groups),
+            replication: Some(1),
+        };
+        Ok(KafkaLog::connect(settings)?.ensure_topics().await?)
+    }
+
+    /// Throws away everything that was made of the raw log: the nodes and their data, the other topics, PostgreSQL. What starts next
+    /// on the same log is a new cluster with other settings, if they are given.
+    pub async fn forget_all_but_the_log(&mut self, options: ClusterOptions) -> anyhow::Result<()> {
+        self.cluster.stop().await?;
+        self.services.forget_all_but_the_log(self.dir.path()).await?;
+        let dir = tempfile::Builder::new().prefix("again-").tempdir_in(self.dir.path())?.keep();
+        self.cluster = Cluster::prepare(&dir, &binary_beside_this_program()?, &self.services, options)?;
+        self.database = Database::new(&self.services.postgres.url())?;
+        Ok(())
     }
 
     /// Starts a load through both doors with repeats, disorder, late, invalid and malformed clicks; `more` is appended to it.

@@ -50,9 +50,13 @@ impl Default for Parts {
 
 impl Parts {
     /// Fibonacci hashing (Knuth, TAOCP 6.4): ids that follow each other go to different parts.
-    fn of(&mut self, campaign_id: CampaignId, ad_id: AdId) -> &mut Arc<Part> {
+    fn position(campaign_id: CampaignId, ad_id: AdId) -> usize {
         let mixed = (campaign_id ^ ad_id.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        &mut self.0[(mixed >> (u64::BITS - PART_BITS)) as usize]
+        (mixed >> (u64::BITS - PART_BITS)) as usize
+    }
+
+    fn of(&mut self, campaign_id: CampaignId, ad_id: AdId) -> &mut Arc<Part> {
+        &mut self.0[Parts::position(campaign_id, ad_id)]
     }
 
     fn len(&self) -> usize {
@@ -95,6 +99,10 @@ impl Window {
     pub fn cells(&self) -> impl Iterator<Item = (CampaignId, AdId, &Cell)> {
         let cells = self.parts.0.iter().flat_map(|part| part.iter());
         cells.map(|(&(campaign_id, ad_id), cell)| (campaign_id, ad_id, cell))
+    }
+
+    pub fn cell(&self, campaign_id: CampaignId, ad_id: AdId) -> Option<&Cell> {
+        self.parts.0[Parts::position(campaign_id, ad_id)].get(&(campaign_id, ad_id))
     }
 
     pub fn cell_count(&self) -> usize {

@@ -4,6 +4,8 @@ pub mod campaign_body;
 pub mod campaigns;
 
 pub mod cluster;
+pub mod cluster_metrics;
 pub mod health;
+pub mod hot_keys;
 pub mod members;
 pub mod reconciliation;

@@ -4,12 +4,15 @@
 
 mod broken_links;
 mod clear_errors;
+mod event_time;
 mod fail_points;
 mod full_disk;
+mod hot_key;
 mod load_generator;
 mod membership;
 mod node_faults;
 mod real_log;
+mod replay;
 mod service_faults;
 mod snapshot_install;
 mod up;

@@ -1,4 +1,4 @@
-//! CPU time of this process (the broker is another one), whole or of threads by name, from procfs.
+//! CPU time of a process, whole, or of this one's threads by name, from procfs.
 
 use std::fs;
 use std::time::Duration;
@@ -12,9 +12,14 @@ const COUNTING_THREADS: &str = "shards";
 /// What procfs counts in; fixed for user space on every Linux this runs on.
 const TICK: Duration = Duration::from_millis(10);
 
-/// User and system time of all threads, ended ones included.
+/// User and system time of all threads of this process, ended ones included.
 pub(super) fn of_process() -> Duration {
-    fs::read_to_string("/proc/self/stat").ok().and_then(|stat| ticks(&stat)).map_or(Duration::ZERO, in_time)
+    of(std::process::id()).unwrap_or_default()
+}
+
+/// The same of any process; `None` where there is none.
+pub fn of(pid: u32) -> Option<Duration> {
+    fs::read_to_string(format!("/proc/{pid}/stat")).ok().and_then(|stat| ticks(&stat)).map(in_time)
 }
 
 /// The same, of the living threads whose names begin with `prefix` (15 bytes of a name are kept).

@@ -3,7 +3,7 @@
 //! Both runs read the same records of the same real Kafka through the same reader. The first throws them away; the second is
 //! the whole shard path: decode, deduplicate, aggregate, and a checkpoint a second into three replicas that fsync.
 
-mod cpu_time;
+pub mod cpu_time;
 mod fill;
 mod peers;
 mod raw_consume;

@@ -26,6 +26,8 @@ pub(super) struct ClusterCommand {
 enum ClusterAction {
     /// Leaders, placement, epochs, offsets, lag, watermarks, and what became of the clicks read.
     Status,
+    /// The ads that take the largest shares of the newest minutes' clicks.
+    HotKeys,
     /// Lets a running node join: it votes in every group, and gets its share of the shards.
     Add {
         /// The node's id, never used before by another machine.
@@ -51,6 +53,10 @@ pub(super) async fn run(command: ClusterCommand, output: Output) -> anyhow::Resu
             let lags = lags_of_all(&client, &cluster).await;
             fill_in_lags(&mut cluster, &lags);
             show(&cluster, output)?;
+        }
+        ClusterAction::HotKeys => {
+            let hot: Value = send(client.get(format!("{base}/hot_keys"))).await?.json().await?;
+            show_hot_keys(&hot, output)?;
         }
         ClusterAction::Add { node, peer } => {
             let member = serde_json::json!({ "node": node, "peer_address": peer });
@@ -147,6 +153,23 @@ fn show(cluster: &Value, output: Output) -> anyhow::Result<()> {
         }
         say(&table.to_string());
     }
+    Ok(())
+}
+
+fn show_hot_keys(hot: &Value, output: Output) -> anyhow::Result<()> {
+    if output == Output::Json {
+        say(&serde_json::to_string_pretty(hot)?);
+        return Ok(());
+    }
+    say(&format!("{} clicks in the newest minutes", hot["clicks"]));
+    let mut table = Table::new();
+    table.set_header(["rank", "campaign", "ad", "clicks", "share"]);
+    for (rank, key) in (1..).zip(each(hot, "keys")) {
+        let share = format!("{:.1} %", key["share"].as_f64().unwrap_or_default() * 100.0);
+        let [campaign, ad, clicks] = ["campaign_id", "ad_id", "clicks"].map(|name| known(&key[name]));
+        table.add_row([rank.to_string(), campaign, ad, clicks, share]);
+    }
+    say(&table.to_string());
     Ok(())
 }
 

@@ -36,6 +36,10 @@ pub struct LoadOptions {
     /// Keep it below 4 minutes for HTTP, and well below the allowed lateness.
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
     pub behind_s: u64,
+    /// Event times run through so many seconds in the course of the load, from --behind-s ago on, however fast it is sent: a backlog.
+    /// Without it they keep pace with the wall clock.
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    pub span_s: u64,
     /// Names this load in its click identities, so that a second load does not repeat the first. Default: the start time.
     #[arg(long)]
     pub run_id: Option<String>,
@@ -133,6 +137,7 @@ impl LoadOptions {
         value(self.campaigns >= 1, "campaigns", "at least 1")?;
         value(self.first_ad >= 1 && self.first_steady_ad >= 1, "first-ad", "at least 1")?;
         value(self.first_campaign >= 1, "first-campaign", "at least 1")?;
+        value(self.span_s <= self.behind_s, "span-s", "at most --behind-s: no click comes from the future")?;
         value((1..=1_024).contains(&self.groups), "groups", "1 to 1024")?;
         value(self.zipf.is_finite() && (0.0..=10.0).contains(&self.zipf), "zipf", "0 to 10")?;
         value((1..=REQUEST_CLICKS_MAX).contains(&self.http_batch), "http-batch", "1 to 1000")?;

@@ -88,8 +88,11 @@ async fn generate(
     tally: &mut Tally,
     watch: &LoadWatch,
 ) -> anyhow::Result<()> {
-    let event_clock = || clock.now_ms().saturating_sub(options.behind_s * 1_000);
-    let mut plan = Plan::new(options, event_clock())?;
+    let event_time = |sent: u64| {
+        let begun_ms = clock.now_ms().saturating_sub(options.behind_s * 1_000);
+        begun_ms + spanned_ms(options, sent)
+    };
+    let mut plan = Plan::new(options, event_time(0))?;
     let bar = bar(options.clicks, options.quiet);
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -98,12 +101,11 @@ async fn generate(
         if options.rate > 0 {
             tick.tick().await;
         }
-        let now_ms = event_clock();
         let sent_before = tally.sent;
-        plan.draw_steady(now_ms, &mut |click| doors.take(tally, click));
+        plan.draw_steady(event_time(sent_before), &mut |click| doors.take(tally, click));
         let due = pace.due(monotonic_ms(clock)).saturating_sub(tally.sent - sent_before);
         for _ in 0..due.min(options.clicks.saturating_sub(tally.sent)) {
-            let click = plan.draw(now_ms);
+            let click = plan.draw(event_time(tally.sent));
             doors.take(tally, click);
         }
         doors.flush(ticks % TICKS_PER_FLUSH == 0).await?;
@@ -112,10 +114,18 @@ async fn generate(
             break;
         }
     }
-    plan.finish_steady(event_clock(), &mut |click| doors.take(tally, click));
+    plan.finish_steady(event_time(tally.sent), &mut |click| doors.take(tally, click));
     doors.flush(true).await?;
     bar.finish_and_clear();
     Ok(())
+}
+
+/// How far event times have run ahead of the wall clock's pace when so many clicks are sent.
+fn spanned_ms(options: &LoadOptions, sent: u64) -> u64 {
+    let span_ms =
+        u128::from(options.span_s) * 1_000 * u128::from(sent.min(options.clicks)) / u128::from(options.clicks.max(1));
+    // At most the whole span, which came from a u64 of seconds below the age of the epoch.
+    u64::try_from(span_ms).unwrap_or(u64::MAX)
 }
 
 fn monotonic_ms(clock: SystemClock) -> u64 {

@@ -33,9 +33,17 @@ impl Backoff {
     }
 }
 
+/// What is in replicated state now.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Committed {
+    pub(super) outcomes: OutcomeCounts,
+    /// Partial counts, one for each (ad, minute) of the checkpoint.
+    pub(super) partials: u64,
+}
+
 #[derive(Debug)]
 pub(super) enum CommitEnd {
-    Committed(OutcomeCounts),
+    Committed(Committed),
     /// Another owner counts this shard now.
     Fenced,
     /// Memory and replicated state went apart: start again from the latter.
@@ -46,9 +54,9 @@ pub(super) enum CommitEnd {
 /// Tries for as long as the answer is unknown; dropping the future gives up, and what it left undecided is settled by the
 /// offsets of whoever proposes next.
 pub(super) async fn commit(group: Arc<Group>, log: Arc<dyn ClickLog>, cut: Cut) -> CommitEnd {
-    let Cut { checkpoint, out_records } = cut;
+    let Cut { checkpoint, partials, out_records } = cut;
     let shard = checkpoint.shard.0;
-    let outcomes = checkpoint.outcomes;
+    let committed = Committed { outcomes: checkpoint.outcomes, partials };
     let mut backoff = Backoff::default();
     // 1. What the checkpoint says was sent elsewhere is durable there before the checkpoint is: a crash in between repeats it.
     while !out_records.is_empty() {
@@ -70,8 +78,8 @@ pub(super) async fn commit(group: Arc<Group>, log: Arc<dyn ClickLog>, cut: Cut) 
     loop {
         match group.propose(&command).await {
             Ok(Outcome::Done | Outcome::AlreadyApplied) if fault::loses("checkpoint.ack") => {}
-            Ok(Outcome::Done) => return CommitEnd::Committed(outcomes),
-            Ok(Outcome::AlreadyApplied) if is_repeat => return CommitEnd::Committed(outcomes),
+            Ok(Outcome::Done) => return CommitEnd::Committed(committed),
+            Ok(Outcome::AlreadyApplied) if is_repeat => return CommitEnd::Committed(committed),
             // Somebody read the same records under this epoch: this node, in an earlier life. Its watermark may differ.
             Ok(Outcome::AlreadyApplied) => {
                 return CommitEnd::Restart("an earlier life committed the same offsets".into());

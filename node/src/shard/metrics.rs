@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use clicktally_proto::checkpoint::OutcomeCounts;
 use clicktally_proto::event_time::UnixMillis;
 use clicktally_proto::shard_key::ShardId;
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
+use super::commit::Committed;
+
 pub(super) static METRICS: LazyLock<ShardMetrics> = LazyLock::new(ShardMetrics::register);
 
 pub(super) struct ShardMetrics {
     events: IntCounterVec,
+    partials: IntCounter,
     lag_records: IntGaugeVec,
     watermark_lag_seconds: IntGaugeVec,
     checkpoint_seconds: Histogram,
@@ -40,6 +42,13 @@ impl ShardMetrics {
         let events = Opts::new("clicktally_shard_events_total", "clicks read, by what became of them");
         ShardMetrics {
             events: registered(IntCounterVec::new(events, &["outcome"]).expect(FIXED)),
+            partials: registered(
+                IntCounter::new(
+                    "clicktally_partials_total",
+                    "partial counts (shard, ad, minute) that checkpoints brought to stage two",
+                )
+                .expect(FIXED),
+            ),
             lag_records: by_shard(
                 "clicktally_shard_lag_records",
                 "records of the log not read yet, at the last checkpoint",
@@ -71,7 +80,9 @@ impl ShardMetrics {
         lags.collect()
     }
 
-    pub(super) fn committed(&self, shard: ShardId, outcomes: &OutcomeCounts, took: Duration, behind_ms: UnixMillis) {
+    pub(super) fn committed(&self, shard: ShardId, committed: &Committed, took: Duration, behind_ms: UnixMillis) {
+        let Committed { outcomes, partials } = committed;
+        self.partials.inc_by(*partials);
         self.checkpoint_seconds.observe(took.as_secs_f64());
         self.watermark_lag_seconds.with_label_values(&[&shard.0.to_string()]).set(clamped(behind_ms / 1_000));
         let by_outcome = [

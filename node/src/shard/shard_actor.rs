@@ -157,12 +157,12 @@ impl ShardActor {
 
     fn settle(&mut self, cut_at: Duration, end: CommitEnd, ctx: &mut Context<ShardActor>) {
         match end {
-            CommitEnd::Committed(outcomes) => {
+            CommitEnd::Committed(committed) => {
                 fault::point("checkpoint.after_commit");
                 let ShardParts { state, clock, .. } = &self.parts;
                 let behind_ms = clock.now_ms().saturating_sub(state.watermark_ms());
                 let took = clock.monotonic().saturating_sub(cut_at);
-                METRICS.committed(state.shard(), &outcomes, took, behind_ms);
+                METRICS.committed(state.shard(), &committed, took, behind_ms);
                 self.is_committing = false;
                 if self.is_due {
                     self.checkpoint(ctx);

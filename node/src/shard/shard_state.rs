@@ -55,6 +55,8 @@ pub struct ShardTerms {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cut {
     pub checkpoint: Checkpoint,
+    /// Partial counts in it: one for each (campaign, ad, minute), however many clicks.
+    pub partials: u64,
     pub out_records: Vec<OutRecord>,
 }
 
@@ -284,6 +286,7 @@ impl ShardState {
             .map(|(minute, mut places)| SeenBlock::pack(minute, &mut places))
             .collect();
         self.seen.sweep(&horizon);
+        let partials = cells.len() as u64;
         let checkpoint = Checkpoint {
             shard: self.terms.shard,
             epoch: self.terms.epoch,
@@ -298,6 +301,6 @@ impl ShardState {
         self.from = self.position;
         self.last_cut = news;
         self.out_bytes = 0;
-        Some(Cut { checkpoint, out_records: std::mem::take(&mut self.out_records) })
+        Some(Cut { checkpoint, partials, out_records: std::mem::take(&mut self.out_records) })
     }
 }

@@ -1,0 +1,89 @@
+//! What the replicas know, as metrics: brought up to date by each scrape.
+//!
+//! Every node has a replica of every group; each figure is shown by the group's leader alone, so that a sum over all nodes
+//! counts it once.
+
+use std::sync::LazyLock;
+
+use clicktally_proto::checkpoint::OutcomeCounts;
+use clicktally_proto::shard_key::{GroupId, ShardId};
+use prometheus::{GaugeVec, IntGaugeVec, Opts};
+
+use super::hot_keys::HotKeys;
+use crate::metrics::registered;
+use crate::state::ApiState;
+
+/// The conservation equation in public: `read` is what was read, the other outcomes add up to it, always.
+static SHARD_CLICKS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let options = Opts::new(
+        "clicktally_shard_clicks",
+        "Clicks of a shard since its beginning, as committed, by what became of them",
+    );
+    registered(IntGaugeVec::new(options, &["shard", "outcome"]).expect("a constant, valid metric"))
+});
+
+static HOT_KEY: LazyLock<GaugeVec> = LazyLock::new(|| {
+    let options = Opts::new(
+        "clicktally_hot_key_ratio",
+        "Share of the newest minutes' clicks that the ad of this rank takes; /v1/cluster/hot_keys names it",
+    );
+    registered(GaugeVec::new(options, &["rank"]).expect("a constant, valid metric"))
+});
+
+static WINDOW_CELLS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let options = Opts::new("clicktally_window_cells", "Cells (campaign, ad, minute) that the group's replicas hold");
+    registered(IntGaugeVec::new(options, &["group"]).expect("a constant, valid metric"))
+});
+
+static SEEN_BYTES: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    let options = Opts::new("clicktally_seen_id_bytes", "Packed ids that the group's replicas hold to tell duplicates");
+    registered(IntGaugeVec::new(options, &["group"]).expect("a constant, valid metric"))
+});
+
+/// Sets every gauge of this file.
+pub(crate) async fn refresh(state: &ApiState) {
+    // A figure that is somebody else's by now must not stand still here.
+    SHARD_CLICKS.reset();
+    HOT_KEY.reset();
+    WINDOW_CELLS.reset();
+    SEEN_BYTES.reset();
+    for group in state.groups.iter().filter(|group| group.is_leader()) {
+        let label = group.id().0.to_string();
+        let (shards, windows, seen_bytes) = group.read(|state| {
+            let shards: Vec<(ShardId, OutcomeCounts)> =
+                state.shards().iter().map(|(shard, entry)| (*shard, entry.outcomes)).collect();
+            (shards, state.windows().clone(), state.seen_bytes())
+        });
+        shards.iter().for_each(|(shard, outcomes)| show_outcomes(*shard, outcomes));
+        let cells: usize = windows.values().map(|window| window.cell_count()).sum();
+        WINDOW_CELLS.with_label_values(&[&label]).set(clamped(cells as u64));
+        SEEN_BYTES.with_label_values(&[&label]).set(clamped(seen_bytes as u64));
+    }
+    let leads_first = state.groups.first().is_some_and(|group| group.id() == GroupId(0) && group.is_leader());
+    if leads_first {
+        for (rank, key) in (1_u32..).zip(&HotKeys::now(state).await.keys) {
+            HOT_KEY.with_label_values(&[&rank.to_string()]).set(key.share);
+        }
+    }
+}
+
+fn show_outcomes(shard: ShardId, outcomes: &OutcomeCounts) {
+    let OutcomeCounts { read, counted, duplicate, late, invalid, quarantined, misrouted } = *outcomes;
+    let by_outcome = [
+        ("read", read),
+        ("counted", counted),
+        ("duplicate", duplicate),
+        ("late", late),
+        ("invalid", invalid),
+        ("quarantined", quarantined),
+        ("misrouted", misrouted),
+    ];
+    let label = shard.0.to_string();
+    for (outcome, clicks) in by_outcome {
+        SHARD_CLICKS.with_label_values(&[label.as_str(), outcome]).set(clamped(clicks));
+    }
+}
+
+fn clamped(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

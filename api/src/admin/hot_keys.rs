@@ -1,0 +1,181 @@
+//! `GET /v1/cluster/hot_keys`: which ads take the largest shares of the traffic now.
+//!
+//! Exact: replicas hold every count of these minutes already, so no sketch stands between a viral ad and its name.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use clicktally_proto::event_time::Minute;
+use clicktally_proto::ids::{AdId, CampaignId};
+use clicktally_raft_store::group::Group;
+use clicktally_raft_store::state::{Cell, Window};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::state::ApiState;
+
+/// How many are named.
+pub const HOT_KEYS_MAX: usize = 20;
+/// A key is looked at if it has at least one in so many clicks of some minute; what is rarer is not hot. Bounds the candidates of
+/// one minute to as many.
+const RARITY_MAX: u64 = 1_000;
+
+/// The hottest ads of the newest minutes: of the one before the watermark's and all later ones.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
+pub struct HotKeys {
+    /// All clicks of these minutes, invalid ones too: they cost as much to count.
+    pub clicks: u64,
+    /// At most 20, the hottest first.
+    pub keys: Vec<HotKey>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct HotKey {
+    pub campaign_id: CampaignId,
+    pub ad_id: AdId,
+    pub clicks: u64,
+    /// Of all clicks, 0 to 1.
+    pub share: f64,
+}
+
+#[utoipa::path(get, path = "/v1/cluster/hot_keys", tag = "operations", responses((status = 200, body = HotKeys)))]
+pub async fn show_hot_keys(State(state): State<Arc<ApiState>>) -> Json<HotKeys> {
+    Json(HotKeys::now(&state).await)
+}
+
+impl HotKeys {
+    /// As this node's replicas have it. Looks at each cell of some two minutes, off the serving threads.
+    pub async fn now(state: &ApiState) -> HotKeys {
+        let windows = state.groups.iter().map(|group| newest_windows(group)).collect::<Vec<_>>();
+        // It cannot panic short of a bug of ours, and then the next question is as good.
+        tokio::task::spawn_blocking(move || HotKeys::of(&windows)).await.unwrap_or_default()
+    }
+
+    /// `groups`: of each group, its newest windows. All ads of a campaign are in one group.
+    fn of(groups: &[Vec<Arc<Window>>]) -> HotKeys {
+        let mut clicks = 0_u64;
+        let mut keys = Vec::new();
+        for windows in groups {
+            let mut candidates = BTreeSet::new();
+            for window in windows {
+                let total: u64 = window.cells().map(|(_, _, cell)| weight(cell)).sum();
+                clicks = clicks.saturating_add(total);
+                let frequent = window.cells().filter(|(_, _, cell)| weight(cell).saturating_mul(RARITY_MAX) >= total);
+                candidates.extend(frequent.map(|(campaign_id, ad_id, _)| (campaign_id, ad_id)));
+            }
+            keys.extend(candidates.into_iter().map(|(campaign_id, ad_id)| {
+                let cells = windows.iter().filter_map(|window| window.cell(campaign_id, ad_id));
+                HotKey { campaign_id, ad_id, clicks: cells.map(weight).sum(), share: 0.0 }
+            }));
+        }
+        keys.retain(|key| key.clicks > 0);
+        keys.sort_unstable_by_key(|key| (std::cmp::Reverse(key.clicks), key.campaign_id, key.ad_id));
+        keys.truncate(HOT_KEYS_MAX);
+        for key in &mut keys {
+            key.share = key.clicks as f64 / clicks as f64;
+        }
+        HotKeys { clicks, keys }
+    }
+}
+
+fn newest_windows(group: &Group) -> Vec<Arc<Window>> {
+    group.read(|state| {
+        let passed = Minute::of(state.watermark_ms());
+        state.windows().range(Minute(passed.0.saturating_sub(1))..).map(|(_, window)| Arc::clone(window)).collect()
+    })
+}
+
+fn weight(cell: &Cell) -> u64 {
+    cell.counts.clicks.saturating_add(cell.counts.invalid_clicks)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use clicktally_proto::checkpoint::{CellBlock, Checkpoint, Epoch, OutcomeCounts};
+    use clicktally_proto::codec;
+    use clicktally_proto::command::{AssignShard, Command, GroupSettings, NodeRecord, Outcome};
+    use clicktally_proto::counts::{CellDelta, CellKey, Counts};
+    use clicktally_proto::event_time::EventTimeRules;
+    use clicktally_proto::shard_key::{GroupId, ShardId};
+    use clicktally_raft_store::state::GroupState;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The windows that a group has after one checkpoint with these counts.
+    fn windows(counts: &BTreeMap<(u32, u64), u64>) -> Vec<Arc<Window>> {
+        let mut state = GroupState::new(GroupId(0));
+        let settings = GroupSettings { groups: 1, event_time: EventTimeRules::default() };
+        let record = NodeRecord { node: 1, http_address: "a".into(), peer_address: "b".into(), can_aggregate: true };
+        let shard = ShardId(0);
+        let clicks: u64 = counts.values().sum();
+        let mut cells: Vec<CellDelta> = counts
+            .iter()
+            .map(|(&(minute, ad_id), &clicks)| CellDelta {
+                key: CellKey { minute: Minute(minute), campaign_id: 7, ad_id },
+                counts: Counts { clicks, invalid_clicks: 0 },
+            })
+            .collect();
+        let checkpoint = Checkpoint {
+            shard,
+            epoch: Epoch(1),
+            from: 0,
+            to: clicks,
+            watermark_ms: 0,
+            complete_to_ms: 0,
+            outcomes: OutcomeCounts { read: clicks, counted: clicks, ..OutcomeCounts::default() },
+            cells: CellBlock::pack(&mut cells),
+            seen: Vec::new(),
+        };
+        let assignment = AssignShard { shard, owner: Some(1), expected_epoch: Epoch(0) };
+        let commands = [
+            Command::Configure(settings),
+            Command::RegisterNode(record),
+            Command::AssignShard(assignment),
+            Command::Checkpoint(checkpoint),
+        ];
+        for (index, command) in (1..).zip(commands) {
+            let outcome = state.apply(index, &codec::encode(&command).unwrap());
+            assert!(!matches!(outcome, Outcome::Rejected(_)), "{outcome:?}");
+        }
+        state.windows().values().cloned().collect()
+    }
+
+    proptest! {
+        /// No count of these is so small that it would be too rare in the largest minute there can be.
+        #[test]
+        fn the_hottest_are_those_of_a_full_count(
+            counts in proptest::collection::btree_map((1_u32..4, 1_u64..60), 50_u64..500, 1..120)
+        ) {
+            let hot = HotKeys::of(&[windows(&counts)]);
+            let mut by_ad: BTreeMap<u64, u64> = BTreeMap::new();
+            for ((_, ad), clicks) in &counts {
+                *by_ad.entry(*ad).or_default() += clicks;
+            }
+            let mut expected: Vec<(u64, u64)> = by_ad.into_iter().collect();
+            expected.sort_by_key(|(ad, clicks)| (std::cmp::Reverse(*clicks), *ad));
+            expected.truncate(HOT_KEYS_MAX);
+            let found: Vec<(u64, u64)> = hot.keys.iter().map(|key| (key.ad_id, key.clicks)).collect();
+            prop_assert_eq!(found, expected);
+            prop_assert_eq!(hot.clicks, counts.values().sum::<u64>());
+        }
+    }
+
+    #[test]
+    fn a_viral_ad_is_named_with_its_share() {
+        let mut counts: BTreeMap<(u32, u64), u64> = (1..=100).map(|ad| ((5, ad), 10)).collect();
+        counts.insert((5, 42), 9_020);
+        let hot = HotKeys::of(&[windows(&counts), Vec::new()]);
+        assert_eq!((hot.keys[0].ad_id, hot.keys[0].clicks, hot.keys.len()), (42, 9_020, 1), "the others are rare");
+        assert!((hot.keys[0].share - 9_020.0 / 10_010.0).abs() < 1e-9, "{}", hot.keys[0].share);
+    }
+
+    #[test]
+    fn no_traffic_has_no_hot_keys() {
+        assert_eq!(HotKeys::of(&[Vec::new()]), HotKeys::default());
+    }
+}

@@ -1,0 +1,150 @@
+//! Event time when the world does not keep to it: partitions without clicks, a clock far ahead, an owner that stalls.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use clicktally_chaos_tests::cluster::ClusterOptions;
+use clicktally_chaos_tests::eventually::eventually;
+use clicktally_chaos_tests::trial::Trial;
+use clicktally_proto::click::{Click, encode_record};
+use clicktally_proto::click_log::RAW_CLICKS;
+use clicktally_proto::clock::{Clock, SystemClock};
+use clicktally_proto::ids::ClickId;
+use clicktally_proto::shard_key::{Partitioner, ShardId};
+use rdkafka::config::ClientConfig;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+
+const SOON: Duration = Duration::from_secs(30);
+const MINUTE_MS: u64 = 60_000;
+const CAMPAIGN: u64 = 1;
+
+fn shard_of(name: &str) -> (ClickId, ShardId) {
+    let id = ClickId::foreign("event-time-trial", name);
+    (id, Partitioner::new(1).shard(CAMPAIGN, id))
+}
+
+/// A name whose click belongs to this shard.
+fn name_for(shard: u16, purpose: &str) -> String {
+    let mut names = (0..).map(|number| format!("{purpose}-{shard}-{number}"));
+    names.find(|name| shard_of(name).1 == ShardId(shard)).unwrap()
+}
+
+/// Writes one click into the partition it belongs to, past the capture and its clock.
+async fn write_to_log(trial: &Trial, name: &str, ad_id: u64, event_time_ms: u64) -> u16 {
+    let (id, shard) = shard_of(name);
+    let click = Click { click_id: id.0, campaign_id: CAMPAIGN, ad_id, event_time_ms, ..Click::default() };
+    let producer: FutureProducer =
+        ClientConfig::new().set("bootstrap.servers", trial.services.kafka.bootstrap()).create().unwrap();
+    let value = encode_record(&[click]);
+    let record: FutureRecord<'_, (), _> = FutureRecord::to(RAW_CLICKS).payload(&value).partition(shard.partition());
+    producer.send(record, SOON).await.unwrap();
+    shard.0
+}
+
+async fn until_published(trial: &Trial, ad_id: u64, minute: u64, clicks: u64) {
+    eventually("the window is in PostgreSQL", SOON, async || {
+        let counted = trial.database.stream_counts().await?.get(&(ad_id, minute)).copied();
+        anyhow::ensure!(counted == Some(clicks), "{counted:?}");
+        Ok::<_, anyhow::Error>(())
+    })
+    .await
+    .unwrap();
+}
+
+/// Fifteen of sixteen partitions have never had a record, and the sixteenth gets one and falls silent.
+#[tokio::test]
+async fn a_window_fires_although_nearly_all_partitions_never_had_a_click() {
+    let trial = Trial::start().await.unwrap();
+    let event_time_ms = SystemClock.now_ms() - 2 * MINUTE_MS;
+    write_to_log(&trial, "only", 77, event_time_ms).await;
+    until_published(&trial, 77, event_time_ms / MINUTE_MS, 1).await;
+}
+
+/// Were it believed, a click dated three hours ahead would make everything else of its shard late.
+#[tokio::test]
+async fn one_clock_far_ahead_is_put_aside_and_makes_nobody_late() {
+    let trial = Trial::start().await.unwrap();
+    let mut struck = BTreeSet::new();
+    for number in 0..64 {
+        let ahead_ms = SystemClock.now_ms() + 180 * MINUTE_MS;
+        struck.insert(write_to_log(&trial, &format!("ahead-{number}"), 78, ahead_ms).await);
+    }
+    assert!(struck.len() > 8, "{struck:?}");
+    eventually("they are quarantined", SOON, async || {
+        let shards = trial.cluster.client.cluster().await?.shards();
+        let quarantined: u64 = shards.values().map(|shard| shard.outcomes.quarantined).sum();
+        anyhow::ensure!(quarantined == 64, "{quarantined} of 64");
+        Ok::<_, anyhow::Error>(())
+    })
+    .await
+    .unwrap();
+    // Nothing of it may be late, and each window must fire.
+    let event_time_ms = SystemClock.now_ms() - 2 * MINUTE_MS;
+    for number in 0..64 {
+        write_to_log(&trial, &format!("honest-{number}"), 79, event_time_ms).await;
+    }
+    until_published(&trial, 79, event_time_ms / MINUTE_MS, 64).await;
+    assert!(trial.database.stream_counts().await.unwrap().keys().all(|(ad, _)| *ad != 78));
+}
+
+/// An owner that stalls (and keeps its shards: a lease of half a minute) holds its group's windows open, however far the others are.
+#[tokio::test]
+async fn a_stalled_owner_holds_windows_back_and_nothing_is_lost_or_late() {
+    let mut trial = Trial::prepare(ClusterOptions::default()).await.unwrap();
+    for node in &mut trial.cluster.nodes {
+        node.start(&[("CLICKTALLY_CLUSTER__NODE_LEASE_MS", "30000")]).await.unwrap();
+    }
+    trial.cluster.wait_ready().await.unwrap();
+    let view = trial.cluster.client.cluster().await.unwrap();
+    let leader = view.groups[0].leader.unwrap();
+    let stalled = (1..=3).find(|node| *node != leader).unwrap();
+    let held: BTreeSet<u16> =
+        view.shards().values().filter(|shard| shard.owner == Some(stalled)).map(|shard| shard.shard).collect();
+    assert!(!held.is_empty() && held.len() < 16, "{held:?}");
+    trial.cluster.node(stalled).unwrap().pause();
+
+    let others: Vec<String> =
+        trial.cluster.nodes.iter().filter(|node| node.id != stalled).map(|node| node.url.clone()).collect();
+    let client = trial.cluster.client.through(others);
+    let event_time_ms = SystemClock.now_ms() + MINUTE_MS;
+    let minute = event_time_ms / MINUTE_MS;
+    for number in 0..64 {
+        write_to_log(&trial, &format!("held-{number}"), 80, event_time_ms).await;
+    }
+    // Clicks three minutes younger carry the watermarks of the others past that minute.
+    for shard in (0..16).filter(|shard| !held.contains(shard)) {
+        write_to_log(&trial, &name_for(shard, "younger"), 81, event_time_ms + 3 * MINUTE_MS).await;
+    }
+    let passed = |watermark: &str| watermark_ms(watermark) >= (minute + 1) * MINUTE_MS;
+    eventually("all other shards have passed the minute", SOON, async || {
+        let view = client.get("/v1/cluster").await?;
+        let shards = view["groups"][0]["shards"].as_array().cloned().unwrap_or_default();
+        let behind = |shard: &&serde_json::Value| {
+            let number = shard["shard"].as_u64().and_then(|number| u16::try_from(number).ok()).unwrap_or(u16::MAX);
+            !held.contains(&number) && !passed(shard["watermark"].as_str().unwrap_or_default())
+        };
+        let left = shards.iter().filter(behind).count();
+        anyhow::ensure!(shards.len() == 16 && left == 0, "{left} have not");
+        anyhow::ensure!(
+            !passed(view["groups"][0]["watermark"].as_str().unwrap_or_default()),
+            "the group has passed it too"
+        );
+        Ok::<_, anyhow::Error>(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(trial.database.stream_counts().await.unwrap().get(&(80, minute)), None, "a timer has closed the window");
+
+    trial.cluster.node(stalled).unwrap().resume();
+    for shard in &held {
+        write_to_log(&trial, &name_for(*shard, "younger"), 81, event_time_ms + 3 * MINUTE_MS).await;
+    }
+    until_published(&trial, 80, minute, 64).await;
+    let shards = trial.cluster.client.cluster().await.unwrap().shards();
+    assert_eq!(shards.values().map(|shard| shard.outcomes.late).sum::<u64>(), 0);
+}
+
+/// Milliseconds of an RFC 3339 time; 0 of what is none.
+fn watermark_ms(text: &str) -> u64 {
+    chrono::DateTime::parse_from_rfc3339(text).map_or(0, |time| u64::try_from(time.timestamp_millis()).unwrap_or(0))
+}

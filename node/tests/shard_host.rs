@@ -147,7 +147,7 @@ async fn each_click_counts_once_through_restarts_and_changes_of_owner() {
     log.ensure_topics().await.unwrap();
     let store = one_node(&dir.path().join("raft")).await;
     let group = Arc::new(store.group(GroupId(0)).unwrap().clone());
-    let settings = GroupSettings { groups: 1, event_time: EventTimeRules::default() };
+    let settings = GroupSettings::new(1, EventTimeRules::default());
     assert_eq!(propose(&group, Command::Configure(settings)).await, Outcome::Done);
     let record = NodeRecord { node: NODE, http_address: "-".into(), peer_address: "-".into(), can_aggregate: true };
     propose(&group, Command::RegisterNode(record)).await;

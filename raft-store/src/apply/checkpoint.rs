@@ -44,6 +44,7 @@ impl GroupState {
         if windows().any(|cells| rules.is_final(cells[0].key.minute, self.watermark_ms)) {
             return Err(Rejection::FinalWindow);
         }
+        self.check_room(shard, &cells, &checkpoint.seen)?;
 
         // Nothing below may refuse.
         windows().for_each(|cells| self.merge_window(index, cells));
@@ -58,9 +59,17 @@ impl GroupState {
         let shard_watermark_ms = entry.watermark_ms;
         let seen = self.seen.entry(shard).or_default();
         for block in checkpoint.seen {
+            self.held.add_block(&block);
             seen.entry(block.minute).or_default().push(Arc::new(block));
         }
-        seen.retain(|minute, _| !rules.is_final(*minute, shard_watermark_ms));
+        let held = &mut self.held;
+        seen.retain(|minute, blocks| {
+            let stays = !rules.is_final(*minute, shard_watermark_ms);
+            if !stays {
+                blocks.iter().for_each(|block| held.remove_block(block));
+            }
+            stays
+        });
         self.advance_watermark(index);
         Ok(Outcome::Done)
     }
@@ -72,6 +81,7 @@ impl GroupState {
     /// `cells`: of one minute, those of a campaign together.
     fn merge_window(&mut self, index: u64, cells: &[CellDelta]) {
         let window = Arc::make_mut(self.windows.entry(cells[0].key.minute).or_default());
+        let cells_before = window.cell_count();
         for cells in cells.chunk_by(|a, b| a.key.campaign_id == b.key.campaign_id) {
             let mut campaign = self.campaigns.get_mut(&cells[0].key.campaign_id).map(Arc::make_mut);
             for cell in cells {
@@ -86,6 +96,7 @@ impl GroupState {
                 window.merge(index, cell, spend_micros);
             }
         }
+        self.held.cells += (window.cell_count() - cells_before) as u64;
         if window.fired_at.is_some() {
             self.newest_revision = index;
         }
@@ -108,6 +119,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::type_config::SnapshotMeta;
 
     const RULES: EventTimeRules = EventTimeRules {
         out_of_orderness_ms: 5_000,
@@ -124,7 +136,7 @@ mod tests {
     impl Replica {
         fn new() -> Replica {
             let mut replica = Replica { state: GroupState::new(GroupId(0)), index: 0 };
-            replica.apply(&Command::Configure(GroupSettings { groups: 1, event_time: RULES }));
+            replica.apply(&Command::Configure(GroupSettings::new(1, RULES)));
             replica.apply(&Command::RegisterNode(NodeRecord {
                 node: 1,
                 http_address: "a".into(),
@@ -168,6 +180,12 @@ mod tests {
 
     fn clicks(state: &GroupState) -> u64 {
         state.windows().values().flat_map(|w| w.cells()).map(|(_, _, cell)| cell.counts.clicks).sum()
+    }
+
+    fn encoded(state: &GroupState) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        state.freeze().write_to(&mut bytes).unwrap();
+        bytes
     }
 
     #[test]
@@ -274,12 +292,16 @@ mod tests {
                     prop_assert_eq!(left.apply(&command), right.apply(&command));
                 }
                 expected.insert(*shard, from + length);
+                prop_assert_eq!(left.state.held(), left.state.recounted());
                 if number == steps.len() / 2 {
-                    right.state = GroupState::decode(&right.state.freeze().encode().unwrap()).unwrap();
+                    let mut snapshot = Vec::new();
+                    crate::snapshot::encode(&SnapshotMeta::default(), &right.state, &mut snapshot).unwrap();
+                    right.state = crate::snapshot::decode(GroupId(0), &mut snapshot.as_slice()).unwrap().1;
                 }
             }
             prop_assert_eq!(clicks(&left.state), expected.values().sum::<u64>());
-            prop_assert_eq!(left.state.freeze().encode().unwrap(), right.state.freeze().encode().unwrap());
+            prop_assert_eq!(encoded(&left.state), encoded(&right.state));
+            prop_assert_eq!(left.state.held(), right.state.held());
         }
     }
 }

@@ -138,6 +138,11 @@ impl LogStorage for LogEngine {
         Ok(entries.into_iter().map(|mut entry| entry.value.split_off(INDEX_BYTES)).collect())
     }
 
+    fn used_bytes(&self) -> u64 {
+        // A closed log keeps nothing that anybody could still ask for.
+        self.with(Engine::get_used_size).map_or(0, |bytes| bytes as u64)
+    }
+
     fn purge_files(&self) -> Result<Vec<GroupId>, StorageError> {
         let blocking = self.with(Engine::purge_expired_files)?.map_err(|error| StorageError::Write(error.into()))?;
         // Every region was written by `submit`, so its number is that of a group.

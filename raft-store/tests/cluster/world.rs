@@ -13,12 +13,14 @@ use clicktally_proto::money::Currency;
 use clicktally_proto::shard_key::{GroupId, Partitioner};
 use clicktally_raft_store::disk_storage::DiskStorage;
 use clicktally_raft_store::group::{Group, GroupStatus, ProposeError};
-use clicktally_raft_store::peer_transport::HttpTransport;
+use clicktally_raft_store::peer_transport::{HttpTransport, PeerTransport};
 use clicktally_raft_store::store::{OpenError, RaftStore};
 use clicktally_raft_store::store_config::{RaftTiming, SnapshotRules, StoreConfig};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
+
+use crate::links::{DamagingTransport, Links};
 
 const CLUSTER: &str = "test";
 /// Nothing here takes a second on an idle machine; the limit is for one that is busy.
@@ -28,6 +30,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 pub struct World {
     pub groups: u16,
     pub snapshots: SnapshotRules,
+    pub links: Arc<Links>,
     folder: TempDir,
     addresses: BTreeMap<NodeId, SocketAddr>,
     founders: Vec<NodeId>,
@@ -40,6 +43,7 @@ impl World {
         let mut world = World {
             groups,
             snapshots,
+            links: Arc::default(),
             folder: tempfile::tempdir().unwrap(),
             addresses: BTreeMap::new(),
             founders: vec![1, 2, 3],
@@ -72,7 +76,9 @@ impl World {
             snapshots: self.snapshots,
         };
         let storage = Arc::new(DiskStorage::new(self.node_folder(node)));
-        RaftStore::open(config, storage, Arc::new(HttpTransport::new(CLUSTER).unwrap()), Arc::new(SystemClock)).await
+        let http = HttpTransport::new(CLUSTER).unwrap();
+        let transport: Arc<dyn PeerTransport> = Arc::new(DamagingTransport { http, links: self.links.clone() });
+        RaftStore::open(config, storage, transport, Arc::new(SystemClock)).await
     }
 
     pub async fn run(&mut self, node: NodeId) {
@@ -122,7 +128,7 @@ impl World {
     }
 
     pub async fn configure(&self, node: NodeId) {
-        let settings = GroupSettings { groups: self.groups, event_time: EventTimeRules::default() };
+        let settings = GroupSettings::new(self.groups, EventTimeRules::default());
         for group in 0..self.groups {
             let outcome = self.propose(node, group, &Command::Configure(settings)).await;
             assert!(matches!(outcome, Outcome::Done | Outcome::AlreadyApplied), "{outcome:?}");
@@ -189,7 +195,9 @@ impl World {
                 }
             };
             timeout(PATIENCE, fresh).await.unwrap();
-            states.push(replica.read(|state| state.freeze()).encode().unwrap());
+            let mut bytes = Vec::new();
+            replica.read(|state| state.freeze()).write_to(&mut bytes).unwrap();
+            states.push(bytes);
         }
         states
     }

@@ -24,6 +24,8 @@ pub mod peer_transport;
 
 pub mod disk_storage;
 
+#[cfg(test)]
+mod at_size;
 mod cell_table;
 mod fail_stop;
 mod group_log;

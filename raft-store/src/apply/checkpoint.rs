@@ -119,6 +119,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::state_budget::CELL_BYTES;
     use crate::type_config::SnapshotMeta;
 
     const RULES: EventTimeRules = EventTimeRules {
@@ -269,6 +270,86 @@ mod tests {
         replica.apply(&Command::SinkProgress { published_revision });
         assert!(!replica.state.windows().contains_key(&Minute(5)));
         assert!(replica.state.seen_blocks(ShardId(0)).is_empty(), "seen ids leave with their window");
+    }
+
+    /// A checkpoint that counts `clicks` clicks, each of an ad of its own.
+    fn wide(replica: &Replica, shard: u16, minute: u32, clicks: u64, watermark_ms: u64) -> Checkpoint {
+        let from = replica.state.shard(ShardId(shard)).unwrap().committed_offset;
+        let ad = |n| CellKey { minute: Minute(minute), campaign_id: 3, ad_id: u64::from(shard) * 1_000_000 + n + 1 };
+        let cell = |n| CellDelta { key: ad(n), counts: Counts { clicks: 1, invalid_clicks: 0 } };
+        let mut cells: Vec<CellDelta> = (0..clicks).map(cell).collect();
+        Checkpoint {
+            cells: CellBlock::pack(&mut cells),
+            ..checkpoint(shard, from, from + clicks, minute, watermark_ms)
+        }
+    }
+
+    /// Room for about a thousand cells.
+    fn small() -> Replica {
+        let mut replica = Replica::new();
+        let state_bytes_max = 1_000 * CELL_BYTES;
+        let settings = replica.state.settings.unwrap();
+        replica.state.settings = Some(GroupSettings { state_bytes_max, ..settings });
+        replica
+    }
+
+    #[test]
+    fn who_is_ahead_waits_for_room_and_who_is_behind_may_make_it() {
+        let mut replica = small();
+        for shard in 1..16 {
+            let ahead = checkpoint(shard, 0, 0, 5, Minute(6).start_ms());
+            assert_eq!(replica.apply(&Command::Checkpoint(ahead)), Outcome::Done);
+        }
+        let much = wide(&replica, 1, 6, 900, Minute(6).start_ms());
+        assert_eq!(replica.apply(&Command::Checkpoint(much)), Outcome::Done);
+        let before = replica.state.clone();
+
+        // Shard 1 is ahead of shard 0, which holds the watermark.
+        let refused = Command::Checkpoint(wide(&replica, 1, 7, 200, Minute(7).start_ms()));
+        assert!(matches!(replica.apply(&refused), Outcome::Rejected(Rejection::StateFull { .. })));
+        assert_eq!(replica.state, before, "a refusal changes nothing");
+        let proof = checkpoint(2, 0, 0, 5, Minute(7).start_ms());
+        assert_eq!(replica.apply(&Command::Checkpoint(proof)), Outcome::Done, "what adds nothing passes");
+        let behind = Command::Checkpoint(wide(&replica, 0, 5, 150, Minute(6).start_ms()));
+        assert_eq!(replica.apply(&behind), Outcome::Done, "the reserve is for those behind");
+        // Not even they go beyond it. They are level with the others now, but for shard 2.
+        let beyond = Command::Checkpoint(wide(&replica, 0, 6, 500, Minute(6).start_ms()));
+        assert!(matches!(replica.apply(&beyond), Outcome::Rejected(Rejection::StateFull { .. })));
+        assert_eq!(replica.state.held(), replica.state.recounted());
+    }
+
+    #[test]
+    fn finality_makes_the_room_that_a_refused_checkpoint_waits_for() {
+        let mut replica = small();
+        let first = wide(&replica, 1, 5, 900, Minute(6).start_ms());
+        assert_eq!(replica.apply(&Command::Checkpoint(first)), Outcome::Done);
+        let waiting = Command::Checkpoint(wide(&replica, 1, 8, 900, Minute(8).start_ms()));
+        assert!(matches!(replica.apply(&waiting), Outcome::Rejected(Rejection::StateFull { .. })));
+        // The others' proofs of emptiness carry the watermark past minute 5, which becomes final.
+        for shard in 0..16 {
+            let from = replica.state.shard(ShardId(shard)).unwrap().committed_offset;
+            let proof = checkpoint(shard, from, from, 5, Minute(8).start_ms());
+            assert_eq!(replica.apply(&Command::Checkpoint(proof)), Outcome::Done);
+        }
+        assert!(matches!(replica.apply(&waiting), Outcome::Rejected(Rejection::StateFull { .. })), "not published yet");
+        let published_revision = replica.state.newest_revision();
+        replica.apply(&Command::SinkProgress { published_revision });
+        assert!(replica.state.windows().is_empty(), "without the grace it would have with room to spare");
+        assert_eq!(replica.apply(&waiting), Outcome::Done);
+        assert_eq!(clicks(&replica.state), 900);
+        assert_eq!(replica.apply(&waiting), Outcome::AlreadyApplied);
+    }
+
+    #[test]
+    fn a_budget_may_be_raised_and_never_lowered() {
+        let mut replica = small();
+        let current = replica.state.settings.unwrap();
+        let raised = GroupSettings { state_bytes_max: current.state_bytes_max * 2, ..current };
+        assert_eq!(replica.apply(&Command::Configure(raised)), Outcome::Done);
+        assert_eq!(replica.apply(&Command::Configure(current)), Outcome::AlreadyApplied);
+        assert_eq!(replica.state.settings, Some(raised));
+        let other = GroupSettings { groups: 2, ..raised };
+        assert_eq!(replica.apply(&Command::Configure(other)), Outcome::Rejected(Rejection::SettingsDiffer));
     }
 
     proptest! {

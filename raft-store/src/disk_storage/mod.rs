@@ -16,6 +16,8 @@ use std::sync::Arc;
 use clicktally_proto::fault;
 use clicktally_proto::shard_key::GroupId;
 
+pub use self::log_engine::LOG_SLACK_BYTES;
+
 use self::log_engine::LogEngine;
 use self::snapshot_files::SnapshotFiles;
 use crate::storage::{LogStorage, SnapshotStorage, Storage, StorageError};

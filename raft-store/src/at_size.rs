@@ -28,6 +28,8 @@ const GROUP: GroupId = GroupId(0);
 const MINUTES: u64 = 26;
 const CELLS: u64 = 5_000_000;
 const CELLS_PER_DELTA: u64 = 37_000;
+/// Sixteen shards, each with a checkpoint a second.
+const BETWEEN_DELTAS: Duration = Duration::from_millis(62);
 
 struct Applier {
     replica: Arc<Replica>,
@@ -85,6 +87,7 @@ impl Applier {
             let delta = self.delta((0..CELLS_PER_DELTA).map(key));
             longest = longest.max(self.apply(&delta));
             count += 1;
+            std::thread::sleep(BETWEEN_DELTAS);
         }
         work.join().unwrap();
         (longest, count)

@@ -137,7 +137,7 @@ pub trait LogStorage: Send + Sync {
     /// on a disk.
     fn read(&self, group: GroupId, from: u64, to: u64, bytes_max: Option<usize>) -> Result<Vec<Vec<u8>>, StorageError>;
 
-    /// Bytes of the entries it keeps of all groups, live or waiting to be [given back](LogStorage::purge_files).
+    /// Bytes it takes for all groups: live, waiting to be [given back](LogStorage::purge_files), or reserved for what comes next.
     fn used_bytes(&self) -> u64;
 
     /// Gives back space that holds nothing live. Returns the groups whose old entries block that: snapshot and purge them. May

@@ -80,9 +80,7 @@ async fn a_replica_that_lost_every_snapshot_gets_one_from_a_peer_and_keeps_its_v
 
     world.run(3).await;
     assert_eq!(snapshot_files(&world, 3).len(), 1, "nothing but what a peer had is left");
-    let status = world.group(3, 0).status();
-    assert!(status.snapshot >= purged, "{status:?}");
-    assert!(status.voters.contains_key(&3), "{status:?}");
+    world.status_when(3, 0, |status| status.snapshot >= purged && status.voters.contains_key(&3)).await;
     world.set_campaigns(3, 0, 60..70).await;
     world.assert_equal_states(0).await;
 
@@ -165,7 +163,7 @@ async fn a_piece_that_changes_on_its_way_is_refused_and_the_transfer_begins_agai
     let address = world.reserve_address(4).await;
     world.run(4).await;
     world.group(2, 0).add_member(4, &address).await.unwrap();
-    assert_eq!(world.links.damaged(), 1, "no piece was damaged");
     world.assert_equal_states(0).await;
+    assert_eq!(world.links.damaged(), 1, "no piece was damaged");
     world.stop_all().await;
 }

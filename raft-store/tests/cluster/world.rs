@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,6 +110,17 @@ impl World {
         std::fs::remove_dir_all(self.node_folder(node)).unwrap();
     }
 
+    /// Copies the folder of a node that is stopped.
+    pub fn back_up(&self, node: NodeId) {
+        copy_folder(&self.node_folder(node), &self.node_folder(node).with_extension("backup"));
+    }
+
+    /// Puts the copy in the place of what the folder has become since.
+    pub fn restore(&self, node: NodeId) {
+        self.wipe(node);
+        std::fs::rename(self.node_folder(node).with_extension("backup"), self.node_folder(node)).unwrap();
+    }
+
     pub fn group(&self, node: NodeId, group: u16) -> &Group {
         self.stores[&node].group(GroupId(group)).unwrap()
     }
@@ -209,5 +221,18 @@ impl World {
             assert!(other == first, "two replicas of group {group} differ");
         }
         first
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let copy = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_folder(&path, &copy);
+        } else {
+            std::fs::copy(&path, copy).unwrap();
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clicktally_proto::command::GroupSettings;
+use clicktally_proto::command::{GroupSettings, STATE_BYTES_MAX_DEFAULT};
 use clicktally_proto::event_time::EventTimeRules;
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::shard_key::GROUPS_MAX;
@@ -23,6 +23,8 @@ use crate::shard::LIVE_SPAN_MAX_MS;
 const SNAPSHOT_EVERY_ENTRIES: RangeInclusive<u64> = 10..=1_000_000;
 /// Each group's log takes up to two such stretches on the disk.
 const SNAPSHOT_EVERY_BYTES: RangeInclusive<u64> = 1024 * 1024..=1024 * 1024 * 1024;
+/// Below, a single checkpoint of one shard might not fit.
+const STATE_BYTES_LEAST: u64 = 64 * 1024 * 1024;
 
 #[derive(Debug, Error)]
 pub enum ConfigError {
@@ -93,6 +95,9 @@ pub struct ClusterSection {
     /// most two such stretches.
     pub snapshot_every_entries: u64,
     pub snapshot_every_bytes: u64,
+    /// What one group's cells and seen ids may take in memory, about; where it is reached, its shards wait for windows to become
+    /// final. May be raised later by a restart with a larger one, never lowered.
+    pub state_bytes_max: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -188,6 +193,7 @@ impl Default for ClusterSection {
             node_lease_ms: 1_000,
             snapshot_every_entries: snapshots.every_entries,
             snapshot_every_bytes: snapshots.every_bytes,
+            state_bytes_max: STATE_BYTES_MAX_DEFAULT,
         }
     }
 }
@@ -292,6 +298,10 @@ impl Config {
             let is = cluster.snapshot_every_bytes;
             return invalid(format!("cluster.snapshot_every_bytes must be {least}..={most}, is {is}"));
         }
+        if cluster.state_bytes_max < STATE_BYTES_LEAST {
+            let is = cluster.state_bytes_max;
+            return invalid(format!("cluster.state_bytes_max must be {STATE_BYTES_LEAST} or more, is {is}"));
+        }
         self.founders()?;
         for (name, address) in
             [("node.http_listen", &self.node.http_listen), ("node.peer_listen", &self.node.peer_listen)]
@@ -336,6 +346,7 @@ impl Config {
                 retain_final_ms: times.retain_final_ms,
                 max_ahead_ms: times.max_ahead_ms,
             },
+            state_bytes_max: self.cluster.state_bytes_max,
         }
     }
 
@@ -413,6 +424,7 @@ mod tests {
             ("[cluster]\nelection_min_ms = 60", "heartbeat_ms"),
             ("[cluster]\nsnapshot_every_entries = 0", "snapshot_every_entries"),
             ("[cluster]\nsnapshot_every_bytes = 1", "snapshot_every_bytes"),
+            ("[cluster]\nstate_bytes_max = 1", "state_bytes_max"),
             ("[stream]\ncheckpoint_ms = 1", "checkpoint_ms"),
             ("[event_time]\nallowed_lateness_ms = 36000000", "allowed_lateness_ms"),
             ("[node]\nroles = [\"juggle\"]", "juggle"),

@@ -16,10 +16,12 @@ use clicktally_proto::command::{AssignShard, Command, GroupSettings, NodeRecord,
 use clicktally_proto::event_time::EventTimeRules;
 use clicktally_proto::ids::SnowflakeMinter;
 use clicktally_proto::shard_key::{GroupId, Partitioner, ShardId};
+use clicktally_proto::window_count::WindowState;
 use clicktally_raft_store::disk_storage::DiskStorage;
 use clicktally_raft_store::group::Group;
 use clicktally_raft_store::peer_transport::HttpTransport;
 use clicktally_raft_store::state::GroupState;
+use clicktally_raft_store::state_budget::CELL_BYTES;
 use clicktally_raft_store::store::RaftStore;
 use clicktally_raft_store::store_config::{RaftTiming, SnapshotRules, StoreConfig};
 use rdkafka::ClientConfig;
@@ -147,7 +149,7 @@ async fn each_click_counts_once_through_restarts_and_changes_of_owner() {
     log.ensure_topics().await.unwrap();
     let store = one_node(&dir.path().join("raft")).await;
     let group = Arc::new(store.group(GroupId(0)).unwrap().clone());
-    let settings = GroupSettings { groups: 1, event_time: EventTimeRules::default() };
+    let settings = GroupSettings::new(1, EventTimeRules::default());
     assert_eq!(propose(&group, Command::Configure(settings)).await, Outcome::Done);
     let record = NodeRecord { node: NODE, http_address: "-".into(), peer_address: "-".into(), can_aggregate: true };
     propose(&group, Command::RegisterNode(record)).await;
@@ -207,6 +209,75 @@ async fn each_click_counts_once_through_restarts_and_changes_of_owner() {
     // With nothing to read, every shard is proven empty and the group's watermark follows the clock.
     let now_ms = SystemClock.now_ms();
     until(&group, |state| state.complete_to_ms() >= now_ms && state.watermark_ms() + 5_000 >= now_ms).await;
+    host.stop().await;
+    store.shutdown().await;
+}
+
+/// A click each of so many ads, all of one moment, in their partitions; a cell each.
+fn one_click_each(minter: &mut SnowflakeMinter, ads: std::ops::Range<u64>, event_time_ms: u64) -> Vec<OutRecord> {
+    let click = |ad_id| {
+        let click_id = minter.mint(SystemClock.now_ms()).0;
+        let click = Click { click_id, campaign_id: 1, ad_id, event_time_ms, ..Click::default() };
+        raw(Partitioner::new(1).shard(click.campaign_id, click.id()), encode_record(std::slice::from_ref(&click)))
+    };
+    ads.map(click).collect()
+}
+
+/// Of this process.
+fn refused_checkpoints() -> f64 {
+    let families = prometheus::gather();
+    let family = families.iter().find(|family| family.name() == "clicktally_checkpoint_failures_total");
+    family.map_or(0.0, |family| family.get_metric()[0].get_counter().get_value())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_without_room_holds_its_shards_back_until_windows_leave_and_every_click_counts() {
+    const ADS: u64 = 2_000;
+    let dir = tempfile::tempdir().unwrap();
+    let kafka = Kafka::start(KafkaOptions::for_tests(dir.path().join("kafka"))).await.unwrap();
+    let settings = KafkaLogSettings { brokers: kafka.bootstrap(), partitioner: Partitioner::new(1), replication: None };
+    let log = Arc::new(KafkaLog::connect(settings).unwrap());
+    log.ensure_topics().await.unwrap();
+    let store = one_node(&dir.path().join("raft")).await;
+    let group = Arc::new(store.group(GroupId(0)).unwrap().clone());
+    let event_time = EventTimeRules { allowed_lateness_ms: 0, ..EventTimeRules::default() };
+    // Room for the first minute and a quarter of the second.
+    let state_bytes_max = ADS * CELL_BYTES * 5 / 4;
+    propose(&group, Command::Configure(GroupSettings { groups: 1, event_time, state_bytes_max })).await;
+    let record = NodeRecord { node: NODE, http_address: "-".into(), peer_address: "-".into(), can_aggregate: true };
+    propose(&group, Command::RegisterNode(record)).await;
+    let mut minter = SnowflakeMinter::new(1);
+    let now_ms = SystemClock.now_ms();
+    // In the partitions before anybody reads them, so that none of it is late.
+    log.publish(one_click_each(&mut minter, 1..ADS + 1, now_ms - 300_000)).await.unwrap();
+    assign_all(&group).await;
+    let config = ShardHostConfig { checkpoint_interval: Duration::from_millis(50), threads: 2 };
+    let host =
+        ShardHost::start(config, vec![Arc::clone(&group)], Arc::clone(&log) as _, Arc::new(SystemClock)).unwrap();
+    let is_final = |state: &GroupState| state.windows().values().all(|window| window.state() == WindowState::Final);
+    until(&group, |state| total(state, |o| o.counted) == ADS && is_final(state)).await;
+
+    // Final, but published nowhere: nothing leaves.
+    let refused_before = refused_checkpoints();
+    log.publish(one_click_each(&mut minter, ADS + 1..2 * ADS + 1, SystemClock.now_ms())).await.unwrap();
+    let refused = async {
+        // A proposal is tried again within a second; each try is an entry of the log.
+        let mut applied = group.applied();
+        while refused_checkpoints() < refused_before + 3.0 {
+            applied.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(PATIENCE, refused).await.unwrap();
+    let (held, counted_then) = group.read(|state| (state.held(), total(state, |o| o.counted)));
+    assert!(held.bytes() <= state_bytes_max + state_bytes_max / 8, "{held:?}");
+    assert!((ADS..2 * ADS).contains(&counted_then), "{counted_then}");
+
+    let published_revision = group.read(|state| state.newest_revision());
+    propose(&group, Command::SinkProgress { published_revision }).await;
+    until(&group, |state| total(state, |o| o.read) == 2 * ADS).await;
+    let outcomes = |of: fn(&clicktally_proto::checkpoint::OutcomeCounts) -> u64| group.read(|state| total(state, of));
+    assert_eq!(outcomes(|o| o.counted), 2 * ADS);
+    assert_eq!(outcomes(|o| o.late + o.duplicate + o.invalid + o.quarantined), 0);
     host.stop().await;
     store.shutdown().await;
 }

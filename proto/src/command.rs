@@ -12,7 +12,8 @@ use crate::shard_key::ShardId;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// Settings every replica must share. The first one wins; a different second one is rejected.
+    /// Settings every replica must share. The first one wins; a different second one is rejected, unless all it does is to raise
+    /// the state's budget.
     Configure(GroupSettings),
     /// A node announces itself (again): address and roles are replaced.
     RegisterNode(NodeRecord),
@@ -38,6 +39,19 @@ pub enum Command {
 pub struct GroupSettings {
     pub groups: u16,
     pub event_time: EventTimeRules,
+    /// What one group's cells and seen ids may take in each replica's memory; where it is reached, shards wait. May be raised
+    /// later, never lowered.
+    pub state_bytes_max: u64,
+}
+
+/// Some ten million cells with their seen ids.
+pub const STATE_BYTES_MAX_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
+
+impl GroupSettings {
+    /// With the default budget.
+    pub fn new(groups: u16, event_time: EventTimeRules) -> GroupSettings {
+        GroupSettings { groups, event_time, state_bytes_max: STATE_BYTES_MAX_DEFAULT }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,4 +145,7 @@ pub enum Rejection {
     NoWorkerLeft,
     #[error("limit reached: {0}")]
     Limit(String),
+    /// To be proposed again: room comes when windows become final and leave.
+    #[error("the group's state would take {needed_bytes} bytes, and may take {limit_bytes} at the moment")]
+    StateFull { needed_bytes: u64, limit_bytes: u64 },
 }

@@ -57,6 +57,8 @@ pub struct GroupStatus {
     pub applied: Option<u64>,
     pub snapshot: Option<u64>,
     pub purged: Option<u64>,
+    /// Of this node's log on disk, all groups together.
+    pub log_bytes: u64,
     /// Peer address of each voter.
     pub voters: BTreeMap<NodeId, String>,
     pub learners: BTreeMap<NodeId, String>,
@@ -206,6 +208,7 @@ impl Group {
             applied: metrics.last_applied.map(|id| id.index),
             snapshot: metrics.snapshot.map(|id| id.index),
             purged: metrics.purged.map(|id| id.index),
+            log_bytes: self.core.log.used_bytes(),
             voters,
             learners,
             acknowledged: acknowledged.collect(),

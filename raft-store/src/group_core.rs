@@ -21,7 +21,7 @@ use crate::heartbeats::HeartbeatTable;
 use crate::peer_messages::{COMMAND_BYTES_MAX, LeaderAnswer, LeaderReply, LeaderRequest, MemberChange};
 use crate::peer_network::ask;
 use crate::peer_transport::{PeerCall, PeerTarget, PeerTransport, TransportError};
-use crate::state_machine::Replica;
+use crate::replica::Replica;
 use crate::type_config::{CommandBytes, Raft, TypeConfig};
 
 /// From asking to an answer, the search for a leader included: several elections long.

@@ -189,9 +189,40 @@ impl GroupLog {
         self.shared.book.lock().purged.map(|purged| purged.index)
     }
 
+    /// The last entry, or the newest purged one where there is none.
+    pub(crate) fn last_index(&self) -> Option<u64> {
+        self.shared.book.lock().last.map(|last| last.index)
+    }
+
+    /// The term of the newest vote saved.
+    pub(crate) fn vote_term(&self) -> u64 {
+        self.shared.book.lock().vote.map_or(0, |vote| vote.leader_id.term)
+    }
+
+    /// Before openraft opens the log: makes it agree with a snapshot that came from a peer, as if the leader of its last entry had
+    /// installed it here. An entry that contradicts it was never committed, nor was any behind it. The vote only ever rises.
+    pub(crate) async fn agree_with(&mut self, last: LogId) -> Result<(), LogError> {
+        let vote = Vote::new_committed(last.leader_id.term, last.leader_id.node_id);
+        if self.shared.book.lock().vote < Some(vote) {
+            self.put_durably(KEY_VOTE, &vote).await?;
+            self.shared.book.lock().vote = Some(vote);
+        }
+        let found = self.entries(last.index, last.index + 1, None).await?;
+        if found.first().is_some_and(|entry| entry.log_id != last) {
+            let purged = self.shared.book.lock().purged;
+            self.truncate_after(purged).await.map_err(|error| StorageError::Write(error.into()))?;
+        }
+        Ok(())
+    }
+
     /// Bytes of commands appended since the process started.
     pub(crate) fn appended_bytes(&self) -> u64 {
         self.shared.appended_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Of all groups of this node, on its disk.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        self.shared.storage.used_bytes()
     }
 
     /// Entries of `[from, to)` that exist, at most `bytes_max` of them but at least one.
@@ -475,6 +506,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use clicktally_proto::clock::SystemClock;
     use openraft::StorageError;
     use openraft::impls::leader_id_adv::LeaderId;
     use openraft::storage::RaftLogStorageExt;
@@ -496,9 +528,9 @@ mod tests {
         async fn build(&self) -> Result<(TempDir, GroupLog, StateMachine), StorageError<TypeConfig>> {
             let folder = tempfile::tempdir().unwrap();
             let disk = DiskStorage::new(folder.path());
-            let snapshots = GroupSnapshots::new(disk.open_snapshots(GROUP).unwrap());
+            let snapshots = GroupSnapshots::new(GROUP, disk.open_snapshots(GROUP).unwrap());
             let log = GroupLog::open(disk.open_log().unwrap(), GROUP).unwrap();
-            Ok((folder, log, StateMachine::open(GROUP, snapshots).unwrap()))
+            Ok((folder, log, StateMachine::open(GROUP, snapshots, Arc::new(SystemClock)).unwrap()))
         }
     }
 

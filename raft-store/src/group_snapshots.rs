@@ -1,71 +1,153 @@
 //! The snapshots of one group: checked when read, two kept.
 //!
-//! *Reads / writes*: the group's [`SnapshotStorage`]. *Promises*: a damaged snapshot is noticed by its checksum. *On restart*: the
-//! newest valid one counts. The one before it is kept, and the log is purged no further than that one, so a snapshot that rots
-//! costs a longer replay and nothing else.
+//! *Reads / writes*: the group's [`SnapshotStorage`]. *Promises*: a damaged snapshot is noticed before any of it counts, and set
+//! aside; one that another build wrote is left alone and reported. *On restart*: the newest valid one counts. The one before it is
+//! kept, and the log is purged no further than that one, so a snapshot that rots costs a longer replay and nothing else.
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
-use clicktally_proto::codec;
-use serde::{Deserialize, Serialize};
+use clicktally_proto::shard_key::GroupId;
 
-use crate::storage::{SnapshotName, SnapshotStorage};
-use crate::type_config::{Snapshot, SnapshotMeta};
+use crate::snapshot::{self, SnapshotError};
+use crate::state::{FrozenState, GroupState};
+use crate::storage::{SnapshotName, SnapshotReader, SnapshotStorage, SnapshotWriter};
+use crate::type_config::SnapshotMeta;
 
 /// The newest, and one to fall back to.
 const SNAPSHOTS_KEPT: usize = 2;
 
-/// A stored snapshot is one codec frame of this: version byte, checksum, length limit.
-#[derive(Serialize, Deserialize)]
-struct StoredSnapshot {
-    meta: SnapshotMeta,
-    state: Bytes,
-}
-
 /// Clones share the storage.
 #[derive(Clone)]
 pub(crate) struct GroupSnapshots {
+    group: GroupId,
     storage: Arc<dyn SnapshotStorage>,
+    /// Since the process started.
+    found_damage: Arc<AtomicBool>,
+}
+
+/// A durable snapshot, open for reading.
+pub(crate) struct StoredSnapshot {
+    pub(crate) meta: SnapshotMeta,
+    pub(crate) name: SnapshotName,
+    pub(crate) reader: Box<dyn SnapshotReader>,
+    pub(crate) bytes: u64,
+}
+
+/// A snapshot that came from elsewhere: whole and decoded, not durable under its name yet.
+pub(crate) struct ReceivedSnapshot {
+    pub(crate) meta: SnapshotMeta,
+    pub(crate) state: GroupState,
+    writer: Box<dyn SnapshotWriter>,
+}
+
+fn name_of(meta: &SnapshotMeta) -> Option<SnapshotName> {
+    meta.last_log_id.map(|last| SnapshotName { index: last.index, term: last.leader_id.term })
 }
 
 impl GroupSnapshots {
-    pub(crate) fn new(storage: Arc<dyn SnapshotStorage>) -> GroupSnapshots {
-        GroupSnapshots { storage }
+    pub(crate) fn new(group: GroupId, storage: Arc<dyn SnapshotStorage>) -> GroupSnapshots {
+        GroupSnapshots { group, storage, found_damage: Arc::default() }
     }
 
-    /// Makes a snapshot durable and deletes all but the newest [`SNAPSHOTS_KEPT`]. A meta without a log id is not saved: there
-    /// is nothing in such a snapshot.
-    pub(crate) fn save(&self, meta: &SnapshotMeta, state: &Bytes) -> io::Result<()> {
-        let Some(last) = meta.last_log_id else { return Ok(()) };
-        let frame = codec::encode(&StoredSnapshot { meta: meta.clone(), state: state.clone() })
-            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-        self.storage.write(SnapshotName { index: last.index, term: last.leader_id.term }, &frame)?;
-        for old in self.newest_first()?.into_iter().skip(SNAPSHOTS_KEPT) {
-            self.storage.remove(old)?;
-        }
-        Ok(())
+    /// Makes a state durable and deletes all snapshots but the newest [`SNAPSHOTS_KEPT`]; its bytes. A meta without a log id is
+    /// not saved: there is nothing in such a state.
+    pub(crate) fn save(&self, meta: &SnapshotMeta, frozen: &FrozenState) -> Result<Option<u64>, SnapshotError> {
+        let Some(name) = name_of(meta) else { return Ok(None) };
+        let mut writer = self.storage.create()?;
+        let bytes = snapshot::encode(meta, frozen.state(), &mut *writer)?;
+        writer.commit(name)?;
+        self.remove_old()?;
+        Ok(Some(bytes))
     }
 
-    /// The newest snapshot that is whole; damaged ones are set aside with a warning.
-    pub(crate) fn newest(&self) -> io::Result<Option<Snapshot>> {
-        for name in self.newest_first()? {
-            match codec::decode::<StoredSnapshot>(&self.storage.read(name)?) {
-                Ok(StoredSnapshot { meta, state }) => return Ok(Some(Snapshot { meta, snapshot: state })),
-                Err(error) => {
-                    tracing::warn!(?name, %error, "a snapshot is damaged: falling back to the one before");
-                    self.storage.set_aside(name)?;
-                }
-            }
+    /// A place for a snapshot that comes from elsewhere.
+    pub(crate) fn begin(&self) -> io::Result<Box<dyn SnapshotWriter>> {
+        self.storage.create()
+    }
+
+    /// Decodes what was written, from the storage: what lies there is what was checked.
+    pub(crate) fn check(&self, writer: Box<dyn SnapshotWriter>) -> Result<ReceivedSnapshot, SnapshotError> {
+        let (meta, state) = snapshot::decode(self.group, &mut *writer.reread()?)?;
+        Ok(ReceivedSnapshot { meta, state, writer })
+    }
+
+    /// Makes a received snapshot durable; its state.
+    pub(crate) fn adopt(&self, received: ReceivedSnapshot) -> Result<GroupState, SnapshotError> {
+        let ReceivedSnapshot { meta, state, writer } = received;
+        if let Some(name) = name_of(&meta) {
+            writer.commit(name)?;
+            self.remove_old()?;
         }
-        Ok(None)
+        Ok(state)
+    }
+
+    /// The state of the newest snapshot that is whole; damaged ones are set aside with a warning.
+    pub(crate) fn newest_state(&self) -> Result<Option<(SnapshotMeta, GroupState)>, SnapshotError> {
+        let decode = |name| snapshot::decode(self.group, &mut *self.storage.open(name)?);
+        Ok(self.newest_whole(decode)?.map(|(_, found)| found))
+    }
+
+    /// The newest snapshot, without a look behind its first chunk.
+    pub(crate) fn newest(&self) -> Result<Option<StoredSnapshot>, SnapshotError> {
+        let found = self.newest_whole(|name| self.open(name))?;
+        Ok(found.map(|(_, stored)| stored))
+    }
+
+    pub(crate) fn open(&self, name: SnapshotName) -> Result<StoredSnapshot, SnapshotError> {
+        let mut reader = self.storage.open(name)?;
+        let meta = snapshot::read_meta(&mut *reader)?;
+        let bytes = reader.seek(io::SeekFrom::End(0))?;
+        reader.rewind()?;
+        Ok(StoredSnapshot { meta, name, reader, bytes })
+    }
+
+    /// Reads a snapshot again to its end, because somebody doubts it; sets it aside if he is right.
+    pub(crate) fn recheck(&self, name: SnapshotName) -> Result<(), SnapshotError> {
+        match self.storage.open(name).map_err(SnapshotError::from).and_then(|mut reader| snapshot::verify(&mut *reader))
+        {
+            Err(SnapshotError::Damaged(reason)) => self.set_aside(name, &reason),
+            checked => checked,
+        }
+    }
+
+    /// A snapshot was set aside since the process started: fewer may be left than should be.
+    pub(crate) fn found_damage(&self) -> bool {
+        self.found_damage.load(Ordering::Relaxed)
     }
 
     /// Up to where the log may be purged: the oldest snapshot kept, once there are [`SNAPSHOTS_KEPT`].
     pub(crate) fn purgeable_index(&self) -> io::Result<Option<u64>> {
         let names = self.newest_first()?;
         Ok(names.get(SNAPSHOTS_KEPT - 1).map(|oldest| oldest.index))
+    }
+
+    fn newest_whole<T>(
+        &self,
+        read: impl Fn(SnapshotName) -> Result<T, SnapshotError>,
+    ) -> Result<Option<(SnapshotName, T)>, SnapshotError> {
+        for name in self.newest_first()? {
+            match read(name) {
+                Ok(found) => return Ok(Some((name, found))),
+                Err(SnapshotError::Damaged(reason)) => self.set_aside(name, &reason)?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    fn set_aside(&self, name: SnapshotName, reason: &str) -> Result<(), SnapshotError> {
+        tracing::warn!(group = self.group.0, ?name, reason, "a snapshot is damaged: it is set aside");
+        self.found_damage.store(true, Ordering::Relaxed);
+        Ok(self.storage.set_aside(name)?)
+    }
+
+    fn remove_old(&self) -> io::Result<()> {
+        for old in self.newest_first()?.into_iter().skip(SNAPSHOTS_KEPT) {
+            self.storage.remove(old)?;
+        }
+        Ok(())
     }
 
     fn newest_first(&self) -> io::Result<Vec<SnapshotName>> {
@@ -77,13 +159,16 @@ impl GroupSnapshots {
 
 #[cfg(test)]
 mod tests {
-    use clicktally_proto::shard_key::GroupId;
+    use std::io::Read;
+
     use openraft::LogId;
     use openraft::impls::leader_id_adv::LeaderId;
 
     use super::*;
     use crate::disk_storage::DiskStorage;
     use crate::storage::Storage;
+
+    const GROUP: GroupId = GroupId(0);
 
     fn meta(index: u64) -> SnapshotMeta {
         SnapshotMeta {
@@ -92,32 +177,59 @@ mod tests {
         }
     }
 
-    fn index_of(snapshot: Option<Snapshot>) -> Option<u64> {
-        snapshot.and_then(|snapshot| snapshot.meta.last_log_id).map(|last| last.index)
+    fn index_of(found: Option<(SnapshotMeta, GroupState)>) -> Option<u64> {
+        found.and_then(|(meta, _)| meta.last_log_id).map(|last| last.index)
+    }
+
+    fn rewrite(storage: &dyn SnapshotStorage, name: SnapshotName, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = Vec::new();
+        storage.open(name).unwrap().read_to_end(&mut bytes).unwrap();
+        change(&mut bytes);
+        let mut writer = storage.create().unwrap();
+        writer.write_all(&bytes).unwrap();
+        writer.commit(name).unwrap();
     }
 
     #[test]
     fn a_damaged_newest_snapshot_is_set_aside_for_the_one_before() {
         let folder = tempfile::tempdir().unwrap();
-        let storage = DiskStorage::new(folder.path()).open_snapshots(GroupId(0)).unwrap();
-        let snapshots = GroupSnapshots::new(storage.clone());
+        let storage = DiskStorage::new(folder.path()).open_snapshots(GROUP).unwrap();
+        let snapshots = GroupSnapshots::new(GROUP, storage.clone());
         for index in [10, 20, 30] {
-            snapshots.save(&meta(index), &Bytes::from(vec![7; 1_000])).unwrap();
+            snapshots.save(&meta(index), &GroupState::new(GROUP).freeze()).unwrap();
         }
         assert_eq!(storage.names().unwrap().len(), SNAPSHOTS_KEPT);
         assert_eq!(snapshots.purgeable_index().unwrap(), Some(20));
-        assert_eq!(index_of(snapshots.newest().unwrap()), Some(30));
+        assert_eq!(index_of(snapshots.newest_state().unwrap()), Some(30));
 
+        // The end is damaged: opening shows nothing, reading does.
         let newest = snapshots.newest_first().unwrap()[0];
-        let mut bytes = storage.read(newest).unwrap();
-        bytes[500] ^= 1;
-        storage.write(newest, &bytes).unwrap();
-        assert_eq!(index_of(snapshots.newest().unwrap()), Some(20));
+        rewrite(storage.as_ref(), newest, |bytes| *bytes.last_mut().unwrap() ^= 1);
+        assert_eq!(snapshots.newest().unwrap().unwrap().name, newest);
+        snapshots.recheck(newest).unwrap();
+        assert!(snapshots.found_damage());
+        assert_eq!(index_of(snapshots.newest_state().unwrap()), Some(20));
         assert_eq!(snapshots.purgeable_index().unwrap(), None, "nothing may be purged while only one is left");
 
         let torn = snapshots.newest_first().unwrap()[0];
-        let bytes = storage.read(torn).unwrap();
-        storage.write(torn, &bytes[..bytes.len() / 2]).unwrap();
-        assert_eq!(index_of(snapshots.newest().unwrap()), None);
+        snapshots.recheck(torn).unwrap();
+        rewrite(storage.as_ref(), torn, |bytes| bytes.truncate(bytes.len() / 2));
+        assert_eq!(index_of(snapshots.newest_state().unwrap()), None);
+    }
+
+    #[test]
+    fn a_snapshot_of_another_format_is_reported_and_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = DiskStorage::new(folder.path()).open_snapshots(GROUP).unwrap();
+        let snapshots = GroupSnapshots::new(GROUP, storage.clone());
+        snapshots.save(&meta(10), &GroupState::new(GROUP).freeze()).unwrap();
+        let name = snapshots.newest_first().unwrap()[0];
+        rewrite(storage.as_ref(), name, |bytes| {
+            bytes[6] = 9;
+            let checksum = crc32fast::hash(&bytes[..8]).to_le_bytes();
+            bytes[8..12].copy_from_slice(&checksum);
+        });
+        assert!(matches!(snapshots.newest_state(), Err(SnapshotError::Format(9))));
+        assert_eq!(storage.names().unwrap(), [name]);
     }
 }

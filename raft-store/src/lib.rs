@@ -7,6 +7,7 @@
 pub mod apply;
 pub mod placement;
 pub mod state;
+pub mod state_budget;
 pub mod window;
 
 pub mod group;
@@ -23,9 +24,17 @@ pub mod peer_transport;
 
 pub mod disk_storage;
 
+#[cfg(test)]
+mod at_size;
+mod cell_table;
 mod fail_stop;
 mod group_log;
 mod group_snapshots;
+mod raft_metrics;
+mod replica;
+mod snapshot;
+mod snapshot_healing;
+mod snapshot_transfer;
 mod state_machine;
 mod type_config;
 

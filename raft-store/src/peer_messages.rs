@@ -10,32 +10,65 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::heartbeats::Heartbeat;
+use crate::storage::SnapshotName;
 use crate::type_config::{SnapshotMeta, TypeConfig, Vote};
 
-/// Bytes of state in one snapshot call.
-pub(crate) const SNAPSHOT_CHUNK_BYTES: usize = 1024 * 1024;
-/// The largest snapshot a follower collects.
-pub(crate) const SNAPSHOT_BYTES_MAX: usize = codec::FRAME_BYTES_MAX;
+/// Bytes of a snapshot in one call, and with it what either end holds of one.
+pub(crate) const SNAPSHOT_PIECE_BYTES: usize = 1024 * 1024;
+/// The largest snapshot a member takes onto its disk.
+pub(crate) const SNAPSHOT_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 /// The largest body a peer accepts: several times what replication sends, and room for one large command.
 pub(crate) const PEER_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// The largest command that may be proposed, so that an entry always fits a call.
 pub const COMMAND_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// `bytes[offset..]` of a snapshot. Chunks come in order; the one that completes `total_bytes` installs it.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct SnapshotChunk {
+/// One transmission of one snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TransferId {
     pub vote: Vote,
     pub meta: SnapshotMeta,
+    /// Tells it from others of the same leader.
+    pub number: u64,
     pub total_bytes: u64,
+}
+
+/// `bytes[offset..]` of a snapshot. Pieces come in order; the one that completes `total_bytes` installs it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SnapshotPiece {
+    pub id: TransferId,
     pub offset: u64,
     pub bytes: Bytes,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum SnapshotReply {
-    /// Collected; go on at this offset (0 starts again).
+    /// Taken; go on at this offset (0 starts again).
     Continue(u64),
     Installed(SnapshotResponse<TypeConfig>),
+    /// All of it came, and it is no snapshot: nothing of it was installed.
+    Damaged(String),
+}
+
+/// A member that lost its snapshots asks for the newest that reaches to index `at_least`, from byte `offset` on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct FetchSnapshot {
+    pub at_least: u64,
+    /// The one begun, from the second piece on.
+    pub name: Option<SnapshotName>,
+    pub offset: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FetchReply {
+    Piece {
+        name: SnapshotName,
+        total_bytes: u64,
+        bytes: Bytes,
+    },
+    /// Ask again, from the beginning: it is being made, or the one begun is gone.
+    NotYet,
+    /// This member has not come that far itself.
+    Never,
 }
 
 /// What only a group's leader can do. Any node may ask; it goes to the leader by [`crate::peer_transport::PeerCall::Lead`].
@@ -85,13 +118,15 @@ pub enum MemberChange {
     },
 }
 
-/// A node that starts with an empty disk asks what is known of it.
+/// A node that starts asks what is known of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KnownOf {
     /// The group has members already: do not found it again.
     pub initialized: bool,
-    /// Index up to which the asking node acknowledged entries to the leader asked, which it cannot have now.
+    /// Index up to which the asking node acknowledged entries, if a leader was asked: they must be in its log.
     pub acknowledged: Option<u64>,
+    /// Of the node asked.
+    pub term: u64,
 }
 
 pub(crate) fn encode<T: Serialize>(message: &T) -> Result<Bytes, CodecError> {

@@ -1,10 +1,10 @@
 //! openraft's network over a [`PeerTransport`]: one [`Peer`] per (node, group), all sharing the transport's connections.
 
 use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::shard_key::GroupId;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -17,16 +17,17 @@ use openraft::{BasicNode, OptionalSend};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::peer_messages::{self, SNAPSHOT_CHUNK_BYTES, SnapshotChunk, SnapshotReply};
+use crate::peer_messages::{self, SnapshotReply};
 use crate::peer_transport::{PeerCall, PeerTarget, PeerTransport, TransportError};
+use crate::snapshot_transfer::{OutgoingSnapshot, SnapshotData};
 use crate::type_config::{Snapshot, TypeConfig, Vote};
 
 /// Deadline of an append that carries entries: the follower fsyncs before it answers. Far above openraft's own (three quarters
 /// of a heartbeat), because giving up early only sends the same megabytes again.
 const APPEND_DEADLINE: Duration = Duration::from_secs(3);
-/// Deadline of one snapshot chunk but the last.
-const CHUNK_DEADLINE: Duration = Duration::from_secs(5);
-/// The last chunk is answered after the snapshot is decoded, fsynced and installed.
+/// Deadline of one snapshot piece but the last.
+const PIECE_DEADLINE: Duration = Duration::from_secs(5);
+/// The last piece is answered after the snapshot is decoded, fsynced and installed.
 const INSTALL_DEADLINE: Duration = Duration::from_secs(60);
 /// Pause before an unreachable peer is tried again: a restarted peer is caught up within this.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -89,7 +90,7 @@ fn rpc_error(error: TransportError) -> RPCError<TypeConfig> {
 }
 
 impl RaftNetworkV2<TypeConfig> for Peer {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotData;
 
     async fn append_entries(
         &mut self,
@@ -143,30 +144,42 @@ impl RaftNetworkV2<TypeConfig> for Peer {
 }
 
 impl Peer {
+    /// Any error has openraft start anew, with the snapshot that is the newest by then.
     async fn send_snapshot(
         &self,
         vote: Vote,
         Snapshot { meta, snapshot }: Snapshot,
     ) -> Result<SnapshotResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let total = snapshot.len();
-        let mut offset = 0;
+        let failed = |reason: String| -> RPCError<TypeConfig> { NetworkError::from_string(reason).into() };
+        let SnapshotData::Stored(stored, snapshots) = snapshot else {
+            return Err(failed("only a stored snapshot can be sent".to_owned()));
+        };
+        let (name, total) = (stored.name, stored.bytes);
+        let mut outgoing = OutgoingSnapshot::new(vote, meta, stored);
         loop {
-            let end = total.min(offset + SNAPSHOT_CHUNK_BYTES);
-            let chunk = SnapshotChunk {
-                vote,
-                meta: meta.clone(),
-                total_bytes: total as u64,
-                offset: offset as u64,
-                bytes: snapshot.slice(offset..end),
+            let read = move || outgoing.next_piece().map(|piece| (outgoing, piece));
+            let read = tokio::task::spawn_blocking(read).await;
+            let (next, piece) = match read.map_err(io::Error::other).flatten() {
+                Ok(read) => read,
+                Err(error) => return Err(failed(format!("the snapshot cannot be read: {error}"))),
             };
-            let deadline = if end == total { INSTALL_DEADLINE } else { CHUNK_DEADLINE };
-            match self.ask(PeerCall::Snapshot, &chunk, deadline).await? {
+            outgoing = next;
+            let end = piece.offset + piece.bytes.len() as u64;
+            let deadline = if end == total { INSTALL_DEADLINE } else { PIECE_DEADLINE };
+            match self.ask(PeerCall::Snapshot, &piece, deadline).await? {
                 SnapshotReply::Installed(response) => return Ok(response),
-                SnapshotReply::Continue(next) if next == end as u64 && end < total => offset = end,
+                SnapshotReply::Continue(next) if next == end && end < total && !piece.bytes.is_empty() => {}
                 SnapshotReply::Continue(next) => {
-                    // Another transmission came between: openraft starts this one anew.
-                    let reason = format!("the peer wants byte {next} of {total} after byte {end}");
-                    return Err(NetworkError::from_string(reason).into());
+                    // Another transmission came between.
+                    return Err(failed(format!("the peer wants byte {next} of {total} after byte {end}")));
+                }
+                SnapshotReply::Damaged(reason) => {
+                    // Each piece arrived as it was sent, so it may have been so here: then the next try takes another.
+                    let recheck = move || snapshots.recheck(name);
+                    if let Ok(Err(error)) = tokio::task::spawn_blocking(recheck).await {
+                        tracing::warn!(%error, "a snapshot that a peer found damaged cannot be checked");
+                    }
+                    return Err(failed(format!("the peer found the snapshot damaged: {reason}")));
                 }
             }
         }

@@ -10,14 +10,17 @@ use axum::http::StatusCode;
 use axum::routing::post;
 use clicktally_proto::ids::NodeId;
 use openraft::raft::SnapshotResponse;
-use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::group_core::GroupCore;
-use crate::peer_messages::{self, KnownOf, PEER_BODY_BYTES_MAX, SNAPSHOT_BYTES_MAX, SnapshotChunk, SnapshotReply};
+use crate::peer_messages::{
+    self, FetchReply, FetchSnapshot, KnownOf, PEER_BODY_BYTES_MAX, SnapshotPiece, SnapshotReply,
+};
 use crate::peer_transport::PeerCall;
-use crate::type_config::{Snapshot, SnapshotMeta, TypeConfig, Vote};
+use crate::snapshot::SnapshotError;
+use crate::snapshot_transfer::{IncomingSnapshots, Taken, read_piece};
+use crate::type_config::TypeConfig;
 
 type Refusal = (StatusCode, String);
 
@@ -30,20 +33,13 @@ pub(crate) struct PeerServer {
 
 pub(crate) struct ServedGroup {
     core: Arc<GroupCore>,
-    /// The one snapshot being received; another one takes its place.
-    incoming: Mutex<Option<IncomingSnapshot>>,
-}
-
-struct IncomingSnapshot {
-    vote: Vote,
-    meta: SnapshotMeta,
-    total: usize,
-    bytes: Vec<u8>,
+    incoming: IncomingSnapshots,
 }
 
 impl ServedGroup {
     pub(crate) fn new(core: Arc<GroupCore>) -> ServedGroup {
-        ServedGroup { core, incoming: Mutex::new(None) }
+        let incoming = IncomingSnapshots::new(core.snapshots.clone());
+        ServedGroup { core, incoming }
     }
 }
 
@@ -79,54 +75,62 @@ impl ServedGroup {
             PeerCall::Snapshot => reply(&self.receive_snapshot(read(body)?).await?),
             PeerCall::Lead => reply(&self.core.lead(&read(body)?).await),
             PeerCall::KnownOf => reply(&self.known_of(read(body)?).await?),
+            PeerCall::FetchSnapshot => reply(&self.fetch_snapshot(read(body)?).await?),
         }
     }
 
-    async fn receive_snapshot(&self, chunk: SnapshotChunk) -> Result<SnapshotReply, Refusal> {
-        let Some((vote, snapshot)) = self.collect(chunk)? else {
-            let collected = self.incoming.lock().as_ref().map_or(0, |incoming| incoming.bytes.len());
-            return Ok(SnapshotReply::Continue(collected as u64));
+    async fn receive_snapshot(&self, piece: SnapshotPiece) -> Result<SnapshotReply, Refusal> {
+        let (vote, snapshot) = match self.incoming.take(piece).await.map_err(stopped)? {
+            Taken::Whole(vote, snapshot) => (vote, snapshot),
+            Taken::Continue(at) => return Ok(SnapshotReply::Continue(at)),
+            Taken::Damaged(reason) => {
+                tracing::warn!(group = self.core.id.0, reason, "a snapshot arrived damaged: nothing of it is applied");
+                return Ok(SnapshotReply::Damaged(reason));
+            }
         };
         let response: SnapshotResponse<TypeConfig> =
             self.core.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
         Ok(SnapshotReply::Installed(response))
     }
 
-    /// Adds a chunk; returns the snapshot when it is whole. A chunk that does not continue what is there changes nothing.
-    fn collect(&self, chunk: SnapshotChunk) -> Result<Option<(Vote, Snapshot)>, Refusal> {
-        let too_large =
-            || (StatusCode::PAYLOAD_TOO_LARGE, format!("snapshots have {SNAPSHOT_BYTES_MAX} bytes at most"));
-        let total = usize::try_from(chunk.total_bytes).map_err(|_| too_large())?;
-        if total > SNAPSHOT_BYTES_MAX {
-            return Err(too_large());
+    async fn fetch_snapshot(
+        &self,
+        FetchSnapshot { at_least, name, offset }: FetchSnapshot,
+    ) -> Result<FetchReply, Refusal> {
+        let snapshots = self.core.snapshots.clone();
+        let read = move || -> Result<Option<FetchReply>, SnapshotError> {
+            let stored = match name {
+                Some(name) => Some(snapshots.open(name)?),
+                None => snapshots.newest()?.filter(|stored| stored.name.index >= at_least),
+            };
+            let Some(mut stored) = stored else { return Ok(None) };
+            let bytes = read_piece(&mut stored, offset)?;
+            Ok(Some(FetchReply::Piece { name: stored.name, total_bytes: stored.bytes, bytes }))
+        };
+        match tokio::task::spawn_blocking(read).await.map_err(stopped)? {
+            Ok(Some(piece)) => Ok(piece),
+            Ok(None) if self.core.metrics().last_applied.is_none_or(|last| last.index < at_least) => {
+                Ok(FetchReply::Never)
+            }
+            Ok(None) => {
+                self.core.raft.trigger().snapshot().await.map_err(stopped)?;
+                Ok(FetchReply::NotYet)
+            }
+            // Removed meanwhile, or rotten: the next question is for the newest.
+            Err(error) if name.is_some() => {
+                tracing::debug!(%error, "a snapshot cannot be read on");
+                Ok(FetchReply::NotYet)
+            }
+            Err(error) => Err(stopped(error)),
         }
-        let mut slot = self.incoming.lock();
-        if chunk.offset == 0 {
-            *slot = Some(IncomingSnapshot { vote: chunk.vote, meta: chunk.meta.clone(), total, bytes: Vec::new() });
-        }
-        let Some(incoming) = slot.as_mut() else { return Ok(None) };
-        let continues = incoming.vote == chunk.vote
-            && incoming.meta == chunk.meta
-            && incoming.total == total
-            && incoming.bytes.len() as u64 == chunk.offset
-            && incoming.bytes.len() + chunk.bytes.len() <= total;
-        if !continues {
-            return Ok(None);
-        }
-        incoming.bytes.extend_from_slice(&chunk.bytes);
-        if incoming.bytes.len() < total {
-            return Ok(None);
-        }
-        let whole = slot.take();
-        Ok(whole
-            .map(|incoming| (incoming.vote, Snapshot { meta: incoming.meta, snapshot: Bytes::from(incoming.bytes) })))
     }
 
     async fn known_of(&self, node: NodeId) -> Result<KnownOf, Refusal> {
         let initialized = self.core.raft.is_initialized().await.map_err(stopped)?;
         let metrics = self.core.metrics();
         let acknowledged = metrics.replication.and_then(|all| all.get(&node).copied().flatten());
-        Ok(KnownOf { initialized, acknowledged: acknowledged.map(|log_id| log_id.index) })
+        let acknowledged = acknowledged.map(|log_id| log_id.index);
+        Ok(KnownOf { initialized, acknowledged, term: metrics.current_term })
     }
 }
 

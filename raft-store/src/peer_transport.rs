@@ -31,10 +31,12 @@ pub enum PeerCall {
     /// Anything only the leader can do: propose, read index, heartbeat, members.
     Lead,
     KnownOf,
+    /// A piece of the newest snapshot, for a member that lost its own.
+    FetchSnapshot,
 }
 
 impl PeerCall {
-    pub const ALL: [PeerCall; 7] = [
+    pub const ALL: [PeerCall; 8] = [
         PeerCall::Append,
         PeerCall::Vote,
         PeerCall::PreVote,
@@ -42,6 +44,7 @@ impl PeerCall {
         PeerCall::TransferLeader,
         PeerCall::Lead,
         PeerCall::KnownOf,
+        PeerCall::FetchSnapshot,
     ];
 
     pub fn name(self) -> &'static str {
@@ -53,6 +56,7 @@ impl PeerCall {
             PeerCall::TransferLeader => "transfer-leader",
             PeerCall::Lead => "lead",
             PeerCall::KnownOf => "known-of",
+            PeerCall::FetchSnapshot => "fetch-snapshot",
         }
     }
 

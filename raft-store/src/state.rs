@@ -1,13 +1,14 @@
 //! `GroupState`: what every replica of a group agrees on. Plain data behind ordered maps; [`crate::apply`] is the only writer.
 //!
 //! Promises: two replicas that applied the same entries encode to the same bytes (CT-3). Freezing copies pointers, not cells, so
-//! that a snapshot never holds the applies back.
+//! that a snapshot never holds the applies back. What it encodes to by itself is everything small; the rest is in chunks of its own
+//! ([`crate::snapshot`]).
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::sync::Arc;
 
 use clicktally_proto::checkpoint::{Epoch, OutcomeCounts};
-use clicktally_proto::codec::{self, CodecError};
 use clicktally_proto::command::{CampaignTerms, GroupSettings, NodeRecord};
 use clicktally_proto::event_time::{Minute, UnixMillis};
 use clicktally_proto::ids::{CampaignId, NodeId};
@@ -16,6 +17,9 @@ use clicktally_proto::seen_ids::SeenBlock;
 use clicktally_proto::shard_key::{GroupId, ShardId};
 use serde::{Deserialize, Serialize};
 
+use crate::snapshot;
+pub use crate::snapshot::SnapshotError;
+pub use crate::state_budget::HeldState;
 pub use crate::window::{Cell, Window};
 
 /// Bounds what one group may hold; apply rejects what goes beyond, it never grows without end.
@@ -29,10 +33,16 @@ pub struct GroupState {
     pub(crate) nodes: BTreeMap<NodeId, NodeRecord>,
     pub(crate) workers: WorkerLeases,
     pub(crate) shards: BTreeMap<ShardId, ShardEntry>,
+    #[serde(skip)]
     pub(crate) windows: BTreeMap<Minute, Arc<Window>>,
     /// Per shard and minute of event time, the ids counted, as packed by their owners.
+    #[serde(skip)]
     pub(crate) seen: BTreeMap<ShardId, BTreeMap<Minute, Vec<Arc<SeenBlock>>>>,
+    #[serde(skip)]
     pub(crate) campaigns: BTreeMap<CampaignId, Arc<Campaign>>,
+    /// Derived from windows and seen ids.
+    #[serde(skip)]
+    pub(crate) held: HeldState,
     /// Min over the group's shards; never goes back.
     pub(crate) watermark_ms: UnixMillis,
     /// Log index of the newest entry that changed a fired window: the newest revision there is.
@@ -82,6 +92,7 @@ impl GroupState {
             windows: BTreeMap::new(),
             seen: BTreeMap::new(),
             campaigns: BTreeMap::new(),
+            held: HeldState::default(),
             watermark_ms: 0,
             newest_revision: 0,
             published_revision: 0,
@@ -116,10 +127,6 @@ impl GroupState {
     /// The blocks a new owner of the shard must know to go on deduplicating.
     pub fn seen_blocks(&self, shard: ShardId) -> Vec<Arc<SeenBlock>> {
         self.seen.get(&shard).map(|minutes| minutes.values().flatten().cloned().collect()).unwrap_or_default()
-    }
-
-    pub fn seen_bytes(&self) -> usize {
-        self.seen.values().flat_map(BTreeMap::values).flatten().map(|block| block.packed_bytes()).sum()
     }
 
     pub fn campaign(&self, campaign: CampaignId) -> Option<&Arc<Campaign>> {
@@ -161,10 +168,6 @@ impl GroupState {
     pub fn freeze(&self) -> FrozenState {
         FrozenState(self.clone())
     }
-
-    pub fn decode(bytes: &[u8]) -> Result<GroupState, CodecError> {
-        codec::decode(bytes)
-    }
 }
 
 /// A state as it was at one moment, sharing its cells with the living one.
@@ -172,7 +175,13 @@ impl GroupState {
 pub struct FrozenState(GroupState);
 
 impl FrozenState {
-    pub fn encode(&self) -> Result<Vec<u8>, CodecError> {
-        codec::encode(&self.0)
+    pub(crate) fn state(&self) -> &GroupState {
+        &self.0
+    }
+
+    /// Writes the state in the form of a snapshot, but without the log entry it stands for: two replicas that applied the same
+    /// write the same. Bytes written.
+    pub fn write_to(&self, sink: &mut dyn Write) -> Result<u64, SnapshotError> {
+        snapshot::encode_state(&self.0, sink)
     }
 }

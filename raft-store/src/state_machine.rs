@@ -1,4 +1,4 @@
-//! openraft's state machine over [`GroupState`]: applies committed entries in memory, makes snapshots durable.
+//! openraft's state machine over [`Replica`]: applies committed entries in memory, makes snapshots durable.
 //!
 //! *Reads*: committed entries. *Writes*: the replica that everybody on this node reads; snapshots. *Promises*: an entry is
 //! applied exactly once and in order; what cannot be decoded is a committed rejection, the same on every replica. *On restart*:
@@ -9,126 +9,51 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use clicktally_proto::codec::CodecError;
-use clicktally_proto::command::Outcome;
-use clicktally_proto::fault;
+use clicktally_proto::clock::Clock;
 use clicktally_proto::shard_key::GroupId;
 use futures::{Stream, TryStreamExt};
+use openraft::OptionalSend;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
-use openraft::{EntryPayload, OptionalSend};
-use parking_lot::RwLock;
-use thiserror::Error;
-use tokio::sync::watch;
 
 use crate::fail_stop::fail_stop;
 use crate::group_snapshots::GroupSnapshots;
-use crate::state::{FrozenState, GroupState};
+use crate::raft_metrics::METRICS;
+use crate::replica::Replica;
+use crate::snapshot::SnapshotError;
+use crate::snapshot_transfer::SnapshotData;
+use crate::state::GroupState;
 use crate::type_config::{Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 
 /// Entries handed to one blocking call; between two of them readers get their turn.
 const APPLY_BATCH_MAX: usize = 64;
 
-#[derive(Debug, Error)]
-pub enum StateMachineError {
-    #[error("snapshots cannot be read: {0}")]
-    Snapshots(#[from] io::Error),
-    #[error("the newest snapshot cannot be decoded: {0}")]
-    Decode(#[from] CodecError),
-}
-
-/// The replica of one group on this node, shared by openraft (which writes it) and everybody else (who reads it).
-pub(crate) struct Replica {
-    applied_state: RwLock<AppliedState>,
-    /// Index of the last applied entry; 0 also before the first.
-    applied: watch::Sender<u64>,
-}
-
-struct AppliedState {
-    state: GroupState,
-    last_applied: Option<LogId>,
-    membership: StoredMembership,
-}
-
-impl Replica {
-    pub(crate) fn read<R>(&self, look: impl FnOnce(&GroupState) -> R) -> R {
-        look(&self.applied_state.read().state)
-    }
-
-    pub(crate) fn applied(&self) -> watch::Receiver<u64> {
-        self.applied.subscribe()
-    }
-
-    /// Applies entries and returns their outcomes. Readers see each entry whole.
-    fn apply(&self, entries: Vec<Entry>) -> Vec<Outcome> {
-        let outcomes = entries.into_iter().map(|entry| self.apply_one(entry)).collect();
-        let applied = self.applied_state.read().last_applied.map_or(0, |last| last.index);
-        self.applied.send_replace(applied);
-        outcomes
-    }
-
-    fn apply_one(&self, entry: Entry) -> Outcome {
-        fault::point("raft.before_apply");
-        let mut applied = self.applied_state.write();
-        let outcome = match entry.payload {
-            EntryPayload::Blank => Outcome::Done,
-            EntryPayload::Normal(command) => applied.state.apply(entry.log_id.index, &command.0),
-            EntryPayload::Membership(membership) => {
-                applied.membership = StoredMembership::new(Some(entry.log_id), membership);
-                Outcome::Done
-            }
-        };
-        applied.last_applied = Some(entry.log_id);
-        drop(applied);
-        fault::point("raft.after_apply");
-        outcome
-    }
-
-    fn freeze(&self) -> (SnapshotMeta, FrozenState) {
-        let applied = self.applied_state.read();
-        let meta = SnapshotMeta { last_log_id: applied.last_applied, last_membership: applied.membership.clone() };
-        (meta, applied.state.freeze())
-    }
-
-    fn replace(&self, meta: &SnapshotMeta, state: GroupState) {
-        {
-            let mut applied = self.applied_state.write();
-            applied.state = state;
-            applied.last_applied = meta.last_log_id;
-            applied.membership = meta.last_membership.clone();
-        }
-        self.applied.send_replace(meta.last_log_id.map_or(0, |last| last.index));
-    }
-}
-
 /// What openraft drives.
 pub(crate) struct StateMachine {
     replica: Arc<Replica>,
     snapshots: GroupSnapshots,
+    clock: Arc<dyn Clock>,
 }
 
 impl StateMachine {
     /// Starts from the newest valid snapshot, or empty.
-    pub(crate) fn open(group: GroupId, snapshots: GroupSnapshots) -> Result<StateMachine, StateMachineError> {
-        let mut applied =
-            AppliedState { state: GroupState::new(group), last_applied: None, membership: StoredMembership::default() };
-        if let Some(Snapshot { meta, snapshot }) = snapshots.newest()? {
-            applied.state = GroupState::decode(&snapshot)?;
-            applied.last_applied = meta.last_log_id;
-            applied.membership = meta.last_membership;
-        }
-        let index = applied.last_applied.map_or(0, |last| last.index);
-        let replica = Replica { applied_state: RwLock::new(applied), applied: watch::Sender::new(index) };
-        Ok(StateMachine { replica: Arc::new(replica), snapshots })
+    pub(crate) fn open(
+        group: GroupId,
+        snapshots: GroupSnapshots,
+        clock: Arc<dyn Clock>,
+    ) -> Result<StateMachine, SnapshotError> {
+        let (meta, state) =
+            snapshots.newest_state()?.unwrap_or_else(|| (SnapshotMeta::default(), GroupState::new(group)));
+        let replica = Replica::new(meta, state, clock.clone());
+        Ok(StateMachine { replica: Arc::new(replica), snapshots, clock })
     }
 
     pub(crate) fn replica(&self) -> Arc<Replica> {
         self.replica.clone()
     }
 
-    /// Index of the snapshot the state machine was opened from, or of the last entry applied since.
-    pub(crate) fn applied_index(&self) -> Option<u64> {
-        self.replica.applied_state.read().last_applied.map(|last| last.index)
+    /// The snapshot the state machine was opened from, or the last entry applied since.
+    pub(crate) fn last_applied(&self) -> Option<LogId> {
+        self.replica.position().0
     }
 }
 
@@ -145,12 +70,11 @@ async fn compute<T: Send + 'static>(
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotData;
     type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
-        let applied = self.replica.applied_state.read();
-        Ok((applied.last_applied, applied.membership.clone()))
+        Ok(self.replica.position())
     }
 
     async fn apply<Strm>(&mut self, entries: Strm) -> Result<(), io::Error>
@@ -173,26 +97,49 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
-        SnapshotBuilder { replica: self.replica.clone(), snapshots: self.snapshots.clone() }
+        SnapshotBuilder { replica: self.replica.clone(), snapshots: self.snapshots.clone(), clock: self.clock.clone() }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> Result<(), io::Error> {
+    /// Applies wait for this, so what takes long was done before: a received snapshot is on the disk and decoded.
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> Result<(), io::Error> {
         let (replica, snapshots, meta) = (self.replica.clone(), self.snapshots.clone(), meta.clone());
-        let index = meta.last_log_id.map(|last| last.index);
-        tracing::info!(index, bytes = snapshot.len(), "installing a snapshot");
-        compute("installing a snapshot", move || {
-            // Decoded before it is saved: what this build cannot read must not become its newest snapshot.
-            let state = GroupState::decode(&snapshot).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-            snapshots.save(&meta, &snapshot)?;
-            replica.replace(&meta, state);
+        tracing::info!(index = meta.last_log_id.map(|last| last.index), "installing a snapshot");
+        let install = move || -> Result<(), SnapshotError> {
+            let received = match snapshot {
+                SnapshotData::Received(received) => *received,
+                SnapshotData::Stored(mut stored, _) => {
+                    let mut writer = snapshots.begin()?;
+                    io::copy(&mut stored.reader, &mut writer)?;
+                    snapshots.check(writer)?
+                }
+                SnapshotData::MetaOnly => return Err(io::Error::other("there is nothing in this snapshot").into()),
+            };
+            // Durable before it counts: openraft purges the log behind it.
+            let state = snapshots.adopt(received)?;
+            let replaced = replica.replace(&meta, state);
+            // Freeing millions of cells takes its time, and the next apply shall not wait for it.
+            tokio::task::spawn_blocking(move || drop(replaced));
             Ok(())
-        })
-        .await?
+        };
+        compute("installing a snapshot", install).await?.map_err(io::Error::other)
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
         let snapshots = self.snapshots.clone();
-        compute("reading a snapshot", move || snapshots.newest()).await?
+        let newest = || async {
+            let snapshots = snapshots.clone();
+            compute("opening a snapshot", move || snapshots.newest()).await?.map_err(io::Error::other)
+        };
+        let mut found = newest().await?;
+        if found.is_none() && snapshots.found_damage() && self.last_applied().is_some() {
+            // A leader without any would be stopped by openraft for want of one: what rotted is made anew.
+            self.get_snapshot_builder().await.build_snapshot().await?;
+            found = newest().await?;
+        }
+        Ok(found.map(|stored| Snapshot {
+            meta: stored.meta.clone(),
+            snapshot: SnapshotData::Stored(Box::new(stored), snapshots),
+        }))
     }
 }
 
@@ -200,19 +147,25 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 pub(crate) struct SnapshotBuilder {
     replica: Arc<Replica>,
     snapshots: GroupSnapshots,
+    clock: Arc<dyn Clock>,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let (meta, frozen) = self.replica.freeze();
-        let snapshots = self.snapshots.clone();
+        let (snapshots, clock) = (self.snapshots.clone(), self.clock.clone());
         compute("building a snapshot", move || {
-            let state = Bytes::from(frozen.encode().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?);
-            snapshots.save(&meta, &state)?;
-            tracing::info!(index = meta.last_log_id.map(|last| last.index), bytes = state.len(), "snapshot built");
-            Ok(Snapshot { meta, snapshot: state })
+            let begun = clock.monotonic();
+            let saved = snapshots.save(&meta, &frozen).map_err(io::Error::other)?;
+            if let Some(bytes) = saved {
+                let took = clock.monotonic().saturating_sub(begun);
+                METRICS.snapshot_build_seconds.observe(took.as_secs_f64());
+                METRICS.snapshot_built(frozen.state().group(), bytes);
+                tracing::info!(index = meta.last_log_id.map(|last| last.index), bytes, "snapshot built");
+            }
+            Ok(Snapshot { meta, snapshot: SnapshotData::MetaOnly })
         })
         .await?
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use clicktally_proto::shard_key::GroupId;
 use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -136,6 +137,9 @@ pub trait LogStorage: Send + Sync {
     /// on a disk.
     fn read(&self, group: GroupId, from: u64, to: u64, bytes_max: Option<usize>) -> Result<Vec<Vec<u8>>, StorageError>;
 
+    /// Bytes it takes for all groups: live, waiting to be [given back](LogStorage::purge_files), or reserved for what comes next.
+    fn used_bytes(&self) -> u64;
+
     /// Gives back space that holds nothing live. Returns the groups whose old entries block that: snapshot and purge them. May
     /// block on a disk.
     fn purge_files(&self) -> Result<Vec<GroupId>, StorageError>;
@@ -156,24 +160,40 @@ pub(crate) async fn write_durably(log: &dyn LogStorage, write: LogWrite) -> Resu
 }
 
 /// Which snapshot: the last log entry in it. The order is that of their age.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SnapshotName {
     pub index: u64,
     pub term: u64,
 }
 
-/// The snapshots of one group, bytes that are opaque to the storage. All of it may block on a disk.
+/// The snapshots of one group, bytes that are opaque to the storage. All of it may block on a disk. Nothing here holds a snapshot
+/// in memory: they are written and read in pieces.
 pub trait SnapshotStorage: Send + Sync {
-    /// In any order.
+    /// In any order; only those that were committed.
     fn names(&self) -> io::Result<Vec<SnapshotName>>;
 
-    fn read(&self, name: SnapshotName) -> io::Result<Vec<u8>>;
+    /// What was opened can be read to its end, also if the snapshot is removed meanwhile.
+    fn open(&self, name: SnapshotName) -> io::Result<Box<dyn SnapshotReader>>;
 
-    /// Writes it whole or not at all. Durable, its name too, when it returns.
-    fn write(&self, name: SnapshotName, frame: &[u8]) -> io::Result<()>;
+    /// Begins a snapshot that nobody sees until it is committed. Any number may be under way.
+    fn create(&self) -> io::Result<Box<dyn SnapshotWriter>>;
 
     fn remove(&self, name: SnapshotName) -> io::Result<()>;
 
     /// Takes a damaged snapshot out of [`SnapshotStorage::names`], but keeps its bytes for whoever wants to know why.
     fn set_aside(&self, name: SnapshotName) -> io::Result<()>;
+}
+
+/// A snapshot being read: forward, or from any byte on.
+pub trait SnapshotReader: io::Read + io::Seek + Send {}
+
+impl<R: io::Read + io::Seek + Send> SnapshotReader for R {}
+
+/// A snapshot being written, piece after piece. Dropped without a commit, it leaves nothing behind.
+pub trait SnapshotWriter: io::Write + Send {
+    /// Reads what was written so far, from its beginning.
+    fn reread(&self) -> io::Result<Box<dyn SnapshotReader>>;
+
+    /// Durable, its name too, when it returns; in the place of one of that name, if there is one.
+    fn commit(self: Box<Self>, name: SnapshotName) -> io::Result<()>;
 }

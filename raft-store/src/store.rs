@@ -33,7 +33,10 @@ use crate::peer_messages::KnownOf;
 use crate::peer_network::{PeerNetwork, ask};
 use crate::peer_server::{PeerServer, ServedGroup, router};
 use crate::peer_transport::{PeerCall, PeerTarget, PeerTransport};
-use crate::state_machine::{StateMachine, StateMachineError};
+use crate::raft_metrics::METRICS;
+use crate::snapshot::SnapshotError;
+use crate::snapshot_healing::fetch_snapshot;
+use crate::state_machine::StateMachine;
 use crate::storage::{LogStorage, Storage, StorageError};
 use crate::store_config::{ConfigError, SnapshotRules, StoreConfig};
 use crate::type_config::Raft;
@@ -61,11 +64,12 @@ pub enum OpenError {
     ForeignFolder { path: String, found_node: NodeId, found_cluster: String },
     #[error(transparent)]
     Log(#[from] LogError),
-    #[error("group {group}: {source}")]
-    StateMachine { group: u16, source: StateMachineError },
+    #[error("group {group}: the newest snapshot cannot be used: {source}")]
+    Snapshot { group: u16, source: SnapshotError },
     #[error(
-        "group {group}: the log was purged up to {purged}, but no valid snapshot reaches that far (newest: {snapshot:?}). \
-         Remove this node from the cluster, move its folder away, and add it back empty"
+        "group {group}: the log was purged up to {purged}, but no valid snapshot reaches that far (newest: {snapshot:?}), and no \
+         other founder that answers has one. Start it again when the others are up; if they are, remove this node from the \
+         cluster, move its folder away, and add it back empty"
     )]
     SnapshotLost { group: u16, purged: u64, snapshot: Option<u64> },
     #[error(
@@ -73,6 +77,12 @@ pub enum OpenError {
          disk; if that is gone for good, remove this node from the cluster and add it back"
     )]
     Wiped { group: u16, acknowledged: u64 },
+    #[error(
+        "group {group}: this node has acknowledged entries up to {acknowledged}, but its log ends at {last}: its disk has lost some, \
+         and it must not vote as if it had not. Restore the disk, or remove this node from the cluster, move its folder away, and \
+         add it back empty"
+    )]
+    LogLost { group: u16, acknowledged: u64, last: u64 },
     #[error("group {group} cannot start: {reason}")]
     Raft { group: u16, reason: String },
 }
@@ -205,17 +215,24 @@ async fn open_group(
     transport: &Arc<dyn PeerTransport>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<GroupCore>, OpenError> {
-    let snapshots = GroupSnapshots::new(storage.open_snapshots(group)?);
-    let log = GroupLog::open(log.clone(), group)?;
-    let state_machine = StateMachine::open(group, snapshots.clone())
-        .map_err(|source| OpenError::StateMachine { group: group.0, source })?;
-    if let Some(purged) = log.purged_index()
-        && state_machine.applied_index() < Some(purged)
-    {
-        return Err(OpenError::SnapshotLost { group: group.0, purged, snapshot: state_machine.applied_index() });
+    let snapshots = GroupSnapshots::new(group, storage.open_snapshots(group)?);
+    let mut log = GroupLog::open(log.clone(), group)?;
+    let found = must_found(config, group, &log, transport).await?;
+    let unusable = |source| OpenError::Snapshot { group: group.0, source };
+    let open = || StateMachine::open(group, snapshots.clone(), clock.clone()).map_err(unusable);
+    let mut state_machine = open()?;
+    let applied = state_machine.last_applied().map(|last| last.index);
+    if let Some(purged) = log.purged_index().filter(|purged| applied < Some(*purged)) {
+        let peers: Vec<PeerTarget> = others(config, group).collect();
+        let received = fetch_snapshot(&peers, transport.as_ref(), &snapshots, purged).await;
+        let received = received.ok_or(OpenError::SnapshotLost { group: group.0, purged, snapshot: applied })?;
+        tracing::warn!(group = group.0, purged, "every snapshot here was damaged; a peer's takes their place");
+        if let Some(last) = received.meta.last_log_id {
+            log.agree_with(last).await?;
+        }
+        snapshots.adopt(received).map_err(unusable)?;
+        state_machine = open()?;
     }
-    let found =
-        log.is_pristine() && config.founders.contains_key(&config.node) && must_found(config, group, transport).await?;
     let replica = state_machine.replica();
     let network = PeerNetwork { group, transport: transport.clone() };
     let failed = |reason: String| OpenError::Raft { group: group.0, reason };
@@ -231,25 +248,35 @@ async fn open_group(
     Ok(Arc::new(core))
 }
 
-/// An empty founder asks the others: is the group new (found it), or does it live (wait for the leader), or does its leader
-/// remember acknowledgements that this disk should hold (refuse: a voter that forgets may vote twice)?
+/// The other founders.
+fn others(config: &StoreConfig, group: GroupId) -> impl Iterator<Item = PeerTarget> {
+    let others = config.founders.iter().filter(|(node, _)| **node != config.node);
+    others.map(move |(node, address)| PeerTarget { node: *node, address: address.clone(), group })
+}
+
+/// Every node asks the founders when it starts. One with an empty disk: is the group new (found it), or does it live (wait for
+/// the leader)? And each: does its leader remember acknowledgements that this disk should hold, but does not? Then it is refused: a
+/// voter that forgets may vote twice.
 async fn must_found(
     config: &StoreConfig,
     group: GroupId,
+    log: &GroupLog,
     transport: &Arc<dyn PeerTransport>,
 ) -> Result<bool, OpenError> {
-    let questions = config.founders.iter().filter(|(node, _)| **node != config.node).map(|(node, address)| {
-        let target = PeerTarget { node: *node, address: address.clone(), group };
-        async move {
-            let known: Result<KnownOf, _> =
-                ask(transport.as_ref(), &target, PeerCall::KnownOf, &config.node, KNOWN_OF_DEADLINE).await;
-            known.ok()
-        }
+    let questions = others(config, group).map(|target| async move {
+        let known: Result<KnownOf, _> =
+            ask(transport.as_ref(), &target, PeerCall::KnownOf, &config.node, KNOWN_OF_DEADLINE).await;
+        known.ok()
     });
-    let mut found = true;
+    let mut found = log.is_pristine() && config.founders.contains_key(&config.node);
     for known in join_all(questions).await.into_iter().flatten() {
-        if let Some(acknowledged) = known.acknowledged {
-            return Err(OpenError::Wiped { group: group.0, acknowledged });
+        match (known.acknowledged, log.last_index()) {
+            (Some(acknowledged), None) => return Err(OpenError::Wiped { group: group.0, acknowledged }),
+            // A leader of an earlier term may not know yet that what it sent was never committed, and was replaced.
+            (Some(acknowledged), Some(last)) if acknowledged > last && known.term >= log.vote_term() => {
+                return Err(OpenError::LogLost { group: group.0, acknowledged, last });
+            }
+            _ => {}
         }
         found &= !known.initialized;
     }
@@ -309,6 +336,7 @@ async fn maintain(
             _ = stop.wait_for(|stop| *stop) => return,
         }
         round = round.wrapping_add(1);
+        METRICS.log_used(log.used_bytes());
         let mut blocking = Vec::new();
         if round.is_multiple_of(PURGE_FILES_EVERY) {
             blocking = purge_files(&log).await;

@@ -7,6 +7,7 @@ use clicktally_proto::command::Outcome;
 use clicktally_proto::ids::NodeId;
 use serde::{Deserialize, Serialize};
 
+use crate::snapshot_transfer::SnapshotData;
 use crate::state_machine::StateMachine;
 
 /// An encoded [`clicktally_proto::command::Command`]. Opaque on purpose: it is encoded once by the proposer and decoded only in
@@ -41,5 +42,4 @@ pub(crate) type LogId = openraft::alias::LogIdOf<TypeConfig>;
 pub(crate) type Vote = openraft::alias::VoteOf<TypeConfig>;
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
 pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
-/// A snapshot travels and rests as the bytes that `FrozenState::encode` made.
-pub(crate) type Snapshot = openraft::alias::SnapshotOf<TypeConfig, Bytes>;
+pub(crate) type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotData>;

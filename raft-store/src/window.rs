@@ -1,24 +1,16 @@
 //! One minute of event time over all shards of a group: its cells, and how far its life has come.
 //!
-//! Cells lie in [`PARTS`] parts, each behind a pointer: whoever reads or snapshots a window shares them, and the next merge copies
-//! only the parts it touches. Within a part there is no order; what must be the same on every replica (the encoded form) is
-//! sorted when it is made.
-
-use std::sync::Arc;
+//! Cells lie in a [`CellTable`], which whoever reads or snapshots a window shares. There is no order in it; what must be the same on
+//! every replica (the encoded form) is sorted when it is made.
 
 use clicktally_proto::counts::{CellDelta, Counts};
 use clicktally_proto::event_time::Minute;
 use clicktally_proto::ids::{AdId, CampaignId};
 use clicktally_proto::money::Micros;
 use clicktally_proto::window_count::{WindowCount, WindowState};
-use hashbrown::HashMap;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-const PARTS: usize = 64;
-const PART_BITS: u32 = PARTS.ilog2();
-
-type Part = HashMap<(CampaignId, AdId), Cell, foldhash::fast::RandomState>;
+use crate::cell_table::{CellId, CellTable};
 
 /// One (campaign, ad) of one minute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,54 +21,15 @@ pub struct Cell {
     pub changed_at: u64,
 }
 
+/// Its encoded form is that of everything but the cells: a snapshot holds those in chunks of their own behind it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
-    #[serde(serialize_with = "sorted", deserialize_with = "parted")]
-    parts: Parts,
+    #[serde(skip)]
+    cells: CellTable,
     pub(crate) fired_at: Option<u64>,
     pub(crate) final_at: Option<u64>,
     /// Newest entry that changed a cell.
     pub(crate) changed_at: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Parts(Vec<Arc<Part>>);
-
-impl Default for Parts {
-    fn default() -> Parts {
-        Parts((0..PARTS).map(|_| Arc::default()).collect())
-    }
-}
-
-impl Parts {
-    /// Fibonacci hashing (Knuth, TAOCP 6.4): ids that follow each other go to different parts.
-    fn position(campaign_id: CampaignId, ad_id: AdId) -> usize {
-        let mixed = (campaign_id ^ ad_id.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed >> (u64::BITS - PART_BITS)) as usize
-    }
-
-    fn of(&mut self, campaign_id: CampaignId, ad_id: AdId) -> &mut Arc<Part> {
-        &mut self.0[Parts::position(campaign_id, ad_id)]
-    }
-
-    fn len(&self) -> usize {
-        self.0.iter().map(|part| part.len()).sum()
-    }
-}
-
-fn sorted<S: Serializer>(parts: &Parts, serializer: S) -> Result<S::Ok, S::Error> {
-    let mut cells: Vec<_> = parts.0.iter().flat_map(|part| part.iter()).collect();
-    cells.sort_unstable_by_key(|(key, _)| **key);
-    cells.serialize(serializer)
-}
-
-fn parted<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Parts, D::Error> {
-    let cells: Vec<((CampaignId, AdId), Cell)> = Vec::deserialize(deserializer)?;
-    let (count, mut parts) = (cells.len(), Parts::default());
-    for ((campaign_id, ad_id), cell) in cells {
-        Arc::make_mut(parts.of(campaign_id, ad_id)).insert((campaign_id, ad_id), cell);
-    }
-    if parts.len() == count { Ok(parts) } else { Err(D::Error::custom("a cell stands twice in a window")) }
 }
 
 impl Window {
@@ -97,27 +50,34 @@ impl Window {
 
     /// In no particular order.
     pub fn cells(&self) -> impl Iterator<Item = (CampaignId, AdId, &Cell)> {
-        let cells = self.parts.0.iter().flat_map(|part| part.iter());
-        cells.map(|(&(campaign_id, ad_id), cell)| (campaign_id, ad_id, cell))
+        self.cells.iter().map(|(&(campaign_id, ad_id), cell)| (campaign_id, ad_id, cell))
     }
 
     pub fn cell(&self, campaign_id: CampaignId, ad_id: AdId) -> Option<&Cell> {
-        self.parts.0[Parts::position(campaign_id, ad_id)].get(&(campaign_id, ad_id))
+        self.cells.get((campaign_id, ad_id))
     }
 
     pub fn cell_count(&self) -> usize {
-        self.parts.len()
+        self.cells.len()
+    }
+
+    /// In an order that depends on the cells alone.
+    pub(crate) fn sorted_cells(&self) -> impl Iterator<Item = (CellId, &Cell)> {
+        self.cells.sorted()
+    }
+
+    /// Puts back a cell of a snapshot. Changes nothing and says `false` if there is one already.
+    pub(crate) fn restore_cell(&mut self, id: CellId, cell: Cell) -> bool {
+        let cells = self.cells.len();
+        self.cells.entry(id, || cell);
+        self.cells.len() > cells
     }
 
     /// Adds what one checkpoint counted for one cell.
     pub(crate) fn merge(&mut self, index: u64, delta: &CellDelta, spend_micros: Micros) {
         let (campaign_id, ad_id) = (delta.key.campaign_id, delta.key.ad_id);
-        let part = Arc::make_mut(self.parts.of(campaign_id, ad_id));
-        let cell = part.entry((campaign_id, ad_id)).or_insert(Cell {
-            counts: Counts::default(),
-            spend_micros: 0,
-            changed_at: index,
-        });
+        let new = || Cell { counts: Counts::default(), spend_micros: 0, changed_at: index };
+        let cell = self.cells.entry((campaign_id, ad_id), new);
         cell.counts.merge(delta.counts);
         cell.spend_micros = cell.spend_micros.saturating_add(spend_micros);
         cell.changed_at = index;

@@ -50,7 +50,12 @@ pub struct GroupStatus {
     pub published_revision: u64,
     pub windows: usize,
     pub campaigns: usize,
-    pub seen_bytes: usize,
+    /// What is held in the state's memory by this law of ours: cells, the packed ids of clicks seen, and both with what holds them.
+    pub cells: u64,
+    pub seen_bytes: u64,
+    pub state_bytes: u64,
+    /// This node's log of all groups, on disk.
+    pub log_bytes: u64,
     pub nodes: Vec<NodeStatus>,
     pub shards: Vec<ShardStatus>,
 }
@@ -106,17 +111,16 @@ fn status_of(group: &Group, lags: &BTreeMap<ShardId, u64>) -> GroupStatus {
     let raft = group.status();
     let staleness = group.staleness();
     let (leader, applied_index) = (group.leader(), *group.applied().borrow());
-    let log = group.status();
     group.read(|state| GroupStatus {
         group: state.group().0,
         leader,
         role: raft.role,
         term: raft.term,
         applied_index,
-        last_log: log.last_log,
-        applied: log.applied,
-        snapshot: log.snapshot,
-        purged: log.purged,
+        last_log: raft.last_log,
+        applied: raft.applied,
+        snapshot: raft.snapshot,
+        purged: raft.purged,
         staleness_ms: staleness.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         watermark: format_time(state.watermark_ms()),
         complete_to: format_time(state.complete_to_ms()),
@@ -124,7 +128,10 @@ fn status_of(group: &Group, lags: &BTreeMap<ShardId, u64>) -> GroupStatus {
         published_revision: state.published_revision(),
         windows: state.windows().len(),
         campaigns: state.campaigns().len(),
-        seen_bytes: state.seen_bytes(),
+        cells: state.held().cells,
+        seen_bytes: state.held().seen_bytes,
+        state_bytes: state.held().bytes(),
+        log_bytes: raft.log_bytes,
         nodes: nodes_of(state),
         shards: shards_of(state, lags),
     })

@@ -65,7 +65,7 @@ impl Replicas {
     /// Gives all sixteen shards to the one node that counts.
     pub(super) async fn assign(&self) -> anyhow::Result<()> {
         let group = self.group()?;
-        decide(&group, Command::Configure(GroupSettings { groups: 1, event_time: EventTimeRules::default() })).await?;
+        decide(&group, Command::Configure(GroupSettings::new(1, EventTimeRules::default()))).await?;
         let record =
             NodeRecord { node: OWNER, http_address: "-".into(), peer_address: "-".into(), can_aggregate: true };
         decide(&group, Command::RegisterNode(record)).await?;

@@ -189,7 +189,7 @@ mod tests {
             store.serve(listener);
             let threads = Arc::new(ActorThreads::start("budget", 1).unwrap());
             let world = World { store, threads, _folder: folder };
-            let settings = GroupSettings { groups: 1, event_time: EventTimeRules::default() };
+            let settings = GroupSettings::new(1, EventTimeRules::default());
             world.propose(Command::Configure(settings)).await;
             let address = String::new();
             let node =

@@ -130,6 +130,10 @@ fn show(cluster: &Value, output: Output) -> anyhow::Result<()> {
             known(&group["role"]),
             group["applied_index"],
         ));
+        say(&format!(
+            "         {} cells held, {} bytes of state; the node's log has {} bytes",
+            group["cells"], group["state_bytes"], group["log_bytes"],
+        ));
         let mut table = Table::new();
         table.set_header([
             "shard",

@@ -75,6 +75,7 @@ pub(super) async fn commit(group: Arc<Group>, log: Arc<dyn ClickLog>, cut: Cut) 
     // 2. Offsets and counts, in one entry.
     let command = Command::Checkpoint(checkpoint);
     let mut is_repeat = false;
+    let mut is_waiting_for_room = false;
     loop {
         match group.propose(&command).await {
             Ok(Outcome::Done | Outcome::AlreadyApplied) if fault::loses("checkpoint.ack") => {}
@@ -90,6 +91,16 @@ pub(super) async fn commit(group: Arc<Group>, log: Arc<dyn ClickLog>, cut: Cut) 
             }
             Ok(Outcome::Rejected(rejection @ Rejection::FinalWindow)) => {
                 return CommitEnd::Restart(rejection.to_string());
+            }
+            // Certainly not applied, and only a matter of time. Meanwhile the shard stops reading at its own limit.
+            Ok(Outcome::Rejected(rejection @ Rejection::StateFull { .. })) => {
+                METRICS.checkpoint_failures.inc();
+                if !is_waiting_for_room {
+                    is_waiting_for_room = true;
+                    tracing::warn!(shard, %rejection, "the shard waits until windows become final and leave");
+                }
+                backoff.wait().await;
+                continue;
             }
             Ok(other) => return CommitEnd::Halted(format!("the group refused a checkpoint: {other:?}")),
             Err(ProposeError::Retry(reason)) => {

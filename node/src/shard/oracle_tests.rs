@@ -155,7 +155,7 @@ struct Replica {
 impl Replica {
     fn new() -> Replica {
         let mut replica = Replica { state: GroupState::new(GroupId(0)), index: 0 };
-        replica.apply(&Command::Configure(GroupSettings { groups: 1, event_time: RULES }));
+        replica.apply(&Command::Configure(GroupSettings::new(1, RULES)));
         let record = NodeRecord { node: 1, http_address: "a".into(), peer_address: "b".into(), can_aggregate: true };
         replica.apply(&Command::RegisterNode(record));
         replica

@@ -44,6 +44,7 @@ impl GroupState {
         if windows().any(|cells| rules.is_final(cells[0].key.minute, self.watermark_ms)) {
             return Err(Rejection::FinalWindow);
         }
+        self.check_room(shard, &cells, &checkpoint.seen)?;
 
         // Nothing below may refuse.
         windows().for_each(|cells| self.merge_window(index, cells));
@@ -58,9 +59,17 @@ impl GroupState {
         let shard_watermark_ms = entry.watermark_ms;
         let seen = self.seen.entry(shard).or_default();
         for block in checkpoint.seen {
+            self.held.add_block(&block);
             seen.entry(block.minute).or_default().push(Arc::new(block));
         }
-        seen.retain(|minute, _| !rules.is_final(*minute, shard_watermark_ms));
+        let held = &mut self.held;
+        seen.retain(|minute, blocks| {
+            let stays = !rules.is_final(*minute, shard_watermark_ms);
+            if !stays {
+                blocks.iter().for_each(|block| held.remove_block(block));
+            }
+            stays
+        });
         self.advance_watermark(index);
         Ok(Outcome::Done)
     }
@@ -72,6 +81,7 @@ impl GroupState {
     /// `cells`: of one minute, those of a campaign together.
     fn merge_window(&mut self, index: u64, cells: &[CellDelta]) {
         let window = Arc::make_mut(self.windows.entry(cells[0].key.minute).or_default());
+        let cells_before = window.cell_count();
         for cells in cells.chunk_by(|a, b| a.key.campaign_id == b.key.campaign_id) {
             let mut campaign = self.campaigns.get_mut(&cells[0].key.campaign_id).map(Arc::make_mut);
             for cell in cells {
@@ -86,6 +96,7 @@ impl GroupState {
                 window.merge(index, cell, spend_micros);
             }
         }
+        self.held.cells += (window.cell_count() - cells_before) as u64;
         if window.fired_at.is_some() {
             self.newest_revision = index;
         }
@@ -108,6 +119,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::state_budget::CELL_BYTES;
+    use crate::type_config::SnapshotMeta;
 
     const RULES: EventTimeRules = EventTimeRules {
         out_of_orderness_ms: 5_000,
@@ -124,7 +137,7 @@ mod tests {
     impl Replica {
         fn new() -> Replica {
             let mut replica = Replica { state: GroupState::new(GroupId(0)), index: 0 };
-            replica.apply(&Command::Configure(GroupSettings { groups: 1, event_time: RULES }));
+            replica.apply(&Command::Configure(GroupSettings::new(1, RULES)));
             replica.apply(&Command::RegisterNode(NodeRecord {
                 node: 1,
                 http_address: "a".into(),
@@ -168,6 +181,12 @@ mod tests {
 
     fn clicks(state: &GroupState) -> u64 {
         state.windows().values().flat_map(|w| w.cells()).map(|(_, _, cell)| cell.counts.clicks).sum()
+    }
+
+    fn encoded(state: &GroupState) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        state.freeze().write_to(&mut bytes).unwrap();
+        bytes
     }
 
     #[test]
@@ -253,6 +272,86 @@ mod tests {
         assert!(replica.state.seen_blocks(ShardId(0)).is_empty(), "seen ids leave with their window");
     }
 
+    /// A checkpoint that counts `clicks` clicks, each of an ad of its own.
+    fn wide(replica: &Replica, shard: u16, minute: u32, clicks: u64, watermark_ms: u64) -> Checkpoint {
+        let from = replica.state.shard(ShardId(shard)).unwrap().committed_offset;
+        let ad = |n| CellKey { minute: Minute(minute), campaign_id: 3, ad_id: u64::from(shard) * 1_000_000 + n + 1 };
+        let cell = |n| CellDelta { key: ad(n), counts: Counts { clicks: 1, invalid_clicks: 0 } };
+        let mut cells: Vec<CellDelta> = (0..clicks).map(cell).collect();
+        Checkpoint {
+            cells: CellBlock::pack(&mut cells),
+            ..checkpoint(shard, from, from + clicks, minute, watermark_ms)
+        }
+    }
+
+    /// Room for about a thousand cells.
+    fn small() -> Replica {
+        let mut replica = Replica::new();
+        let state_bytes_max = 1_000 * CELL_BYTES;
+        let settings = replica.state.settings.unwrap();
+        replica.state.settings = Some(GroupSettings { state_bytes_max, ..settings });
+        replica
+    }
+
+    #[test]
+    fn who_is_ahead_waits_for_room_and_who_is_behind_may_make_it() {
+        let mut replica = small();
+        for shard in 1..16 {
+            let ahead = checkpoint(shard, 0, 0, 5, Minute(6).start_ms());
+            assert_eq!(replica.apply(&Command::Checkpoint(ahead)), Outcome::Done);
+        }
+        let much = wide(&replica, 1, 6, 900, Minute(6).start_ms());
+        assert_eq!(replica.apply(&Command::Checkpoint(much)), Outcome::Done);
+        let before = replica.state.clone();
+
+        // Shard 1 is ahead of shard 0, which holds the watermark.
+        let refused = Command::Checkpoint(wide(&replica, 1, 7, 200, Minute(7).start_ms()));
+        assert!(matches!(replica.apply(&refused), Outcome::Rejected(Rejection::StateFull { .. })));
+        assert_eq!(replica.state, before, "a refusal changes nothing");
+        let proof = checkpoint(2, 0, 0, 5, Minute(7).start_ms());
+        assert_eq!(replica.apply(&Command::Checkpoint(proof)), Outcome::Done, "what adds nothing passes");
+        let behind = Command::Checkpoint(wide(&replica, 0, 5, 150, Minute(6).start_ms()));
+        assert_eq!(replica.apply(&behind), Outcome::Done, "the reserve is for those behind");
+        // Not even they go beyond it. They are level with the others now, but for shard 2.
+        let beyond = Command::Checkpoint(wide(&replica, 0, 6, 500, Minute(6).start_ms()));
+        assert!(matches!(replica.apply(&beyond), Outcome::Rejected(Rejection::StateFull { .. })));
+        assert_eq!(replica.state.held(), replica.state.recounted());
+    }
+
+    #[test]
+    fn finality_makes_the_room_that_a_refused_checkpoint_waits_for() {
+        let mut replica = small();
+        let first = wide(&replica, 1, 5, 900, Minute(6).start_ms());
+        assert_eq!(replica.apply(&Command::Checkpoint(first)), Outcome::Done);
+        let waiting = Command::Checkpoint(wide(&replica, 1, 8, 900, Minute(8).start_ms()));
+        assert!(matches!(replica.apply(&waiting), Outcome::Rejected(Rejection::StateFull { .. })));
+        // The others' proofs of emptiness carry the watermark past minute 5, which becomes final.
+        for shard in 0..16 {
+            let from = replica.state.shard(ShardId(shard)).unwrap().committed_offset;
+            let proof = checkpoint(shard, from, from, 5, Minute(8).start_ms());
+            assert_eq!(replica.apply(&Command::Checkpoint(proof)), Outcome::Done);
+        }
+        assert!(matches!(replica.apply(&waiting), Outcome::Rejected(Rejection::StateFull { .. })), "not published yet");
+        let published_revision = replica.state.newest_revision();
+        replica.apply(&Command::SinkProgress { published_revision });
+        assert!(replica.state.windows().is_empty(), "without the grace it would have with room to spare");
+        assert_eq!(replica.apply(&waiting), Outcome::Done);
+        assert_eq!(clicks(&replica.state), 900);
+        assert_eq!(replica.apply(&waiting), Outcome::AlreadyApplied);
+    }
+
+    #[test]
+    fn a_budget_may_be_raised_and_never_lowered() {
+        let mut replica = small();
+        let current = replica.state.settings.unwrap();
+        let raised = GroupSettings { state_bytes_max: current.state_bytes_max * 2, ..current };
+        assert_eq!(replica.apply(&Command::Configure(raised)), Outcome::Done);
+        assert_eq!(replica.apply(&Command::Configure(current)), Outcome::AlreadyApplied);
+        assert_eq!(replica.state.settings, Some(raised));
+        let other = GroupSettings { groups: 2, ..raised };
+        assert_eq!(replica.apply(&Command::Configure(other)), Outcome::Rejected(Rejection::SettingsDiffer));
+    }
+
     proptest! {
         /// Any interleaving of shards' checkpoints, with retries, gaps and stale epochs mixed in, counts each offset once, and
         /// two replicas end byte-identical, also when one of them was restored from a snapshot half-way.
@@ -274,12 +373,16 @@ mod tests {
                     prop_assert_eq!(left.apply(&command), right.apply(&command));
                 }
                 expected.insert(*shard, from + length);
+                prop_assert_eq!(left.state.held(), left.state.recounted());
                 if number == steps.len() / 2 {
-                    right.state = GroupState::decode(&right.state.freeze().encode().unwrap()).unwrap();
+                    let mut snapshot = Vec::new();
+                    crate::snapshot::encode(&SnapshotMeta::default(), &right.state, &mut snapshot).unwrap();
+                    right.state = crate::snapshot::decode(GroupId(0), &mut snapshot.as_slice()).unwrap().1;
                 }
             }
             prop_assert_eq!(clicks(&left.state), expected.values().sum::<u64>());
-            prop_assert_eq!(left.state.freeze().encode().unwrap(), right.state.freeze().encode().unwrap());
+            prop_assert_eq!(encoded(&left.state), encoded(&right.state));
+            prop_assert_eq!(left.state.held(), right.state.held());
         }
     }
 }

@@ -28,13 +28,22 @@ impl GroupState {
         self.evict_windows();
     }
 
-    /// A final window leaves once it is published and its time of grace for readers is over.
+    /// A final window leaves once it is published and its time of grace for readers is over; without that grace, oldest first,
+    /// while room is short ([`crate::state_budget`]).
     pub(super) fn evict_windows(&mut self) {
         let rules = self.event_time();
         let (watermark_ms, published) = (self.watermark_ms, self.published_revision);
-        self.windows.retain(|minute, window| {
+        let mut windows = std::mem::take(&mut self.windows);
+        let mut held = self.held;
+        windows.retain(|minute, window| {
             let is_published = window.final_at.is_some_and(|revision| revision <= published);
-            !(is_published && rules.is_evictable(*minute, watermark_ms))
+            let leaves = is_published && (rules.is_evictable(*minute, watermark_ms) || self.is_short_of_room(held));
+            if leaves {
+                held.remove_window(window);
+            }
+            !leaves
         });
+        self.windows = windows;
+        self.held = held;
     }
 }

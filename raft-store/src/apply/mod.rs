@@ -41,8 +41,17 @@ impl GroupState {
                 self.settings = Some(settings);
                 Ok(Outcome::Done)
             }
-            Some(current) if current == settings => Ok(Outcome::AlreadyApplied),
-            Some(_) => Err(Rejection::SettingsDiffer),
+            // The budget may be raised, the only way out where live windows alone are larger; nodes told different ones agree on
+            // the largest.
+            Some(current) => {
+                let state_bytes_max = current.state_bytes_max.max(settings.state_bytes_max);
+                let raised = GroupSettings { state_bytes_max, ..current };
+                if (GroupSettings { state_bytes_max, ..settings }) != raised {
+                    return Err(Rejection::SettingsDiffer);
+                }
+                self.settings = Some(raised);
+                Ok(if raised == current { Outcome::AlreadyApplied } else { Outcome::Done })
+            }
         }
     }
 

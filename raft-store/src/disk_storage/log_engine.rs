@@ -26,6 +26,8 @@ const MERGED_BYTES_MAX: usize = 8 * 1024 * 1024;
 const FILE_BYTES: u64 = 32 * 1024 * 1024;
 /// Above this, files whose entries were all purged are deleted, and the rest of an old file is rewritten.
 const PURGE_THRESHOLD_BYTES: u64 = 2 * FILE_BYTES;
+/// What the log may take beside what is live in it: purging waits for the threshold, and gives back whole files.
+pub const LOG_SLACK_BYTES: u64 = PURGE_THRESHOLD_BYTES + FILE_BYTES;
 /// Bytes of the index in front of each stored entry.
 const INDEX_BYTES: usize = 8;
 
@@ -136,6 +138,11 @@ impl LogStorage for LogEngine {
         self.with(|engine| engine.fetch_entries_to::<StoredEntry>(region(group), from, to, bytes_max, &mut entries))?
             .map_err(|error| StorageError::Read(error.into()))?;
         Ok(entries.into_iter().map(|mut entry| entry.value.split_off(INDEX_BYTES)).collect())
+    }
+
+    fn used_bytes(&self) -> u64 {
+        // A closed log keeps nothing that anybody could still ask for.
+        self.with(Engine::get_used_size).map_or(0, |bytes| bytes as u64)
     }
 
     fn purge_files(&self) -> Result<Vec<GroupId>, StorageError> {

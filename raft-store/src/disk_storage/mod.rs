@@ -16,6 +16,8 @@ use std::sync::Arc;
 use clicktally_proto::fault;
 use clicktally_proto::shard_key::GroupId;
 
+pub use self::log_engine::LOG_SLACK_BYTES;
+
 use self::log_engine::LogEngine;
 use self::snapshot_files::SnapshotFiles;
 use crate::storage::{LogStorage, SnapshotStorage, Storage, StorageError};
@@ -72,16 +74,20 @@ fn folder_error(path: &Path, source: io::Error) -> StorageError {
     StorageError::Folder { path: path.display().to_string(), source }
 }
 
-/// Writes a file whole or not at all: it gets its name only once it is durable, and the name is durable when this returns. A
-/// test may kill the process at `point`, between the two.
+/// Writes a file whole or not at all. A test may kill the process at `point`, before it has its name.
 fn write_whole(folder: &Path, name: &str, frame: &[u8], point: &str) -> io::Result<()> {
     let unfinished = folder.join(format!("{name}.{UNFINISHED}"));
     let mut file = File::create(&unfinished)?;
     file.write_all(frame)?;
+    finish(&file, &unfinished, folder, name, point)
+}
+
+/// Gives a file its name once it is durable; the name is durable when this returns. A test may kill the process at `point`,
+/// between the two.
+fn finish(file: &File, unfinished: &Path, folder: &Path, name: &str, point: &str) -> io::Result<()> {
     file.sync_all()?;
-    drop(file);
     fault::point(point);
-    fs::rename(&unfinished, folder.join(name))?;
+    fs::rename(unfinished, folder.join(name))?;
     // The rename itself must survive a power loss before anything relies on it.
     File::open(folder)?.sync_all()
 }

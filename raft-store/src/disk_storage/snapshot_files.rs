@@ -1,20 +1,26 @@
 //! The snapshots of one group as files of one folder.
 //!
-//! *Reads / writes*: `snapshot-<index>-<term>.clicktally`. *Promises*: a file under its final name was fsynced before it got that
-//! name, and the name was fsynced before [`SnapshotFiles::write`] returns. *On restart*: files that were never finished are gone.
+//! *Reads / writes*: `snapshot-<index>-<term>.clicktally`, `unfinished-<n>.tmp`. *Promises*: a file under its final name was fsynced
+//! before it got that name, and the name was fsynced before [`SnapshotWriter::commit`] returns. *On restart*: files that were never
+//! finished are gone.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{UNFINISHED, write_whole};
-use crate::storage::{SnapshotName, SnapshotStorage};
+use super::{UNFINISHED, finish};
+use crate::storage::{SnapshotName, SnapshotReader, SnapshotStorage, SnapshotWriter};
 
 const SUFFIX: &str = ".clicktally";
+/// A file being written is handed to the disk this often: one fsync of all of it at the end would hold the log's own back.
+const SYNC_EVERY_BYTES: usize = 8 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(super) struct SnapshotFiles {
     folder: PathBuf,
+    /// Numbers the files being written, so that two at once do not meet.
+    begun: AtomicU64,
 }
 
 impl SnapshotFiles {
@@ -27,7 +33,7 @@ impl SnapshotFiles {
                 fs::remove_file(&path)?;
             }
         }
-        Ok(SnapshotFiles { folder: folder.to_owned() })
+        Ok(SnapshotFiles { folder: folder.to_owned(), begun: AtomicU64::new(0) })
     }
 
     fn path(&self, name: SnapshotName) -> PathBuf {
@@ -44,12 +50,15 @@ impl SnapshotStorage for SnapshotFiles {
         Ok(names)
     }
 
-    fn read(&self, name: SnapshotName) -> io::Result<Vec<u8>> {
-        fs::read(self.path(name))
+    fn open(&self, name: SnapshotName) -> io::Result<Box<dyn SnapshotReader>> {
+        Ok(Box::new(File::open(self.path(name))?))
     }
 
-    fn write(&self, name: SnapshotName, frame: &[u8]) -> io::Result<()> {
-        write_whole(&self.folder, &file_name(name), frame, "snapshot.after_write")
+    fn create(&self) -> io::Result<Box<dyn SnapshotWriter>> {
+        let number = self.begun.fetch_add(1, Ordering::Relaxed);
+        let path = self.folder.join(format!("unfinished-{number}.{UNFINISHED}"));
+        let file = File::create(&path)?;
+        Ok(Box::new(UnfinishedFile { folder: self.folder.clone(), path, file, unsynced: 0, is_named: false }))
     }
 
     fn remove(&self, name: SnapshotName) -> io::Result<()> {
@@ -59,6 +68,55 @@ impl SnapshotStorage for SnapshotFiles {
     fn set_aside(&self, name: SnapshotName) -> io::Result<()> {
         let path = self.path(name);
         fs::rename(&path, path.with_extension("damaged"))
+    }
+}
+
+/// A snapshot on its way to a disk.
+#[derive(Debug)]
+struct UnfinishedFile {
+    folder: PathBuf,
+    path: PathBuf,
+    file: File,
+    /// Bytes written since the last time it was handed to the disk.
+    unsynced: usize,
+    is_named: bool,
+}
+
+impl Write for UnfinishedFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.unsynced += written;
+        if self.unsynced >= SYNC_EVERY_BYTES {
+            self.file.sync_data()?;
+            self.unsynced = 0;
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl SnapshotWriter for UnfinishedFile {
+    fn reread(&self) -> io::Result<Box<dyn SnapshotReader>> {
+        Ok(Box::new(File::open(&self.path)?))
+    }
+
+    fn commit(mut self: Box<Self>, name: SnapshotName) -> io::Result<()> {
+        finish(&self.file, &self.path, &self.folder, &file_name(name), "snapshot.after_write")?;
+        self.is_named = true;
+        Ok(())
+    }
+}
+
+impl Drop for UnfinishedFile {
+    fn drop(&mut self) {
+        if !self.is_named
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::warn!(%error, path = %self.path.display(), "an unfinished snapshot stays until the next start");
+        }
     }
 }
 
@@ -73,32 +131,64 @@ fn parse_name(name: &str) -> Option<SnapshotName> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
+    const OLDER: SnapshotName = SnapshotName { index: 9, term: 2 };
+    const NEWER: SnapshotName = SnapshotName { index: 10, term: 1 };
+
+    fn write(files: &SnapshotFiles, name: SnapshotName, text: &str) {
+        let mut writer = files.create().unwrap();
+        writer.write_all(text.as_bytes()).unwrap();
+        writer.commit(name).unwrap();
+    }
+
+    fn text(mut reader: Box<dyn SnapshotReader>) -> String {
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    fn files_in(folder: &Path) -> usize {
+        fs::read_dir(folder).unwrap().count()
+    }
+
     #[test]
-    fn an_unfinished_snapshot_is_not_one() {
+    fn an_unfinished_snapshot_is_not_one_and_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("snapshot-1-1.clicktally.tmp"), b"half").unwrap();
+        fs::write(folder.path().join("unfinished-0.tmp"), b"half").unwrap();
         let files = SnapshotFiles::open(folder.path()).unwrap();
+        assert_eq!(files_in(folder.path()), 0);
+
+        let (mut one, mut other) = (files.create().unwrap(), files.create().unwrap());
+        one.write_all(b"one").unwrap();
+        other.write_all(b"other").unwrap();
         assert!(files.names().unwrap().is_empty());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert_eq!(
+            (text(one.reread().unwrap()), text(other.reread().unwrap())),
+            ("one".to_owned(), "other".to_owned())
+        );
+        drop(one);
+        assert_eq!(files_in(folder.path()), 1);
+        other.commit(NEWER).unwrap();
+        assert_eq!((files.names().unwrap(), files_in(folder.path())), (vec![NEWER], 1));
     }
 
     #[test]
     fn a_snapshot_is_found_by_its_name_until_it_is_set_aside_or_removed() {
         let folder = tempfile::tempdir().unwrap();
         let files = SnapshotFiles::open(folder.path()).unwrap();
-        let (older, newer) = (SnapshotName { index: 9, term: 2 }, SnapshotName { index: 10, term: 1 });
-        for name in [older, newer] {
-            files.write(name, format!("{name:?}").as_bytes()).unwrap();
-        }
+        write(&files, OLDER, "older");
+        write(&files, NEWER, "newer");
         let mut names = files.names().unwrap();
         names.sort();
-        assert_eq!(names, [older, newer]);
-        assert_eq!(files.read(newer).unwrap(), format!("{newer:?}").as_bytes());
-        files.set_aside(newer).unwrap();
-        files.remove(older).unwrap();
+        assert_eq!(names, [OLDER, NEWER]);
+        let opened = files.open(OLDER).unwrap();
+        files.set_aside(NEWER).unwrap();
+        files.remove(OLDER).unwrap();
         assert!(files.names().unwrap().is_empty());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "what was set aside is still there to look at");
+        assert_eq!(text(opened), "older", "whoever reads a snapshot may read it to its end");
+        assert_eq!(files_in(folder.path()), 1, "what was set aside is still there to look at");
     }
 }

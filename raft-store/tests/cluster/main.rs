@@ -4,6 +4,8 @@
 #![allow(clippy::disallowed_methods)] // A test looks behind the Storage seam.
 
 mod failover;
+#[allow(unreachable_pub)] // The test is one crate: nothing is reachable from outside.
+mod links;
 mod members;
 mod replication;
 mod snapshots;

@@ -29,6 +29,25 @@ async fn a_wiped_voter_is_refused_until_it_is_removed_and_added_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_whose_disk_forgot_what_it_acknowledged_is_refused() {
+    let mut world = World::start(1, SnapshotRules::default()).await;
+    world.configure(1).await;
+    world.set_campaigns(1, 0, 0..5).await;
+    let leader = world.leader(0).await;
+    let restored = world.running().into_iter().find(|node| *node != leader).unwrap();
+    world.stop(restored).await;
+    world.back_up(restored);
+    world.run(restored).await;
+    world.set_campaigns(leader, 0, 5..10).await;
+    world.status_when(leader, 0, |status| status.acknowledged[&restored] == status.last_log).await;
+    world.stop(restored).await;
+    world.restore(restored);
+    let opened = world.open(restored).await;
+    assert!(matches!(opened, Err(OpenError::LogLost { group: 0, .. })), "{:?}", opened.err());
+    world.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_goes_to_voters_only_and_a_folder_to_its_own_node() {
     let mut world = World::start(1, SnapshotRules::default()).await;
     let leader = world.leader(0).await;

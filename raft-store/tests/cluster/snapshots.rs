@@ -2,6 +2,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clicktally_proto::ids::NodeId;
+use clicktally_raft_store::peer_transport::PeerCall;
 use clicktally_raft_store::store::OpenError;
 use clicktally_raft_store::store_config::SnapshotRules;
 
@@ -56,16 +57,113 @@ async fn a_damaged_newest_snapshot_is_ignored_and_the_log_makes_up_for_it() {
     world.stop_all().await;
 }
 
+/// Overwrites every snapshot of a node that is stopped.
+fn ruin_snapshots(world: &World, node: NodeId) {
+    for file in snapshot_files(world, node) {
+        let mut bytes = std::fs::read(&file).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(file, bytes).unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_that_lost_every_snapshot_refuses_to_start() {
+async fn a_replica_that_lost_every_snapshot_gets_one_from_a_peer_and_keeps_its_vote() {
+    let mut world = World::start(1, often()).await;
+    world.configure(1).await;
+    world.set_campaigns(1, 0, 0..60).await;
+    world.status_when(3, 0, |status| status.purged > Some(5)).await;
+    let purged = world.group(3, 0).status().purged;
+    world.assert_equal_states(0).await;
+    world.stop(3).await;
+    ruin_snapshots(&world, 3);
+
+    world.run(3).await;
+    assert_eq!(snapshot_files(&world, 3).len(), 1, "nothing but what a peer had is left");
+    world.status_when(3, 0, |status| status.snapshot >= purged && status.voters.contains_key(&3)).await;
+    world.set_campaigns(3, 0, 60..70).await;
+    world.assert_equal_states(0).await;
+
+    // It counts again: one of the others may go.
+    world.stop(1).await;
+    world.set_campaigns(2, 0, 70..80).await;
+    world.assert_equal_states(0).await;
+    assert_eq!(world.group(3, 0).read(|state| state.campaigns().len()), 80);
+    world.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_lost_every_snapshot_and_was_overtaken_gets_one_from_a_peer() {
     let mut world = World::start(1, often()).await;
     world.configure(1).await;
     world.set_campaigns(1, 0, 0..60).await;
     world.status_when(3, 0, |status| status.purged > Some(5)).await;
     world.stop(3).await;
-    for file in snapshot_files(&world, 3) {
-        std::fs::write(file, b"rotten").unwrap();
+    ruin_snapshots(&world, 3);
+    // The others forget the entries that would continue its log.
+    let last = world.group(1, 0).status().last_log;
+    world.set_campaigns(1, 0, 60..120).await;
+    for node in [1, 2] {
+        world.status_when(node, 0, |status| status.purged > last).await;
     }
+    world.run(3).await;
+    world.assert_equal_states(0).await;
+    assert_eq!(world.group(3, 0).read(|state| state.campaigns().len()), 120);
+    world.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_lost_every_snapshot_refuses_to_start_alone() {
+    let mut world = World::start(1, often()).await;
+    world.configure(1).await;
+    world.set_campaigns(1, 0, 0..60).await;
+    world.status_when(3, 0, |status| status.purged > Some(5)).await;
+    world.stop_all().await;
+    ruin_snapshots(&world, 3);
     assert!(matches!(world.open(3).await, Err(OpenError::SnapshotLost { group: 0, .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_snapshots_rot_sends_a_whole_one_and_nothing_damaged_is_applied() {
+    let mut world = World::start(1, often()).await;
+    world.configure(1).await;
+    world.set_campaigns(1, 0, 0..60).await;
+    for node in 1..=3 {
+        world.status_when(node, 0, |status| status.purged > Some(5)).await;
+    }
+    world.assert_equal_states(0).await;
+    // Whoever is or will be the leader has none left that is whole.
+    for node in 1..=3 {
+        ruin_snapshots(&world, node);
+    }
+    let address = world.reserve_address(4).await;
+    world.run(4).await;
+    world.group(2, 0).add_member(4, &address).await.unwrap();
+    world.assert_equal_states(0).await;
+    assert_eq!(world.group(4, 0).read(|state| state.campaigns().len()), 60);
+    let damaged = |node| {
+        let folder = world.node_folder(node).join("group-0");
+        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "damaged")).count()
+    };
+    assert!((1..=3).map(damaged).sum::<usize>() >= 1, "no leader has noticed");
+    assert_eq!(damaged(4), 0);
+    world.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_piece_that_changes_on_its_way_is_refused_and_the_transfer_begins_again() {
+    let mut world = World::start(1, often()).await;
+    world.configure(1).await;
+    world.set_campaigns(1, 0, 0..60).await;
+    for node in 1..=3 {
+        world.status_when(node, 0, |status| status.purged > Some(5)).await;
+    }
+    world.links.damage_next(PeerCall::Snapshot);
+    let address = world.reserve_address(4).await;
+    world.run(4).await;
+    world.group(2, 0).add_member(4, &address).await.unwrap();
+    world.assert_equal_states(0).await;
+    assert_eq!(world.links.damaged(), 1, "no piece was damaged");
     world.stop_all().await;
 }

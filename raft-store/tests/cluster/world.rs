@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,12 +14,14 @@ use clicktally_proto::money::Currency;
 use clicktally_proto::shard_key::{GroupId, Partitioner};
 use clicktally_raft_store::disk_storage::DiskStorage;
 use clicktally_raft_store::group::{Group, GroupStatus, ProposeError};
-use clicktally_raft_store::peer_transport::HttpTransport;
+use clicktally_raft_store::peer_transport::{HttpTransport, PeerTransport};
 use clicktally_raft_store::store::{OpenError, RaftStore};
 use clicktally_raft_store::store_config::{RaftTiming, SnapshotRules, StoreConfig};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
+
+use crate::links::{DamagingTransport, Links};
 
 const CLUSTER: &str = "test";
 /// Nothing here takes a second on an idle machine; the limit is for one that is busy.
@@ -28,6 +31,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 pub struct World {
     pub groups: u16,
     pub snapshots: SnapshotRules,
+    pub links: Arc<Links>,
     folder: TempDir,
     addresses: BTreeMap<NodeId, SocketAddr>,
     founders: Vec<NodeId>,
@@ -40,6 +44,7 @@ impl World {
         let mut world = World {
             groups,
             snapshots,
+            links: Arc::default(),
             folder: tempfile::tempdir().unwrap(),
             addresses: BTreeMap::new(),
             founders: vec![1, 2, 3],
@@ -72,7 +77,9 @@ impl World {
             snapshots: self.snapshots,
         };
         let storage = Arc::new(DiskStorage::new(self.node_folder(node)));
-        RaftStore::open(config, storage, Arc::new(HttpTransport::new(CLUSTER).unwrap()), Arc::new(SystemClock)).await
+        let http = HttpTransport::new(CLUSTER).unwrap();
+        let transport: Arc<dyn PeerTransport> = Arc::new(DamagingTransport { http, links: self.links.clone() });
+        RaftStore::open(config, storage, transport, Arc::new(SystemClock)).await
     }
 
     pub async fn run(&mut self, node: NodeId) {
@@ -103,6 +110,17 @@ impl World {
         std::fs::remove_dir_all(self.node_folder(node)).unwrap();
     }
 
+    /// Copies the folder of a node that is stopped.
+    pub fn back_up(&self, node: NodeId) {
+        copy_folder(&self.node_folder(node), &self.node_folder(node).with_extension("backup"));
+    }
+
+    /// Puts the copy in the place of what the folder has become since.
+    pub fn restore(&self, node: NodeId) {
+        self.wipe(node);
+        std::fs::rename(self.node_folder(node).with_extension("backup"), self.node_folder(node)).unwrap();
+    }
+
     pub fn group(&self, node: NodeId, group: u16) -> &Group {
         self.stores[&node].group(GroupId(group)).unwrap()
     }
@@ -122,7 +140,7 @@ impl World {
     }
 
     pub async fn configure(&self, node: NodeId) {
-        let settings = GroupSettings { groups: self.groups, event_time: EventTimeRules::default() };
+        let settings = GroupSettings::new(self.groups, EventTimeRules::default());
         for group in 0..self.groups {
             let outcome = self.propose(node, group, &Command::Configure(settings)).await;
             assert!(matches!(outcome, Outcome::Done | Outcome::AlreadyApplied), "{outcome:?}");
@@ -189,7 +207,9 @@ impl World {
                 }
             };
             timeout(PATIENCE, fresh).await.unwrap();
-            states.push(replica.read(|state| state.freeze()).encode().unwrap());
+            let mut bytes = Vec::new();
+            replica.read(|state| state.freeze()).write_to(&mut bytes).unwrap();
+            states.push(bytes);
         }
         states
     }
@@ -201,5 +221,18 @@ impl World {
             assert!(other == first, "two replicas of group {group} differ");
         }
         first
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let copy = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_folder(&path, &copy);
+        } else {
+            std::fs::copy(&path, copy).unwrap();
+        }
     }
 }

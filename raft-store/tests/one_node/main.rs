@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods)] // A test looks behind the Storage seam.
 
 mod crash_points;
+mod log_size;
 #[allow(unreachable_pub)] // The test is one crate: nothing is reachable from outside.
 mod one_node;
 mod storage_faults;

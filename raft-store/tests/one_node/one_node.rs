@@ -31,17 +31,19 @@ pub fn store_folder(folder: &Path) -> PathBuf {
 }
 
 pub async fn open(storage: Arc<dyn Storage>) -> RaftStore {
+    let often =
+        SnapshotRules { every_entries: 10, check_interval: Duration::from_millis(20), ..SnapshotRules::default() };
+    open_with(storage, often).await
+}
+
+pub async fn open_with(storage: Arc<dyn Storage>, snapshots: SnapshotRules) -> RaftStore {
     let config = StoreConfig {
         cluster: "crash".to_owned(),
         node: 1,
         groups: 1,
         founders: BTreeMap::from([(1, "127.0.0.1:1".to_owned())]),
         timing: RaftTiming::FAST,
-        snapshots: SnapshotRules {
-            every_entries: 10,
-            check_interval: Duration::from_millis(20),
-            ..SnapshotRules::default()
-        },
+        snapshots,
     };
     let transport = Arc::new(HttpTransport::new("crash").unwrap());
     RaftStore::open(config, storage, transport, Arc::new(SystemClock)).await.unwrap()

@@ -1,17 +1,18 @@
 //! A disk that fails, through the Storage seam: the node stops at once and acknowledges nothing more, and a snapshot that rots costs
 //! a longer replay and nothing else.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 
 use clicktally_proto::command::Outcome;
 use clicktally_proto::shard_key::GroupId;
 use clicktally_raft_store::FAIL_STOP_EXIT_CODE;
 use clicktally_raft_store::disk_storage::DiskStorage;
 use clicktally_raft_store::storage::{
-    Completion, LogStorage, LogWrite, SnapshotName, SnapshotStorage, Storage, StorageError,
+    Completion, LogStorage, LogWrite, SnapshotName, SnapshotReader, SnapshotStorage, SnapshotWriter, Storage,
+    StorageError,
 };
 use futures::future::BoxFuture;
 
@@ -34,6 +35,7 @@ struct Faults {
     /// that failed once, which is why trying again would hide a loss.
     durable_writes_until_failure: AtomicU64,
     newest_snapshot_is_damaged: AtomicBool,
+    gate: Arc<Gate>,
 }
 
 fn faulty(folder: &Path, faults: &Arc<Faults>) -> Arc<dyn Storage> {
@@ -101,6 +103,10 @@ impl LogStorage for FaultyLog {
         self.disk.read(group, from, to, bytes_max)
     }
 
+    fn used_bytes(&self) -> u64 {
+        self.disk.used_bytes()
+    }
+
     fn purge_files(&self) -> Result<Vec<GroupId>, StorageError> {
         self.disk.purge_files()
     }
@@ -120,18 +126,21 @@ impl SnapshotStorage for FaultySnapshots {
         self.disk.names()
     }
 
-    fn read(&self, name: SnapshotName) -> io::Result<Vec<u8>> {
-        let mut frame = self.disk.read(name)?;
+    fn open(&self, name: SnapshotName) -> io::Result<Box<dyn SnapshotReader>> {
+        let mut reader = self.disk.open(name)?;
         let is_newest = self.disk.names()?.into_iter().max() == Some(name);
-        if is_newest && self.faults.newest_snapshot_is_damaged.swap(false, Ordering::SeqCst) {
-            let middle = frame.len() / 2;
-            frame[middle] ^= 1;
+        if !(is_newest && self.faults.newest_snapshot_is_damaged.swap(false, Ordering::SeqCst)) {
+            return Ok(reader);
         }
-        Ok(frame)
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes)?;
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        Ok(Box::new(io::Cursor::new(bytes)))
     }
 
-    fn write(&self, name: SnapshotName, frame: &[u8]) -> io::Result<()> {
-        self.disk.write(name, frame)
+    fn create(&self) -> io::Result<Box<dyn SnapshotWriter>> {
+        Ok(Box::new(GatedWriter { disk: self.disk.create()?, gate: self.faults.gate.clone() }))
     }
 
     fn remove(&self, name: SnapshotName) -> io::Result<()> {
@@ -140,6 +149,54 @@ impl SnapshotStorage for FaultySnapshots {
 
     fn set_aside(&self, name: SnapshotName) -> io::Result<()> {
         self.disk.set_aside(name)
+    }
+}
+
+/// Stops whoever writes a snapshot until it is opened.
+#[derive(Default)]
+struct Gate {
+    is_shut: Mutex<bool>,
+    changed: Condvar,
+    waiting: AtomicU64,
+}
+
+impl Gate {
+    fn set_shut(&self, is_shut: bool) {
+        *self.is_shut.lock().unwrap() = is_shut;
+        self.changed.notify_all();
+    }
+
+    fn pass(&self) {
+        let is_shut = self.is_shut.lock().unwrap();
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        drop(self.changed.wait_while(is_shut, |is_shut| *is_shut).unwrap());
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+struct GatedWriter {
+    disk: Box<dyn SnapshotWriter>,
+    gate: Arc<Gate>,
+}
+
+impl Write for GatedWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.gate.pass();
+        self.disk.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.disk.flush()
+    }
+}
+
+impl SnapshotWriter for GatedWriter {
+    fn reread(&self) -> io::Result<Box<dyn SnapshotReader>> {
+        self.disk.reread()
+    }
+
+    fn commit(self: Box<Self>, name: SnapshotName) -> io::Result<()> {
+        self.disk.commit(name)
     }
 }
 
@@ -182,5 +239,32 @@ async fn a_newest_snapshot_that_rots_costs_a_longer_replay_and_nothing_else() {
     assert!(!faults.newest_snapshot_is_damaged.load(Ordering::SeqCst), "nobody has read the damaged snapshot");
     let all: Vec<u64> = (1..=last).collect();
     assert_eq!(campaigns(store.group(GROUP).unwrap()).await, all);
+    store.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_snapshot_is_being_written_entries_are_applied_and_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let store = open(faulty(&store_folder(folder.path()), &faults)).await;
+    let group = store.group(GROUP).unwrap();
+    faults.gate.set_shut(true);
+    let mut last = 0;
+    // Each is committed and applied before the next is proposed, so what follows the first one at the gate is not held by it.
+    let mut at_the_gate = None;
+    while at_the_gate.is_none_or(|first| last < first + 50) {
+        last += 1;
+        assert!(matches!(set_campaign(&store, last).await, Outcome::CampaignSet { .. }));
+        assert_eq!(group.read(|state| state.campaigns().len() as u64), last);
+        if at_the_gate.is_none() && faults.gate.waiting.load(Ordering::SeqCst) > 0 {
+            at_the_gate = Some(last);
+        }
+    }
+    assert_eq!((faults.gate.waiting.load(Ordering::SeqCst), group.status().snapshot), (1, None));
+    faults.gate.set_shut(false);
+    while group.status().snapshot.is_none() {
+        last += 1;
+        set_campaign(&store, last).await;
+    }
     store.shutdown().await;
 }

@@ -1,0 +1,76 @@
+//! What an operator sees of the groups of this process, in its one Prometheus registry.
+
+use std::sync::LazyLock;
+
+use clicktally_proto::shard_key::GroupId;
+use prometheus::core::Collector;
+use prometheus::{Histogram, HistogramOpts, IntGauge, IntGaugeVec, Opts};
+
+use crate::state::HeldState;
+
+pub(crate) static METRICS: LazyLock<RaftMetrics> = LazyLock::new(RaftMetrics::register);
+
+const FIXED: &str = "the name and labels of a metric are constants";
+
+pub(crate) struct RaftMetrics {
+    /// From wanting the state to having changed it, so waiting for readers is in it.
+    pub(crate) apply_seconds: Histogram,
+    pub(crate) snapshot_build_seconds: Histogram,
+    snapshot_bytes: IntGaugeVec,
+    log_bytes: IntGauge,
+    state_cells: IntGaugeVec,
+    state_bytes: IntGaugeVec,
+}
+
+impl RaftMetrics {
+    fn register() -> RaftMetrics {
+        let by_group = |name, help| registered(IntGaugeVec::new(Opts::new(name, help), &["group"]).expect(FIXED));
+        let histogram = |name, help, buckets: &[f64]| {
+            registered(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())).expect(FIXED))
+        };
+        RaftMetrics {
+            apply_seconds: histogram(
+                "clicktally_raft_apply_seconds",
+                "one log entry into a group's state, waiting for the state included",
+                &[0.000_1, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5],
+            ),
+            snapshot_build_seconds: histogram(
+                "clicktally_raft_snapshot_build_seconds",
+                "a snapshot of a group's state, until it is durable",
+                &[0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0],
+            ),
+            snapshot_bytes: by_group("clicktally_raft_snapshot_bytes", "the newest snapshot built here, on disk"),
+            log_bytes: registered(
+                IntGauge::new("clicktally_raft_log_bytes", "the Raft log of all groups, on disk").expect(FIXED),
+            ),
+            state_cells: by_group("clicktally_state_cells", "cells held in a group's state"),
+            state_bytes: by_group("clicktally_state_bytes", "what a group's state counts against its budget"),
+        }
+    }
+
+    pub(crate) fn snapshot_built(&self, group: GroupId, bytes: u64) {
+        self.snapshot_bytes.with_label_values(&[&group.0.to_string()]).set(clamped(bytes));
+    }
+
+    pub(crate) fn state_held(&self, group: GroupId, held: HeldState) {
+        let label = group.0.to_string();
+        self.state_cells.with_label_values(&[&label]).set(clamped(held.cells));
+        self.state_bytes.with_label_values(&[&label]).set(clamped(held.bytes()));
+    }
+
+    pub(crate) fn log_used(&self, bytes: u64) {
+        self.log_bytes.set(clamped(bytes));
+    }
+}
+
+/// A metric that cannot be registered still counts; it is only not shown.
+fn registered<M: Collector + Clone + 'static>(metric: M) -> M {
+    if let Err(error) = prometheus::default_registry().register(Box::new(metric.clone())) {
+        tracing::error!(%error, "a metric will not be shown");
+    }
+    metric
+}
+
+fn clamped(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

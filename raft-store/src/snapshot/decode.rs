@@ -1,0 +1,115 @@
+//! A state from its chunks, checked against what the end of the snapshot says. What comes out is a state nobody has seen yet: the
+//! caller swaps it in whole, or drops it.
+
+use std::collections::btree_map::Entry;
+use std::io::Read;
+use std::sync::Arc;
+
+use clicktally_proto::event_time::Minute;
+use clicktally_proto::ids::CampaignId;
+use clicktally_proto::seen_ids::SeenBlock;
+use clicktally_proto::shard_key::{GroupId, ShardId};
+
+use super::chunk_reader::{Chunk, ChunkReader};
+use super::{ChunkKind, SnapshotCounts, SnapshotError, damaged};
+use crate::cell_table::CellId;
+use crate::state::{Campaign, Cell, GroupState, Window};
+use crate::type_config::SnapshotMeta;
+
+/// Reads a whole snapshot of a group.
+pub(crate) fn decode(group: GroupId, source: &mut dyn Read) -> Result<(SnapshotMeta, GroupState), SnapshotError> {
+    let mut chunks = ChunkReader::begin(source)?;
+    let meta = first(&mut chunks)?;
+    let head = expect(&mut chunks, ChunkKind::Head)?;
+    let mut state: GroupState = chunks.contents(&head)?;
+    if state.group != group {
+        return Err(damaged(format!("it is of group {}", state.group.0)));
+    }
+    let mut counts = SnapshotCounts { chunks: chunks.counts.chunks, ..SnapshotCounts::default() };
+    let mut window: Option<(Minute, Window)> = None;
+    while let Some(chunk) = chunks.next()? {
+        take(&mut chunks, &chunk, &mut state, &mut window, &mut counts)?;
+    }
+    close(window, &mut state)?;
+    counts.chunks = chunks.counts.chunks;
+    if counts != chunks.counts {
+        return Err(damaged(format!("{counts:?} are there, its end says {:?}", chunks.counts)));
+    }
+    state.recount();
+    Ok((meta, state))
+}
+
+/// What a snapshot stands for, from its first chunk; the rest is not looked at.
+pub(crate) fn read_meta(source: &mut dyn Read) -> Result<SnapshotMeta, SnapshotError> {
+    first(&mut ChunkReader::begin(source)?)
+}
+
+/// Checks every checksum and the digest, without building a state.
+pub(crate) fn verify(source: &mut dyn Read) -> Result<(), SnapshotError> {
+    let mut chunks = ChunkReader::begin(source)?;
+    while chunks.next()?.is_some() {}
+    Ok(())
+}
+
+fn first(chunks: &mut ChunkReader<'_>) -> Result<SnapshotMeta, SnapshotError> {
+    let meta = expect(chunks, ChunkKind::Meta)?;
+    chunks.contents(&meta)
+}
+
+fn expect(chunks: &mut ChunkReader<'_>, kind: ChunkKind) -> Result<Chunk, SnapshotError> {
+    let found = chunks.next()?.filter(|chunk| chunk.kind == kind);
+    found.ok_or_else(|| damaged(format!("its {kind:?} is missing")))
+}
+
+fn take(
+    chunks: &mut ChunkReader<'_>,
+    chunk: &Chunk,
+    state: &mut GroupState,
+    window: &mut Option<(Minute, Window)>,
+    counts: &mut SnapshotCounts,
+) -> Result<(), SnapshotError> {
+    match chunk.kind {
+        ChunkKind::Campaigns => {
+            let campaigns: Vec<(CampaignId, Arc<Campaign>)> = chunks.contents(chunk)?;
+            counts.campaigns += campaigns.len() as u64;
+            state.campaigns.extend(campaigns);
+        }
+        ChunkKind::Seen => {
+            let blocks: Vec<(ShardId, Arc<SeenBlock>)> = chunks.contents(chunk)?;
+            counts.seen_blocks += blocks.len() as u64;
+            for (shard, block) in blocks {
+                state.seen.entry(shard).or_default().entry(block.minute).or_default().push(block);
+            }
+        }
+        ChunkKind::Window => {
+            close(window.replace(chunks.contents(chunk)?), state)?;
+            counts.windows += 1;
+        }
+        ChunkKind::Cells => {
+            let (_, window) = window.as_mut().ok_or_else(|| damaged("there are cells before the first window"))?;
+            let cells: Vec<(CellId, Cell)> = chunks.contents(chunk)?;
+            counts.cells += cells.len() as u64;
+            for (id, cell) in cells {
+                if !window.restore_cell(id, cell) {
+                    return Err(damaged("a cell stands twice in a window"));
+                }
+            }
+        }
+        ChunkKind::Meta | ChunkKind::Head | ChunkKind::End => {
+            return Err(damaged(format!("a {:?} stands where it does not belong", chunk.kind)));
+        }
+    }
+    Ok(())
+}
+
+/// A window goes into the state once its cells are there.
+fn close(window: Option<(Minute, Window)>, state: &mut GroupState) -> Result<(), SnapshotError> {
+    let Some((minute, window)) = window else { return Ok(()) };
+    match state.windows.entry(minute) {
+        Entry::Vacant(vacant) => {
+            vacant.insert(Arc::new(window));
+            Ok(())
+        }
+        Entry::Occupied(_) => Err(damaged("a window stands twice")),
+    }
+}

@@ -1,0 +1,86 @@
+//! A frozen state as chunks. Runs for seconds on a large state, beside the applies; holds one chunk, and the cells of one part of
+//! a window sorted.
+
+use std::io::Write;
+use std::mem;
+use std::sync::Arc;
+
+use clicktally_proto::ids::CampaignId;
+use clicktally_proto::seen_ids::SeenBlock;
+use clicktally_proto::shard_key::ShardId;
+
+use super::chunk_writer::ChunkWriter;
+use super::{CAMPAIGNS_PER_CHUNK, CELLS_PER_CHUNK, ChunkKind, SEEN_BYTES_PER_CHUNK, SnapshotError};
+use crate::cell_table::CellId;
+use crate::state::{Campaign, Cell, GroupState};
+use crate::type_config::SnapshotMeta;
+
+/// Writes a whole snapshot; its bytes.
+pub(crate) fn encode(meta: &SnapshotMeta, state: &GroupState, sink: &mut dyn Write) -> Result<u64, SnapshotError> {
+    let mut chunks = ChunkWriter::begin(sink)?;
+    chunks.chunk(ChunkKind::Meta, meta)?;
+    put_state(state, &mut chunks)?;
+    chunks.end()
+}
+
+/// The state alone, without what it stands for: what equal replicas must write alike.
+pub(crate) fn encode_state(state: &GroupState, sink: &mut dyn Write) -> Result<u64, SnapshotError> {
+    let mut chunks = ChunkWriter::begin(sink)?;
+    put_state(state, &mut chunks)?;
+    chunks.end()
+}
+
+fn put_state(state: &GroupState, chunks: &mut ChunkWriter<'_>) -> Result<(), SnapshotError> {
+    chunks.chunk(ChunkKind::Head, state)?;
+    put_campaigns(state, chunks)?;
+    put_seen(state, chunks)?;
+    put_windows(state, chunks)
+}
+
+fn put_campaigns(state: &GroupState, chunks: &mut ChunkWriter<'_>) -> Result<(), SnapshotError> {
+    let mut waiting: Vec<(CampaignId, &Arc<Campaign>)> = Vec::new();
+    for (id, campaign) in &state.campaigns {
+        waiting.push((*id, campaign));
+        if waiting.len() == CAMPAIGNS_PER_CHUNK {
+            chunks.chunk(ChunkKind::Campaigns, &mem::take(&mut waiting))?;
+        }
+    }
+    chunks.counts.campaigns = state.campaigns.len() as u64;
+    if waiting.is_empty() { Ok(()) } else { chunks.chunk(ChunkKind::Campaigns, &waiting) }
+}
+
+fn put_seen(state: &GroupState, chunks: &mut ChunkWriter<'_>) -> Result<(), SnapshotError> {
+    let mut waiting: Vec<(ShardId, &Arc<SeenBlock>)> = Vec::new();
+    let mut bytes = 0;
+    for (shard, minutes) in &state.seen {
+        for block in minutes.values().flatten() {
+            waiting.push((*shard, block));
+            bytes += block.packed_bytes();
+            chunks.counts.seen_blocks += 1;
+            if bytes >= SEEN_BYTES_PER_CHUNK || waiting.len() == CELLS_PER_CHUNK {
+                chunks.chunk(ChunkKind::Seen, &mem::take(&mut waiting))?;
+                bytes = 0;
+            }
+        }
+    }
+    if waiting.is_empty() { Ok(()) } else { chunks.chunk(ChunkKind::Seen, &waiting) }
+}
+
+fn put_windows(state: &GroupState, chunks: &mut ChunkWriter<'_>) -> Result<(), SnapshotError> {
+    for (minute, window) in &state.windows {
+        chunks.chunk(ChunkKind::Window, &(minute, window))?;
+        chunks.counts.windows += 1;
+        let mut waiting: Vec<(CellId, &Cell)> = Vec::new();
+        for cell in window.sorted_cells() {
+            waiting.push(cell);
+            chunks.counts.cells += 1;
+            if waiting.len() == CELLS_PER_CHUNK {
+                chunks.chunk(ChunkKind::Cells, &mem::take(&mut waiting))?;
+            }
+        }
+        if !waiting.is_empty() {
+            chunks.chunk(ChunkKind::Cells, &waiting)?;
+        }
+    }
+    Ok(())
+}

@@ -21,13 +21,16 @@ const PART_BITS: u32 = PARTS.ilog2();
 type Part = HashMap<(CampaignId, AdId), Cell, foldhash::fast::RandomState>;
 
 /// One (campaign, ad) of one minute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cell {
     pub counts: Counts,
     pub spend_micros: Micros,
     /// Log index of the entry that changed it last.
     pub changed_at: u64,
 }
+
+/// There may be tens of millions of these, with 16 bytes of key each: what few cells have stands behind a pointer.
+const _: () = assert!(size_of::<Cell>() == 64);
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
@@ -110,7 +113,7 @@ impl Window {
             spend_micros: 0,
             changed_at: index,
         });
-        cell.counts.merge(delta.counts);
+        cell.counts.merge(&delta.counts);
         cell.spend_micros = cell.spend_micros.saturating_add(spend_micros);
         cell.changed_at = index;
         self.changed_at = index;
@@ -127,7 +130,7 @@ impl Window {
                 None => WindowState::Fired,
             };
             let revision = cell.changed_at.max(fired_at).max(self.final_at.unwrap_or(0));
-            (revision > published).then_some(WindowCount {
+            (revision > published).then(|| WindowCount {
                 ad_id,
                 campaign_id,
                 minute: minute.0,
@@ -136,6 +139,10 @@ impl Window {
                 spend_micros: cell.spend_micros,
                 revision,
                 state: state.into(),
+                unique_users: cell.counts.users.estimate(),
+                user_sketch: cell.counts.users.to_bytes(),
+                cost_sum_micros: cell.counts.costs.sum_micros,
+                cost_count: cell.counts.costs.count,
             })
         })
     }

@@ -96,7 +96,8 @@ impl GroupState {
 mod tests {
     use std::collections::BTreeMap;
 
-    use clicktally_proto::checkpoint::{CellBlock, Epoch, OutcomeCounts};
+    use clicktally_proto::cell_block::CellBlock;
+    use clicktally_proto::checkpoint::{Epoch, OutcomeCounts};
     use clicktally_proto::codec;
     use clicktally_proto::command::{AssignShard, Command, GroupSettings, NodeRecord};
     use clicktally_proto::counts::{CellKey, Counts};
@@ -147,7 +148,7 @@ mod tests {
     fn checkpoint(shard: u16, from: u64, to: u64, minute: u32, watermark_ms: u64) -> Checkpoint {
         let clicks = to - from;
         let key = CellKey { minute: Minute(minute), campaign_id: 3, ad_id: 4 };
-        let mut cells = vec![CellDelta { key, counts: Counts { clicks, invalid_clicks: 0 } }];
+        let mut cells = vec![CellDelta { key, counts: Counts { clicks, ..Counts::default() } }];
         if clicks == 0 {
             cells.clear();
         }

@@ -107,12 +107,25 @@ impl Recount {
         counts
     }
 
-    /// Distinct users and costs of the same clicks, exactly.
+    /// Distinct users and costs of the same clicks, exactly, by row.
     pub fn measures_without(&self, late: &HashMap<u64, LateClick>) -> BTreeMap<RowKey, Measures> {
-        let mut users: HashMap<RowKey, HashSet<&str>> = HashMap::new();
-        let mut measures: BTreeMap<RowKey, Measures> = BTreeMap::new();
-        for click in self.clicks.iter().filter(|(id, click)| click.is_valid && !late.contains_key(id)).map(|(_, c)| c) {
-            let key = (click.event_time_ms / 60_000, click.ad_id, click.campaign_id);
+        self.measure(late, |click| (click.event_time_ms / 60_000, click.ad_id, click.campaign_id))
+    }
+
+    /// The same by ad, over all minutes: a user of two of them is one.
+    pub fn ad_measures_without(&self, late: &HashMap<u64, LateClick>) -> BTreeMap<u64, Measures> {
+        self.measure(late, |click| click.ad_id)
+    }
+
+    fn measure<K: Ord + Copy>(
+        &self,
+        late: &HashMap<u64, LateClick>,
+        key_of: impl Fn(&SeenClick) -> K,
+    ) -> BTreeMap<K, Measures> {
+        let mut users: BTreeMap<K, HashSet<&str>> = BTreeMap::new();
+        let mut measures: BTreeMap<K, Measures> = BTreeMap::new();
+        for (_, click) in self.clicks.iter().filter(|(id, click)| click.is_valid && !late.contains_key(id)) {
+            let key = key_of(click);
             let row = measures.entry(key).or_default();
             if click.cost_micros > 0 {
                 row.cost_sum_micros += click.cost_micros;

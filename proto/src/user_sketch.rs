@@ -113,7 +113,7 @@ impl UserSketch {
                 ours.sorted_marks().iter().for_each(|mark| self.raise(*mark));
             }
             (Form::Some(ours), _) if other.sorted_marks().len() > ONE_BY_ONE_MAX => {
-                *self = UserSketch::of_sorted(&union(ours, other.sorted_marks()));
+                *self = UserSketch::of_sorted(union(ours, other.sorted_marks()));
             }
             _ => other.sorted_marks().iter().for_each(|mark| self.raise(*mark)),
         }
@@ -165,16 +165,13 @@ impl UserSketch {
         }
     }
 
-    /// `marks`: sorted, a register at most once.
-    fn of_sorted(marks: &[u16]) -> UserSketch {
-        UserSketch(match marks.len() {
-            length @ 0..=FEW_MAX => {
-                let mut few = [0; FEW_MAX];
-                few[..length].copy_from_slice(marks);
-                Form::Few { length: length as u8, marks: few }
-            }
-            length if length <= MARKS_MAX => Form::Some(Arc::new(marks.to_vec())),
-            _ => Form::Many(Arc::new(dense(marks))),
+    /// `marks`: more than [`FEW_MAX`], sorted, a register at most once.
+    fn of_sorted(marks: Vec<u16>) -> UserSketch {
+        assert!(marks.len() > FEW_MAX);
+        UserSketch(if marks.len() <= MARKS_MAX {
+            Form::Some(Arc::new(marks))
+        } else {
+            Form::Many(Arc::new(dense(&marks)))
         })
     }
 
@@ -205,20 +202,25 @@ impl UserSketch {
             return if sketch.marks() > MARKS_MAX { Ok(sketch) } else { damaged };
         }
         let (marks, rest) = bytes.as_chunks::<MARK_BYTES>();
-        let mut list = [0; MARKS_MAX];
-        let Some(list) = list.get_mut(..marks.len()) else { return damaged };
+        if !rest.is_empty() || marks.len() > MARKS_MAX {
+            return damaged;
+        }
+        let marks = marks.iter().map(|mark| u16::from_le_bytes(*mark));
         // One more than the register before; 0 for none.
         let mut register_min = 0;
-        for (place, mark) in list.iter_mut().zip(marks) {
-            let mark = u16::from_le_bytes(*mark);
+        for mark in marks.clone() {
             let (register, rank) = (mark >> RANK_BITS, mark & RANK_MASK);
             if register < register_min || rank == 0 {
                 return damaged;
             }
             register_min = register + 1;
-            *place = mark;
         }
-        if rest.is_empty() { Ok(UserSketch::of_sorted(list)) } else { damaged }
+        if marks.len() > FEW_MAX {
+            return Ok(UserSketch(Form::Some(Arc::new(marks.collect()))));
+        }
+        let mut few = [0; FEW_MAX];
+        few.iter_mut().zip(marks.clone()).for_each(|(held, mark)| *held = mark);
+        Ok(UserSketch(Form::Few { length: marks.len() as u8, marks: few }))
     }
 }
 
@@ -369,9 +371,9 @@ mod tests {
     fn copies_share_what_they_hold_until_one_changes() {
         let original = sketch_of(0..500);
         let mut copy = original.clone();
-        copy.merge(&sketch_of(0..20));
-        let (Form::Some(ours), Form::Some(theirs)) = (&original.0, &copy.0) else { panic!("not some") };
-        assert!(!Arc::ptr_eq(ours, theirs) || ours == theirs);
+        copy.merge(&sketch_of(0..10));
+        let (Form::Some(ours), Form::Some(theirs)) = (&original.0, &copy.0) else { panic!("of another form") };
+        assert!(Arc::ptr_eq(ours, theirs), "nobody new came");
         copy.merge(&sketch_of(5_000..5_003));
         assert_eq!(original, sketch_of(0..500));
         assert_ne!(copy, original);

@@ -26,15 +26,18 @@ pub fn check(exact: &BTreeMap<RowKey, Measures>, rows: &[AdMinute]) -> Vec<Viola
     details.map(|detail| Violation { invariant: "CT-12", detail }).collect()
 }
 
+pub fn is_within_bound(estimate: u64, exact: u64) -> bool {
+    estimate.abs_diff(exact) <= ERROR_USERS_MIN + exact * ERROR_PER_MILLE_MAX / 1_000
+}
+
 fn key_of(row: &AdMinute) -> RowKey {
     (row.minute.unsigned_abs(), row.ad_id.unsigned_abs(), row.campaign_id.unsigned_abs())
 }
 
 fn check_row(exact: &Measures, row: &AdMinute) -> Vec<String> {
     let mut details = Vec::new();
-    let bound = ERROR_USERS_MIN + exact.users * ERROR_PER_MILLE_MAX / 1_000;
     match row.unique_users {
-        Some(users) if users.unsigned_abs().abs_diff(exact.users) <= bound => {}
+        Some(users) if is_within_bound(users.unsigned_abs(), exact.users) => {}
         users => details.push(format!("{users:?} unique users, {} exactly", exact.users)),
     }
     let costs = (row.cost_sum_micros, row.cost_count.unsigned_abs());

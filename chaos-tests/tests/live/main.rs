@@ -13,3 +13,4 @@ mod real_log;
 mod service_faults;
 mod snapshot_install;
 mod up;
+mod users_and_costs;

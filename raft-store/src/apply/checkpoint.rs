@@ -105,6 +105,7 @@ mod tests {
     use clicktally_proto::ids::ClickId;
     use clicktally_proto::seen_ids::SeenBlock;
     use clicktally_proto::shard_key::{GroupId, Place, ShardId};
+    use clicktally_proto::user_mark::UserMark;
     use clicktally_proto::window_count::WindowState;
     use proptest::prelude::*;
 
@@ -148,7 +149,13 @@ mod tests {
     fn checkpoint(shard: u16, from: u64, to: u64, minute: u32, watermark_ms: u64) -> Checkpoint {
         let clicks = to - from;
         let key = CellKey { minute: Minute(minute), campaign_id: 3, ad_id: 4 };
-        let mut cells = vec![CellDelta { key, counts: Counts { clicks, ..Counts::default() } }];
+        let mut counts = Counts { clicks, ..Counts::default() };
+        for offset in from..to {
+            // Some of them again and again, in every shard.
+            UserMark::of((offset % 150).to_string().as_bytes()).into_iter().for_each(|user| counts.users.insert(user));
+            counts.costs.add(10);
+        }
+        let mut cells = vec![CellDelta { key, counts }];
         if clicks == 0 {
             cells.clear();
         }
@@ -228,7 +235,8 @@ mod tests {
         let window = &replica.state.windows()[&Minute(5)];
         assert_eq!(window.state(), WindowState::Corrected);
         let rows: Vec<_> = window.rows_after(Minute(5), fired).collect();
-        assert_eq!((rows.len(), rows[0].clicks), (1, 12));
+        assert_eq!((rows.len(), rows[0].clicks, rows[0].unique_users), (1, 12, 12));
+        assert_eq!((rows[0].cost_sum_micros, rows[0].cost_count), (120, 12));
         assert!(rows[0].revision > fired);
     }
 

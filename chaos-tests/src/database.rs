@@ -16,7 +16,7 @@ pub struct Database {
 }
 
 /// One row of `reports.ad_minute`.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, FromRow)]
 pub struct AdMinute {
     pub minute: i64,
     pub ad_id: i64,
@@ -25,6 +25,9 @@ pub struct AdMinute {
     pub invalid_clicks: i64,
     pub revision: i64,
     pub state: String,
+    pub unique_users: Option<i64>,
+    pub cost_sum_micros: i64,
+    pub cost_count: i64,
 }
 
 /// What the batch made of everything.
@@ -44,7 +47,8 @@ impl Database {
 
     pub async fn ad_minutes(&self) -> anyhow::Result<Vec<AdMinute>> {
         let rows = sqlx::query_as(
-            "SELECT (extract(epoch FROM minute) / 60)::bigint AS minute, ad_id, campaign_id, clicks, invalid_clicks, revision, state \
+            "SELECT (extract(epoch FROM minute) / 60)::bigint AS minute, ad_id, campaign_id, clicks, invalid_clicks, revision, state, \
+                    unique_users, cost_sum_micros, cost_count \
              FROM reports.ad_minute ORDER BY 1, 2, 3",
         );
         rows.fetch_all(&self.pool).await.context("cannot read reports.ad_minute")

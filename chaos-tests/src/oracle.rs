@@ -19,11 +19,26 @@ const BROKER_DEADLINE: Duration = Duration::from_secs(20);
 /// (ad, minute since the Unix epoch) → distinct valid clicks.
 pub type Counts = BTreeMap<(u64, u64), u64>;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A row of what the stream says: (minute since the Unix epoch, ad, campaign).
+pub type RowKey = (u64, u64, u64);
+
+/// What the valid clicks of one row amount to, besides their number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Measures {
+    pub users: u64,
+    pub cost_sum_micros: i64,
+    pub cost_count: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct SeenClick {
     ad_id: u64,
+    campaign_id: u64,
     event_time_ms: u64,
     is_valid: bool,
+    /// Empty where there is none.
+    user_id: String,
+    cost_micros: i64,
 }
 
 /// What the log says.
@@ -62,8 +77,11 @@ impl Recount {
             self.clicks_in_log += 1;
             self.clicks.entry(click.click_id).or_insert_with(|| SeenClick {
                 ad_id: click.ad_id,
+                campaign_id: click.campaign_id,
                 event_time_ms: click.event_time_ms,
                 is_valid: !is_invalid(click.evidence, click.user_agent.as_bytes()),
+                user_id: click.user_id,
+                cost_micros: click.cost_per_click_micros,
             });
             self.event_ids.insert(click.event_id);
         }
@@ -87,6 +105,37 @@ impl Recount {
             }
         }
         counts
+    }
+
+    /// Distinct users and costs of the same clicks, exactly, by row.
+    pub fn measures_without(&self, late: &HashMap<u64, LateClick>) -> BTreeMap<RowKey, Measures> {
+        self.measure(late, |click| (click.event_time_ms / 60_000, click.ad_id, click.campaign_id))
+    }
+
+    /// The same by ad, over all minutes: a user of two of them is one.
+    pub fn ad_measures_without(&self, late: &HashMap<u64, LateClick>) -> BTreeMap<u64, Measures> {
+        self.measure(late, |click| click.ad_id)
+    }
+
+    fn measure<K: Ord + Copy>(
+        &self,
+        late: &HashMap<u64, LateClick>,
+        key_of: impl Fn(&SeenClick) -> K,
+    ) -> BTreeMap<K, Measures> {
+        let mut users: BTreeMap<K, HashSet<&str>> = BTreeMap::new();
+        let mut measures: BTreeMap<K, Measures> = BTreeMap::new();
+        for (_, click) in self.clicks.iter().filter(|(id, click)| click.is_valid && !late.contains_key(id)) {
+            let key = key_of(click);
+            let row = measures.entry(key).or_default();
+            if click.cost_micros > 0 {
+                row.cost_sum_micros += click.cost_micros;
+                row.cost_count += 1;
+            }
+            if !click.user_id.is_empty() && users.entry(key).or_default().insert(&click.user_id) {
+                row.users += 1;
+            }
+        }
+        measures
     }
 }
 

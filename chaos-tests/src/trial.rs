@@ -17,7 +17,10 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
 
 use crate::checks::ct8_archive_is_whole::{self, ArchiveFacts};
-use crate::checks::{self, Violation, ct1_conservation, ct2_offset_chain, ct10_read_once, ct11_acknowledged_is_logged};
+use crate::checks::{
+    self, Violation, ct1_conservation, ct2_offset_chain, ct10_read_once, ct11_acknowledged_is_logged,
+    ct12_users_and_costs,
+};
 use crate::cluster::{Cluster, ClusterOptions, binary_beside_this_program};
 use crate::database::Database;
 use crate::eventually::eventually;
@@ -166,6 +169,8 @@ impl Trial {
         let expected: Counts = summary.tally.expected().map(|line| ((line.ad_id, line.minute), line.clicks)).collect();
         violations.extend(ct1_conservation::check(&expected, &counted));
         violations.extend(ct1_conservation::check(&recount.counts_without(&late), &counted));
+        let rows = self.database.ad_minutes().await?;
+        violations.extend(ct12_users_and_costs::check(&recount.measures_without(&late), &rows));
         violations.extend(ct10_read_once::check(&self.cluster.client.cluster().await?, &recount.by_partition));
         // Those sent over HTTP never reach the log.
         if recount.malformed_records > summary.malformed {

@@ -1,7 +1,7 @@
 //! Reads: the bytes of one raw record. Promises: never panics, never allocates per click; a record is taken whole or refused
 //! whole.
 //!
-//! The counting path needs six fields of a click; parsing just those, borrowed, costs a fraction of building the owned message.
+//! The counting path needs eight fields of a click; parsing just those, borrowed, costs a fraction of building the owned message.
 //! Unknown fields are skipped, so newer producers are welcome.
 
 use thiserror::Error;
@@ -10,6 +10,8 @@ use crate::click::{CLICKS_PER_RECORD_MAX, Click};
 use crate::event_time::UnixMillis;
 use crate::ids::{AdId, CampaignId, ClickId};
 use crate::invalid_traffic;
+use crate::money::Micros;
+use crate::user_mark::UserMark;
 use crate::varint;
 
 /// The fields that counting needs, in the order of `schema/click.proto`.
@@ -21,6 +23,10 @@ pub struct ClickView {
     pub event_time_ms: UnixMillis,
     /// Excluded from billing and from the count, by the rules of [`crate::invalid_traffic`].
     pub is_invalid: bool,
+    /// `None` for a click without a `user_id`, and for an invalid one.
+    pub user: Option<UserMark>,
+    /// Zero or less for a click that names no cost.
+    pub cost_per_click_micros: Micros,
 }
 
 /// Why a record cannot be counted. Such a record goes to quarantine with its offset.
@@ -110,17 +116,30 @@ fn view_of(click: &Click) -> Result<ClickView, Malformed> {
             campaign_id: click.campaign_id,
             ad_id: click.ad_id,
             event_time_ms: click.event_time_ms,
-            is_invalid: false,
+            cost_per_click_micros: click.cost_per_click_micros,
+            ..EMPTY
         },
         click.evidence,
         click.user_agent.as_bytes(),
+        click.user_id.as_bytes(),
     )
 }
 
+const EMPTY: ClickView = ClickView {
+    click_id: ClickId(0),
+    campaign_id: 0,
+    ad_id: 0,
+    event_time_ms: 0,
+    is_invalid: false,
+    user: None,
+    cost_per_click_micros: 0,
+};
+
 fn decode_click(bytes: &[u8]) -> Result<ClickView, Malformed> {
-    let mut view = ClickView { click_id: ClickId(0), campaign_id: 0, ad_id: 0, event_time_ms: 0, is_invalid: false };
+    let mut view = EMPTY;
     let mut evidence = 0;
     let mut user_agent: &[u8] = &[];
+    let mut user_id: &[u8] = &[];
     let mut at = 0;
     while at < bytes.len() {
         // Short text fields are most of a click: their tag and their length are a byte each.
@@ -130,8 +149,10 @@ fn decode_click(bytes: &[u8]) -> Result<ClickView, Malformed> {
             let text = rest.get(..usize::from(*length)).ok_or(Malformed::Truncated(at))?;
             let field = u64::from(tag >> 3);
             check_text(field, text)?;
-            if field == USER_AGENT {
-                user_agent = text;
+            match field {
+                USER_ID => user_id = text,
+                USER_AGENT => user_agent = text,
+                _ => {}
             }
             at += 2 + text.len();
             continue;
@@ -142,8 +163,13 @@ fn decode_click(bytes: &[u8]) -> Result<ClickView, Malformed> {
             (3, Value::Integer(value)) => view.ad_id = value,
             (4, Value::Integer(value)) => view.event_time_ms = value,
             (17, Value::Integer(value)) => evidence = u32::try_from(value).unwrap_or(u32::MAX),
-            (5 | 15, Value::Integer(_)) => {}
-            (field @ (6..=9 | 11..=14), Value::Bytes(text)) => check_text(field, text)?,
+            (15, Value::Integer(value)) => view.cost_per_click_micros = value.cast_signed(),
+            (5, Value::Integer(_)) => {}
+            (field @ (6..=7 | 9 | 11..=14), Value::Bytes(text)) => check_text(field, text)?,
+            (USER_ID, Value::Bytes(text)) => {
+                check_text(USER_ID, text)?;
+                user_id = text;
+            }
             (USER_AGENT, Value::Bytes(text)) => {
                 check_text(USER_AGENT, text)?;
                 user_agent = text;
@@ -153,9 +179,10 @@ fn decode_click(bytes: &[u8]) -> Result<ClickView, Malformed> {
             _ => {}
         }
     }
-    checked(view, evidence, user_agent)
+    checked(view, evidence, user_agent, user_id)
 }
 
+const USER_ID: u64 = 8;
 const USER_AGENT: u64 = 10;
 /// Fields 6 to 14 are all text.
 const SHORT_TEXT_TAG_MIN: u8 = 6 << 3;
@@ -166,7 +193,7 @@ fn check_text(field: u64, text: &[u8]) -> Result<(), Malformed> {
     if text.is_ascii() || std::str::from_utf8(text).is_ok() { Ok(()) } else { Err(Malformed::Text(field)) }
 }
 
-fn checked(mut view: ClickView, evidence: u32, user_agent: &[u8]) -> Result<ClickView, Malformed> {
+fn checked(mut view: ClickView, evidence: u32, user_agent: &[u8], user_id: &[u8]) -> Result<ClickView, Malformed> {
     if view.click_id.0 == 0 {
         return Err(Malformed::Missing("click_id"));
     }
@@ -180,6 +207,9 @@ fn checked(mut view: ClickView, evidence: u32, user_agent: &[u8]) -> Result<Clic
         return Err(Malformed::Missing("event_time_ms"));
     }
     view.is_invalid = invalid_traffic::is_invalid(evidence, user_agent);
+    if !view.is_invalid {
+        view.user = UserMark::of(user_id);
+    }
     Ok(view)
 }
 
@@ -234,8 +264,10 @@ mod tests {
             campaign_id: n % 7 + 1,
             ad_id: n % 11 + 1,
             event_time_ms: 1_700_000_000_000 + n,
-            user_agent: "Mozilla/5.0".into(),
+            user_id: if n.is_multiple_of(3) { String::new() } else { format!("user {n}").repeat(n as usize % 31) },
+            user_agent: if n.is_multiple_of(13) { "ExampleBot/1".into() } else { "Mozilla/5.0".into() },
             country: "PT".into(),
+            cost_per_click_micros: n.cast_signed() - 5,
             ..Click::default()
         }
     }
@@ -258,6 +290,15 @@ mod tests {
         }
         assert_eq!(json, expected);
         assert_eq!(decode_record_owned(&encode_record(&clicks)).unwrap(), clicks);
+    }
+
+    #[test]
+    fn the_user_of_a_valid_click_is_known_and_what_it_cost() {
+        let valid = view_of(&click(1)).unwrap();
+        assert_eq!((valid.user, valid.cost_per_click_micros), (UserMark::of(b"user 1"), -4));
+        assert_eq!(view_of(&click(3)).unwrap().user, None, "a click without a user id");
+        let invalid = view_of(&click(26)).unwrap();
+        assert_eq!((invalid.is_invalid, invalid.user), (true, None), "a robot is no user");
     }
 
     #[test]

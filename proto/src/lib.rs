@@ -12,9 +12,13 @@ pub mod ids;
 pub mod invalid_traffic;
 pub mod shard_key;
 
+pub mod cell_block;
 pub mod checkpoint;
 pub mod counts;
 pub mod seen_ids;
+pub mod user_estimate;
+pub mod user_mark;
+pub mod user_sketch;
 mod varint;
 
 pub mod command;

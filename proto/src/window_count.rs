@@ -24,7 +24,7 @@ impl WindowState {
 }
 
 /// Absolute values of one (ad, campaign, minute) at one revision.
-#[derive(Clone, Copy, PartialEq, Message)]
+#[derive(Clone, PartialEq, Message)]
 pub struct WindowCount {
     #[prost(uint64, tag = "1")]
     pub ad_id: u64,
@@ -42,6 +42,14 @@ pub struct WindowCount {
     pub revision: u64,
     #[prost(enumeration = "WindowState", tag = "8")]
     pub state: i32,
+    #[prost(uint64, tag = "9")]
+    pub unique_users: u64,
+    #[prost(bytes = "vec", tag = "10")]
+    pub user_sketch: Vec<u8>,
+    #[prost(int64, tag = "11")]
+    pub cost_sum_micros: i64,
+    #[prost(uint64, tag = "12")]
+    pub cost_count: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]

@@ -7,7 +7,10 @@ use clicktally_proto::click::{Click, encode_record};
 use clicktally_proto::click_view::decode_record_owned;
 use clicktally_proto::ids::ClickId;
 use clicktally_proto::shard_key::{Partitioner, salt};
+use clicktally_proto::user_mark::UserMark;
+use clicktally_proto::user_sketch::UserSketch;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 fn vectors() -> Value {
     serde_json::from_str(include_str!("../schema/vectors.json")).unwrap()
@@ -45,6 +48,34 @@ fn every_click_goes_to_the_published_shard() {
     }
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn users_leave_the_published_marks_and_sketches() {
+    let users = &vectors()["users"];
+    for vector in users["marks"].as_array().unwrap() {
+        let mut sketch = UserSketch::default();
+        sketch.insert(UserMark::of(vector["user_id"].as_str().unwrap().as_bytes()).unwrap());
+        let mark = small(&vector["register"]) << 4 | small(&vector["rank"]);
+        assert_eq!(sketch.to_bytes(), mark.to_le_bytes(), "{vector}");
+    }
+    for vector in users["sketches"].as_array().unwrap() {
+        let mut sketch = UserSketch::default();
+        for user in 0..number(&vector["users"]) {
+            let user_id = format!("{}{user}", vector["prefix"].as_str().unwrap());
+            sketch.insert(UserMark::of(user_id.as_bytes()).unwrap());
+        }
+        let bytes = sketch.to_bytes();
+        assert_eq!(bytes.len() as u64, number(&vector["bytes"]), "{vector}");
+        match vector["sketch_hex"].as_str() {
+            Some(published) => assert_eq!(hex(&bytes), published),
+            None => assert_eq!(hex(&Sha256::digest(&bytes)), vector["sketch_sha256"].as_str().unwrap(), "{vector}"),
+        }
+    }
+}
+
 #[test]
 fn records_are_written_and_read_as_published() {
     for vector in vectors()["records"].as_array().unwrap() {
@@ -55,8 +86,7 @@ fn records_are_written_and_read_as_published() {
         };
         let clicks: Vec<Click> = vector["clicks"].as_array().unwrap().iter().map(click).collect();
         let record = encode_record(&clicks);
-        let hex: String = record.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, vector["record_hex"].as_str().unwrap());
+        assert_eq!(hex(&record), vector["record_hex"].as_str().unwrap());
         assert_eq!(decode_record_owned(&record).unwrap(), clicks);
     }
 }

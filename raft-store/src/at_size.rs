@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clicktally_proto::checkpoint::{CellBlock, Checkpoint, Epoch, OutcomeCounts};
+use clicktally_proto::cell_block::CellBlock;
+use clicktally_proto::checkpoint::{Checkpoint, Epoch, OutcomeCounts};
 use clicktally_proto::clock::{Clock, SystemClock};
 use clicktally_proto::codec;
 use clicktally_proto::command::{AssignShard, Command, GroupSettings, NodeRecord, Outcome};
@@ -54,7 +55,7 @@ impl Applier {
     fn delta(&mut self, keys: impl Iterator<Item = (u64, u64)>) -> Command {
         let cell = |(minute, ad_id): (u64, u64)| CellDelta {
             key: CellKey { minute: Minute(10 + minute as u32), campaign_id: ad_id / 100 + 1, ad_id },
-            counts: Counts { clicks: 1 + ad_id % 7, invalid_clicks: 0 },
+            counts: Counts { clicks: 1 + ad_id % 7, ..Counts::default() },
         };
         let mut cells: Vec<CellDelta> = keys.map(cell).collect();
         let clicks = cells.len() as u64;

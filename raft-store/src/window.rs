@@ -13,13 +13,16 @@ use serde::{Deserialize, Serialize};
 use crate::cell_table::{CellId, CellTable};
 
 /// One (campaign, ad) of one minute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cell {
     pub counts: Counts,
     pub spend_micros: Micros,
     /// Log index of the entry that changed it last.
     pub changed_at: u64,
 }
+
+/// There may be tens of millions of these, with 16 bytes of key each: what few cells have stands behind a pointer.
+const _: () = assert!(size_of::<Cell>() == 64);
 
 /// Its encoded form is that of everything but the cells: a snapshot holds those in chunks of their own behind it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +81,7 @@ impl Window {
         let (campaign_id, ad_id) = (delta.key.campaign_id, delta.key.ad_id);
         let new = || Cell { counts: Counts::default(), spend_micros: 0, changed_at: index };
         let cell = self.cells.entry((campaign_id, ad_id), new);
-        cell.counts.merge(delta.counts);
+        cell.counts.merge(&delta.counts);
         cell.spend_micros = cell.spend_micros.saturating_add(spend_micros);
         cell.changed_at = index;
         self.changed_at = index;
@@ -95,7 +98,7 @@ impl Window {
                 None => WindowState::Fired,
             };
             let revision = cell.changed_at.max(fired_at).max(self.final_at.unwrap_or(0));
-            (revision > published).then_some(WindowCount {
+            (revision > published).then(|| WindowCount {
                 ad_id,
                 campaign_id,
                 minute: minute.0,
@@ -104,6 +107,10 @@ impl Window {
                 spend_micros: cell.spend_micros,
                 revision,
                 state: state.into(),
+                unique_users: cell.counts.users.estimate(),
+                user_sketch: cell.counts.users.to_bytes(),
+                cost_sum_micros: cell.counts.costs.sum_micros,
+                cost_count: cell.counts.costs.count,
             })
         })
     }

@@ -30,34 +30,15 @@ static HOT_KEY: LazyLock<GaugeVec> = LazyLock::new(|| {
     registered(GaugeVec::new(options, &["rank"]).expect("a constant, valid metric"))
 });
 
-static WINDOW_CELLS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
-    let options = Opts::new("clicktally_window_cells", "Cells (campaign, ad, minute) that the group's replicas hold");
-    registered(IntGaugeVec::new(options, &["group"]).expect("a constant, valid metric"))
-});
-
-static SEEN_BYTES: LazyLock<IntGaugeVec> = LazyLock::new(|| {
-    let options = Opts::new("clicktally_seen_id_bytes", "Packed ids that the group's replicas hold to tell duplicates");
-    registered(IntGaugeVec::new(options, &["group"]).expect("a constant, valid metric"))
-});
-
 /// Sets every gauge of this file.
 pub(crate) async fn refresh(state: &ApiState) {
     // A figure that is somebody else's by now must not stand still here.
     SHARD_CLICKS.reset();
     HOT_KEY.reset();
-    WINDOW_CELLS.reset();
-    SEEN_BYTES.reset();
     for group in state.groups.iter().filter(|group| group.is_leader()) {
-        let label = group.id().0.to_string();
-        let (shards, windows, seen_bytes) = group.read(|state| {
-            let shards: Vec<(ShardId, OutcomeCounts)> =
-                state.shards().iter().map(|(shard, entry)| (*shard, entry.outcomes)).collect();
-            (shards, state.windows().clone(), state.seen_bytes())
-        });
+        let shards: Vec<(ShardId, OutcomeCounts)> =
+            group.read(|state| state.shards().iter().map(|(shard, entry)| (*shard, entry.outcomes)).collect());
         shards.iter().for_each(|(shard, outcomes)| show_outcomes(*shard, outcomes));
-        let cells: usize = windows.values().map(|window| window.cell_count()).sum();
-        WINDOW_CELLS.with_label_values(&[&label]).set(clamped(cells as u64));
-        SEEN_BYTES.with_label_values(&[&label]).set(clamped(seen_bytes as u64));
     }
     let leads_first = state.groups.first().is_some_and(|group| group.id() == GroupId(0) && group.is_leader());
     if leads_first {

@@ -95,7 +95,8 @@ fn weight(cell: &Cell) -> u64 {
 mod tests {
     use std::collections::BTreeMap;
 
-    use clicktally_proto::checkpoint::{CellBlock, Checkpoint, Epoch, OutcomeCounts};
+    use clicktally_proto::cell_block::CellBlock;
+    use clicktally_proto::checkpoint::{Checkpoint, Epoch, OutcomeCounts};
     use clicktally_proto::codec;
     use clicktally_proto::command::{AssignShard, Command, GroupSettings, NodeRecord, Outcome};
     use clicktally_proto::counts::{CellDelta, CellKey, Counts};
@@ -109,7 +110,7 @@ mod tests {
     /// The windows that a group has after one checkpoint with these counts.
     fn windows(counts: &BTreeMap<(u32, u64), u64>) -> Vec<Arc<Window>> {
         let mut state = GroupState::new(GroupId(0));
-        let settings = GroupSettings { groups: 1, event_time: EventTimeRules::default() };
+        let settings = GroupSettings::new(1, EventTimeRules::default());
         let record = NodeRecord { node: 1, http_address: "a".into(), peer_address: "b".into(), can_aggregate: true };
         let shard = ShardId(0);
         let clicks: u64 = counts.values().sum();
@@ -117,7 +118,7 @@ mod tests {
             .iter()
             .map(|(&(minute, ad_id), &clicks)| CellDelta {
                 key: CellKey { minute: Minute(minute), campaign_id: 7, ad_id },
-                counts: Counts { clicks, invalid_clicks: 0 },
+                counts: Counts { clicks, ..Counts::default() },
             })
             .collect();
         let checkpoint = Checkpoint {

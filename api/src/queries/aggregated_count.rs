@@ -7,14 +7,18 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use clicktally_proto::ids::AdId;
+use clicktally_proto::money::{Currency, Money};
+use clicktally_proto::user_sketch::UserSketch;
 use clicktally_proto::window_count::WindowState;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::group_view::{AdCount, GroupView};
+use super::ad_count::{AdCosts, AdCount};
+use super::group_view::GroupView;
 use super::history::{self, HistoryError, in_time};
 use super::minute_range::{MinuteRange, Parameters, parse_range};
 use super::minute_source::{Day, Plan, plan};
+use crate::admin::campaign_body::MoneyBody;
 use crate::error_response::{Problem, ProblemKind};
 use crate::scalar::parse_id;
 use crate::state::ApiState;
@@ -28,6 +32,13 @@ pub struct AggregatedCount {
     /// Exclusive.
     pub to: String,
     pub click_count: u64,
+    /// Distinct `user_id`s of the clicks counted, those without one left out. An estimate: standard error 1.6 % (two thirds of answers
+    /// are nearer, 95 % within 3.3 %), exact or nearly so up to a few dozen. Null where it is not known for the whole range: where
+    /// the batch answers, where more than seven days come from PostgreSQL, or rows of an earlier version are among them.
+    pub unique_users: Option<u64>,
+    /// Of the `cost_per_click` of those clicks that name one above zero; informative, invoices go by the campaign's terms. Null where none
+    /// does, where the batch answers, or where the campaigns' terms are not known or not of one currency.
+    pub cost: Option<Cost>,
     /// Always null in this version: filters are refused, never ignored.
     pub filter: Option<String>,
     pub source: Source,
@@ -41,6 +52,17 @@ pub struct AggregatedCount {
     pub watermark: String,
     /// How long ago the least fresh replica read was proven current; null where it never was.
     pub staleness_ms: Option<u64>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Cost {
+    #[schema(value_type = MoneyBody)]
+    pub sum: Money,
+    /// How many clicks it is the sum of.
+    pub click_count: u64,
+    /// Rounded down to millionths.
+    #[schema(value_type = MoneyBody)]
+    pub average_cost_per_click: Money,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -88,7 +110,8 @@ pub async fn aggregated_count(
     let range = parse_range(&parameters, now_ms).map_err(|error| Problem::invalid(error.to_string()))?;
     let views: Vec<GroupView> = state.groups.iter().map(|group| GroupView::of(group, range)).collect();
     let answer = Answer::gather(&state, ad_id, range, views, now_ms).await.map_err(unavailable)?;
-    Ok(Json(answer.into_json(ad_id, range)))
+    let currency = answer.count.costs.as_ref().and_then(|costs| currency_of(&state, costs));
+    Ok(Json(answer.into_json(ad_id, range, currency)))
 }
 
 struct Answer {
@@ -132,8 +155,12 @@ impl Answer {
         for range in &plan.batch {
             self.count.merge(history::batch_count(pool, ad_id, *range).await?);
         }
+        let minutes: usize = plan.history.iter().map(|range| range.minutes().count()).sum();
         for range in &plan.history {
-            let old = history::stream_count(pool, ad_id, *range).await?;
+            let mut old = history::stream_count(pool, ad_id, *range).await?;
+            if self.count.users.is_some() && minutes <= history::USER_MINUTES_MAX as usize {
+                old.count.users = history::stream_users(pool, ad_id, *range).await?;
+            }
             self.count.merge(old.count);
             self.least_final = self.least_final.min(old.state);
         }
@@ -152,7 +179,7 @@ impl Answer {
         Ok(())
     }
 
-    fn into_json(self, ad_id: AdId, range: MinuteRange) -> AggregatedCount {
+    fn into_json(self, ad_id: AdId, range: MinuteRange, currency: Option<Currency>) -> AggregatedCount {
         let complete_to_ms = self.views.iter().map(|view| view.complete_to_ms).min().unwrap_or(0);
         let watermark_ms = self.views.iter().map(|view| view.watermark_ms).min().unwrap_or(0);
         AggregatedCount {
@@ -160,6 +187,8 @@ impl Answer {
             from: format_time(range.from.start_ms()),
             to: format_time(range.to.start_ms()),
             click_count: self.count.clicks,
+            unique_users: self.count.users.as_ref().map(UserSketch::estimate),
+            cost: self.count.costs.zip(currency).and_then(|(costs, currency)| cost_of(&costs, currency)),
             filter: None,
             source: self.source,
             as_of: format_time(complete_to_ms),
@@ -169,6 +198,25 @@ impl Answer {
             staleness_ms: greatest_staleness_ms(&self.views),
         }
     }
+}
+
+/// The one currency of all campaigns that the costs come from.
+fn currency_of(state: &ApiState, costs: &AdCosts) -> Option<Currency> {
+    let mut currencies = costs.campaigns.iter().map(|&campaign| {
+        let group = state.group_of(campaign)?;
+        group.read(|group| group.campaign(campaign).map(|campaign| campaign.terms.currency))
+    });
+    let first = currencies.next()??;
+    currencies.all(|currency| currency == Some(first)).then_some(first)
+}
+
+fn cost_of(costs: &AdCosts, currency: Currency) -> Option<Cost> {
+    let money = |amount_micros| Money { amount_micros, currency };
+    Some(Cost {
+        sum: money(costs.sum.sum_micros),
+        click_count: costs.sum.count,
+        average_cost_per_click: money(costs.sum.average_micros()?),
+    })
 }
 
 /// A batch run needs a day that is over, so a question about today never waits for PostgreSQL. Where PostgreSQL is out of reach

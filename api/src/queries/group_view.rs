@@ -10,6 +10,7 @@ use clicktally_proto::window_count::WindowState;
 use clicktally_raft_store::group::Group;
 use clicktally_raft_store::state::Window;
 
+use super::ad_count::{AdCosts, AdCount};
 use super::minute_range::MinuteRange;
 
 #[derive(Debug, Clone)]
@@ -19,20 +20,6 @@ pub struct GroupView {
     pub complete_to_ms: UnixMillis,
     pub staleness: Option<Duration>,
     pub windows: BTreeMap<Minute, Arc<Window>>,
-}
-
-/// What a view counts of one ad over some minutes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct AdCount {
-    pub clicks: u64,
-    pub revision: u64,
-}
-
-impl AdCount {
-    pub fn merge(&mut self, other: AdCount) {
-        self.clicks = self.clicks.saturating_add(other.clicks);
-        self.revision = self.revision.max(other.revision);
-    }
 }
 
 impl GroupView {
@@ -60,8 +47,13 @@ impl GroupView {
     pub fn count(&self, minute: Minute, ad_id: AdId) -> AdCount {
         let mut count = AdCount::default();
         let cells = self.windows.get(&minute).into_iter().flat_map(|window| window.cells());
-        for (_, _, cell) in cells.filter(|(_, ad, _)| *ad == ad_id) {
-            count.merge(AdCount { clicks: cell.counts.clicks, revision: cell.changed_at });
+        for (campaign_id, _, cell) in cells.filter(|(_, ad, _)| *ad == ad_id) {
+            count.merge(AdCount {
+                clicks: cell.counts.clicks,
+                revision: cell.changed_at,
+                users: Some(cell.counts.users.clone()),
+                costs: Some(AdCosts::of_campaign(campaign_id, cell.counts.costs)),
+            });
         }
         count
     }

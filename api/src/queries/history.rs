@@ -4,19 +4,25 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
+use clicktally_proto::counts::CostSum;
 use clicktally_proto::event_time::Minute;
 use clicktally_proto::ids::{AdId, CampaignId};
+use clicktally_proto::user_sketch::UserSketch;
 use clicktally_proto::window_count::WindowState;
 use sqlx::{PgPool, Row};
 use thiserror::Error;
 
-use super::group_view::AdCount;
+use super::ad_count::{AdCosts, AdCount};
 use super::minute_range::MinuteRange;
 use super::minute_source::Day;
 use crate::time_text::to_utc;
 
 /// A query that takes longer is given up: the answer is a problem, not a hanging page.
 pub const HISTORY_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Users are merged row by row, so of so many minutes at most; a query takes those of a day.
+pub const USER_MINUTES_MAX: u32 = 7 * USER_MINUTES_PER_QUERY;
+const USER_MINUTES_PER_QUERY: u32 = 24 * 60;
 
 #[derive(Debug, Error)]
 pub enum HistoryError {
@@ -31,7 +37,7 @@ pub enum HistoryError {
 }
 
 /// One row of `reports.ad_minute`, of a minute that some replica still holds.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct HistoryRow {
     pub minute: Minute,
     pub campaign_id: CampaignId,
@@ -39,7 +45,7 @@ pub struct HistoryRow {
     pub state: WindowState,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryCount {
     pub count: AdCount,
     /// The least final state of any row; final where there is none.
@@ -66,6 +72,7 @@ pub async fn batch_days(pool: &PgPool, range: MinuteRange) -> Result<BTreeSet<Da
     rows.iter().map(|row| day(row.try_get(0)?)).collect()
 }
 
+/// Neither users nor costs: the batch keeps clicks only.
 pub async fn batch_count(pool: &PgPool, ad_id: AdId, range: MinuteRange) -> Result<AdCount, HistoryError> {
     let row = sqlx::query(
         "SELECT coalesce(sum(clicks), 0)::bigint FROM billing.batch_ad_minute \
@@ -76,13 +83,16 @@ pub async fn batch_count(pool: &PgPool, ad_id: AdId, range: MinuteRange) -> Resu
     .bind(signed(ad_id)?)
     .fetch_one(pool)
     .await?;
-    Ok(AdCount { clicks: unsigned(row.try_get(0)?)?, revision: 0 })
+    Ok(AdCount { clicks: unsigned(row.try_get(0)?)?, revision: 0, users: None, costs: None })
 }
 
+/// All but the users, which [`stream_users`] merges.
 pub async fn stream_count(pool: &PgPool, ad_id: AdId, range: MinuteRange) -> Result<HistoryCount, HistoryError> {
     let row = sqlx::query(
         "SELECT coalesce(sum(clicks), 0)::bigint, coalesce(max(revision), 0)::bigint, \
-                coalesce(min(array_position(ARRAY['open', 'fired', 'corrected', 'final'], state)), 4) \
+                coalesce(min(array_position(ARRAY['open', 'fired', 'corrected', 'final'], state)), 4), \
+                coalesce(sum(cost_sum_micros), 0)::bigint, coalesce(sum(cost_count), 0)::bigint, \
+                coalesce(array_agg(DISTINCT campaign_id) FILTER (WHERE cost_count > 0), '{}') \
          FROM reports.ad_minute WHERE minute >= $1 AND minute < $2 AND ad_id = $3",
     )
     .bind(start_of(range.from)?)
@@ -90,17 +100,55 @@ pub async fn stream_count(pool: &PgPool, ad_id: AdId, range: MinuteRange) -> Res
     .bind(signed(ad_id)?)
     .fetch_one(pool)
     .await?;
-    let count = AdCount { clicks: unsigned(row.try_get(0)?)?, revision: unsigned(row.try_get(1)?)? };
+    let campaigns: Vec<i64> = row.try_get(5)?;
+    let costs = AdCosts {
+        sum: CostSum { sum_micros: row.try_get(3)?, count: unsigned(row.try_get(4)?)? },
+        campaigns: campaigns.into_iter().map(unsigned).collect::<Result<_, _>>()?,
+    };
+    let count = AdCount {
+        clicks: unsigned(row.try_get(0)?)?,
+        revision: unsigned(row.try_get(1)?)?,
+        users: None,
+        costs: Some(costs),
+    };
     let position: i32 = row.try_get(2)?;
     let state = WindowState::try_from(position - 1).map_err(|_| HistoryError::OutOfRange)?;
     Ok(HistoryCount { count, state })
+}
+
+/// The users of the range's rows; `None` where a row was written before users were kept. At most [`USER_MINUTES_MAX`] minutes.
+pub async fn stream_users(pool: &PgPool, ad_id: AdId, range: MinuteRange) -> Result<Option<UserSketch>, HistoryError> {
+    assert!(range.to.0 - range.from.0 <= USER_MINUTES_MAX);
+    let mut users = UserSketch::default();
+    for from in range.minutes().step_by(USER_MINUTES_PER_QUERY as usize) {
+        let to = range.to.min(Minute(from.0 + USER_MINUTES_PER_QUERY));
+        let rows = sqlx::query(
+            "SELECT user_sketch FROM reports.ad_minute \
+             WHERE minute >= $1 AND minute < $2 AND ad_id = $3 AND clicks > 0",
+        )
+        .bind(start_of(from)?)
+        .bind(start_of(to)?)
+        .bind(signed(ad_id)?)
+        .fetch_all(pool)
+        .await?;
+        for row in &rows {
+            let Some(sketch) = sketch_of(row.try_get(0)?)? else { return Ok(None) };
+            users.merge(&sketch);
+        }
+    }
+    Ok(Some(users))
+}
+
+fn sketch_of(bytes: Option<&[u8]>) -> Result<Option<UserSketch>, HistoryError> {
+    bytes.map(UserSketch::from_bytes).transpose().map_err(|_| HistoryError::OutOfRange)
 }
 
 pub async fn stream_rows(pool: &PgPool, ad_id: AdId, minutes: &[Minute]) -> Result<Vec<HistoryRow>, HistoryError> {
     let starts: Vec<DateTime<Utc>> = minutes.iter().map(|minute| start_of(*minute)).collect::<Result<_, _>>()?;
     let rows = sqlx::query(
         "SELECT minute, campaign_id, clicks, revision, \
-                array_position(ARRAY['open', 'fired', 'corrected', 'final'], state) \
+                array_position(ARRAY['open', 'fired', 'corrected', 'final'], state), \
+                user_sketch, cost_sum_micros, cost_count \
          FROM reports.ad_minute WHERE minute = ANY($1) AND ad_id = $2",
     )
     .bind(starts)
@@ -111,10 +159,17 @@ pub async fn stream_rows(pool: &PgPool, ad_id: AdId, minutes: &[Minute]) -> Resu
         .map(|row| {
             let start: DateTime<Utc> = row.try_get(0)?;
             let position: i32 = row.try_get(4)?;
+            let campaign_id = unsigned(row.try_get(1)?)?;
+            let costs = CostSum { sum_micros: row.try_get(6)?, count: unsigned(row.try_get(7)?)? };
             Ok(HistoryRow {
                 minute: Minute::of(unsigned(start.timestamp_millis())?),
-                campaign_id: unsigned(row.try_get(1)?)?,
-                count: AdCount { clicks: unsigned(row.try_get(2)?)?, revision: unsigned(row.try_get(3)?)? },
+                campaign_id,
+                count: AdCount {
+                    clicks: unsigned(row.try_get(2)?)?,
+                    revision: unsigned(row.try_get(3)?)?,
+                    users: sketch_of(row.try_get(5)?)?,
+                    costs: Some(AdCosts::of_campaign(campaign_id, costs)),
+                },
                 state: WindowState::try_from(position - 1).map_err(|_| HistoryError::OutOfRange)?,
             })
         })

@@ -5,6 +5,7 @@
 
 pub mod minute_range;
 
+pub mod ad_count;
 pub mod group_view;
 pub mod history;
 pub mod minute_source;

@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     fn row(revision: i64, clicks: i64, state: &str) -> AdMinute {
-        AdMinute { minute: 1, ad_id: 1, campaign_id: 1, clicks, invalid_clicks: 0, revision, state: state.to_owned() }
+        AdMinute { clicks, revision, state: state.to_owned(), ..AdMinute::default() }
     }
 
     #[test]

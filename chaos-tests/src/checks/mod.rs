@@ -3,6 +3,7 @@
 
 pub mod ct10_read_once;
 pub mod ct11_acknowledged_is_logged;
+pub mod ct12_users_and_costs;
 pub mod ct1_conservation;
 pub mod ct2_offset_chain;
 pub mod ct4_revisions_rise;

@@ -16,3 +16,4 @@ mod replay;
 mod service_faults;
 mod snapshot_install;
 mod up;
+mod users_and_costs;

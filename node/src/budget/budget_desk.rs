@@ -145,7 +145,8 @@ impl BudgetLane for BudgetDesk {
 #[cfg(test)]
 mod tests {
     use clicktally_api::budget_check::BudgetDecision;
-    use clicktally_proto::checkpoint::{CellBlock, Checkpoint, Epoch, OutcomeCounts};
+    use clicktally_proto::cell_block::CellBlock;
+    use clicktally_proto::checkpoint::{Checkpoint, Epoch, OutcomeCounts};
     use clicktally_proto::clock::SystemClock;
     use clicktally_proto::command::{AssignShard, CampaignTerms, Command, GroupSettings, NodeRecord, Outcome};
     use clicktally_proto::counts::{CellDelta, CellKey, Counts};
@@ -237,7 +238,7 @@ mod tests {
             for shard in ShardId::of_group(GroupId(0)) {
                 let mine = if shard == ShardId(0) { clicks } else { 0 };
                 let key = CellKey { minute: Minute(1), campaign_id: CAMPAIGN, ad_id: 1 };
-                let mut cells = vec![CellDelta { key, counts: Counts { clicks: mine, invalid_clicks: 0 } }];
+                let mut cells = vec![CellDelta { key, counts: Counts { clicks: mine, ..Counts::default() } }];
                 cells.retain(|cell| cell.counts.clicks > 0);
                 let checkpoint = Checkpoint {
                     shard,

@@ -159,10 +159,15 @@ fn write_line(body: &mut String, click: &PlannedClick) {
         ("ip_address", &click.ip_address),
         ("country", click.country.as_ref()),
         ("device_type", click.device_type.as_ref()),
+        ("user_id", &click.user_id),
     ] {
         if !value.is_empty() {
             let _ = write!(body, r#""{name}":{},"#, text(value));
         }
+    }
+    if click.cost_per_click_micros > 0 {
+        let (whole, micros) = (click.cost_per_click_micros / 1_000_000, click.cost_per_click_micros % 1_000_000);
+        let _ = write!(body, r#""cost_per_click":"{whole}.{micros:06}","#);
     }
     let _ = writeln!(body, r#""campaign_id":{}}}"#, click.campaign_id);
 }
@@ -185,12 +190,15 @@ mod tests {
             country: "PT".into(),
             device_type: "mobile".into(),
             ip_address: "203.0.113.1".into(),
+            user_id: "user-7".into(),
+            cost_per_click_micros: 1_020_003,
         };
         let body = body_of(&[click.clone(), PlannedClick { fate: Fate::Malformed, ..click }]);
         let lines: Vec<serde_json::Value> = body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines[0]["event_id"], "r-\"1\"");
         assert_eq!(lines[0]["timestamp"], "2026-09-21T14:13:20.123Z");
         assert_eq!(lines[0]["ad_id"], 5);
+        assert_eq!((&lines[0]["user_id"], &lines[0]["cost_per_click"]), (&"user-7".into(), &"1.020003".into()));
         assert!(lines[1].get("ad_id").is_none());
     }
 }

@@ -144,10 +144,12 @@ fn wire_form(click: PlannedClick) -> Click {
         ingest_time_ms: click.event_time_ms,
         event_id: click.event_id,
         source: LOG_SOURCE.to_owned(),
+        user_id: click.user_id,
         ip_address: click.ip_address,
         user_agent: click.user_agent.into_owned(),
         device_type: click.device_type.into_owned(),
         country: click.country.into_owned(),
+        cost_per_click_micros: click.cost_per_click_micros,
         ..Click::default()
     }
 }

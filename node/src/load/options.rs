@@ -60,6 +60,9 @@ pub struct LoadOptions {
     /// Share of the clicks that all go to the first ad.
     #[arg(long, default_value_t = 0.0, value_name = "PERCENT")]
     pub hot_percent: f64,
+    /// Distinct users, who click again and again; some clicks are of nobody known. 0: all of them are.
+    #[arg(long, default_value_t = 20_000)]
+    pub users: u64,
     /// Ads that get exactly 1,000 clicks in every minute of event time, numbered from --first-steady-ad.
     #[arg(long, default_value_t = 0)]
     pub steady_ads: u64,

@@ -68,6 +68,10 @@ pub struct PlannedClick {
     pub country: Cow<'static, str>,
     pub device_type: Cow<'static, str>,
     pub ip_address: String,
+    /// Empty for a click of nobody known.
+    pub user_id: String,
+    /// 0 for a click that names none.
+    pub cost_per_click_micros: i64,
 }
 
 impl PlannedClick {
@@ -201,6 +205,8 @@ impl Plan {
             device_type: DEVICES[pick / 61 % DEVICES.len()].into(),
             // TEST-NET-3 and friends: addresses that belong to nobody (RFC 5737).
             ip_address: format!("203.0.113.{}", pick % 254 + 1),
+            user_id: user_of(pick, self.options.users),
+            cost_per_click_micros: cost_of(pick, ad_id),
         };
         if door == DoorKind::Log && fate != Fate::Malformed {
             let newest =
@@ -234,6 +240,19 @@ impl Plan {
         click.event_time_ms = newest_ms.checked_sub(behind_ms + further_ms)?;
         Some(click)
     }
+}
+
+/// One click in eleven is of nobody known, unless all are.
+fn user_of(pick: usize, users: u64) -> String {
+    match (pick as u64).checked_rem(users) {
+        Some(user) if !pick.is_multiple_of(11) => format!("user-{user}"),
+        _ => String::new(),
+    }
+}
+
+/// From 0.01 to 0.25 and a little, by ad; one click in thirteen names none.
+fn cost_of(pick: usize, ad_id: u64) -> i64 {
+    if pick.is_multiple_of(13) { 0 } else { (ad_id % 25 + 1) as i64 * 10_000 + (pick % 3) as i64 }
 }
 
 #[cfg(test)]
@@ -320,6 +339,17 @@ mod tests {
             newest[partition] = newest[partition].max(click.event_time_ms);
         }
         assert!(seen > 500);
+    }
+
+    #[test]
+    fn users_return_and_some_clicks_have_neither_user_nor_cost() {
+        let clicks = draw(&options(&["--users=500", "--duplicate-percent=0"]), 20_000);
+        let users: std::collections::HashSet<&str> = clicks.iter().map(|click| click.user_id.as_str()).collect();
+        assert_eq!(users.len(), 501, "all of them, and nobody");
+        let of_nobody = clicks.iter().filter(|click| click.user_id.is_empty()).count();
+        assert!((1_500..2_200).contains(&of_nobody), "{of_nobody}");
+        assert!(clicks.iter().any(|click| click.cost_per_click_micros == 0));
+        assert!(draw(&options(&["--users=0"]), 1_000).iter().all(|click| click.user_id.is_empty()));
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub struct RealInputOptions {
     #[arg(long, default_value_t = 1.0)]
     pub speed: f64,
     /// Where the fields are: ours=theirs,… with ours one of timestamp, ad_id, campaign_id, event_id, user_agent, ip_address, country,
-    /// device_type. Unmapped ones keep their own name.
+    /// device_type, user_id. Unmapped ones keep their own name.
     #[arg(long, value_delimiter = ',', value_name = "OURS=THEIRS")]
     pub columns: Vec<String>,
     /// Takes only rows whose field has this value, such as click=1.
@@ -129,6 +129,7 @@ struct RealClick {
     ip_address: String,
     country: String,
     device_type: String,
+    user_id: String,
 }
 
 /// `None` for a row that is no click: filtered, or without a time or an ad.
@@ -149,6 +150,7 @@ fn click_of(row: &Row, input: &RealInputOptions) -> Option<RealClick> {
         ip_address: text("ip_address"),
         country: text("country"),
         device_type: text("device_type"),
+        user_id: text("user_id"),
     })
 }
 
@@ -167,6 +169,8 @@ impl RealClick {
             country: Cow::Owned(self.country),
             device_type: Cow::Owned(self.device_type),
             ip_address: self.ip_address,
+            user_id: self.user_id,
+            cost_per_click_micros: 0,
         }
     }
 }

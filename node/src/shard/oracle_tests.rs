@@ -1,17 +1,20 @@
 //! The rules against a naive recount, through the real apply: whatever the log holds, wherever checkpoints are cut and
 //! wherever owners die, the counts are those of one pass with hash sets.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use clicktally_proto::checkpoint::{Epoch, OutcomeCounts};
 use clicktally_proto::click::{Click, encode_record};
 use clicktally_proto::click_log::{LATE_CLICKS, LogRecord, OutRecord, QUARANTINE, RAW_CLICKS};
-use clicktally_proto::click_view::decode_record;
+use clicktally_proto::click_view::{decode_record, decode_record_owned};
 use clicktally_proto::codec;
 use clicktally_proto::command::{AssignShard, Command, GroupSettings, NodeRecord, Outcome};
+use clicktally_proto::counts::Counts;
 use clicktally_proto::event_time::{EventTimeRules, WINDOW_MS};
 use clicktally_proto::ids::ClickId;
 use clicktally_proto::shard_key::{GroupId, Partitioner, ShardId, salt};
+use clicktally_proto::user_mark::UserMark;
+use clicktally_proto::user_sketch::UserSketch;
 use clicktally_proto::window_count::LateClick;
 use clicktally_raft_store::state::GroupState;
 use proptest::prelude::*;
@@ -45,22 +48,39 @@ fn other_id(n: u64) -> u64 {
     (0..).map(|k| 1 + n * 1_000 + k).find(|id| salt(ClickId(*id)) != SHARD.salt()).unwrap()
 }
 
+fn user_name(user: u64) -> String {
+    format!("user {user}")
+}
+
 struct Record {
     arrival_ms: u64,
     value: Vec<u8>,
 }
 
+#[derive(Debug, Clone, Default)]
+struct Drawn {
+    id: u64,
+    ad: u64,
+    /// From the start.
+    seconds: u64,
+    is_robot: bool,
+    /// 0 for none.
+    user: u64,
+    cost_micros: i64,
+}
+
 #[derive(Debug, Clone)]
 enum Step {
-    /// id number, ad, event time in seconds from the start, robot?
-    Clicks(Vec<(u64, u64, u64, bool)>),
+    Clicks(Vec<Drawn>),
     Misrouted(u64),
     Garbage,
     FarAhead(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let click = (0_u64..60, 1_u64..4, 0_u64..600, prop::bool::weighted(0.1));
+    let click = (0_u64..60, 1_u64..4, 0_u64..600, prop::bool::weighted(0.1), 0_u64..40, -1_i64..3).prop_map(
+        |(id, ad, seconds, is_robot, user, cost_micros)| Drawn { id, ad, seconds, is_robot, user, cost_micros },
+    );
     prop_oneof![
         10 => proptest::collection::vec(click, 1..6).prop_map(Step::Clicks),
         1 => (0_u64..20).prop_map(Step::Misrouted),
@@ -72,36 +92,58 @@ fn step() -> impl Strategy<Value = Step> {
 fn record(step: &Step) -> Record {
     // Late enough that no honest click of these tests is ahead of its arrival.
     let arrival_ms = START_MS + 600_000;
-    let click = |click_id, ad_id, seconds: u64, is_robot: bool| Click {
+    let click = |click_id, drawn: &Drawn| Click {
         click_id,
         campaign_id: 7,
-        ad_id,
-        event_time_ms: START_MS + seconds * 1_000,
-        user_agent: if is_robot { "examplebot/1".into() } else { "Mozilla/5.0".into() },
+        ad_id: drawn.ad,
+        event_time_ms: START_MS + drawn.seconds * 1_000,
+        user_agent: if drawn.is_robot { "examplebot/1".into() } else { "Mozilla/5.0".into() },
+        user_id: if drawn.user == 0 { String::new() } else { user_name(drawn.user) },
+        cost_per_click_micros: drawn.cost_micros,
         ..Click::default()
     };
     let value = match step {
         Step::Clicks(clicks) => {
-            let clicks: Vec<Click> = clicks.iter().map(|&(n, ad, at, robot)| click(own_id(n), ad, at, robot)).collect();
+            let clicks: Vec<Click> = clicks.iter().map(|drawn| click(own_id(drawn.id), drawn)).collect();
             encode_record(&clicks)
         }
         Step::Misrouted(n) => {
-            encode_record(&[click(other_id(*n), 1, 10, false), click(own_id(1_000 + n), 1, 10, false)])
+            let drawn = Drawn { ad: 1, seconds: 10, ..Drawn::default() };
+            encode_record(&[click(other_id(*n), &drawn), click(own_id(1_000 + n), &drawn)])
         }
         Step::Garbage => b"\xff\xff\xff".to_vec(),
         Step::FarAhead(n) => encode_record(&[Click {
             event_time_ms: arrival_ms + RULES.max_ahead_ms + 1,
-            ..click(own_id(*n), 1, 0, false)
+            ..click(own_id(*n), &Drawn { ad: 1, ..Drawn::default() })
         }]),
     };
     Record { arrival_ms, value }
 }
 
-type Sums = BTreeMap<(u32, u64), (u64, u64)>;
+/// What one (minute, ad) amounts to.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sum {
+    valid: u64,
+    invalid: u64,
+    costs: i64,
+    costed: u64,
+    /// The encoding of their sketch.
+    users: Vec<u8>,
+}
+
+type Sums = BTreeMap<(u32, u64), Sum>;
+
+/// The sketch of one pass over a set.
+fn sketch_of(users: &BTreeSet<String>) -> Vec<u8> {
+    let mut sketch = UserSketch::default();
+    users.iter().filter_map(|user| UserMark::of(user.as_bytes())).for_each(|mark| sketch.insert(mark));
+    sketch.to_bytes()
+}
 
 /// One pass, hash sets, nothing shared with the code under test but the record's decoder.
 fn recount(log: &[Record]) -> (Sums, OutcomeCounts) {
     let mut sums = Sums::new();
+    let mut users: BTreeMap<(u32, u64), BTreeSet<String>> = BTreeMap::new();
     let mut outcomes = OutcomeCounts::default();
     let mut newest_ms = 0_u64;
     let mut first_minutes: HashMap<u64, u64> = HashMap::new();
@@ -115,7 +157,8 @@ fn recount(log: &[Record]) -> (Sums, OutcomeCounts) {
             outcomes.quarantined += 1;
             continue;
         }
-        for click in clicks {
+        // What costs and users are is read from the whole message, not from the decoder under test.
+        for (click, whole) in clicks.into_iter().zip(decode_record_owned(&record.value).unwrap()) {
             outcomes.read += 1;
             if salt(click.click_id) != SHARD.salt() {
                 outcomes.misrouted += 1;
@@ -133,16 +176,23 @@ fn recount(log: &[Record]) -> (Sums, OutcomeCounts) {
                 outcomes.late += 1;
             } else {
                 first_minutes.insert(click.click_id.0, minute);
-                let sum = sums.entry((u32::try_from(minute).unwrap(), click.ad_id)).or_default();
+                let key = (u32::try_from(minute).unwrap(), click.ad_id);
+                let sum = sums.entry(key).or_default();
                 if click.is_invalid {
                     outcomes.invalid += 1;
-                    sum.1 += 1;
-                } else {
-                    outcomes.counted += 1;
-                    sum.0 += 1;
+                    sum.invalid += 1;
+                    continue;
                 }
+                outcomes.counted += 1;
+                sum.valid += 1;
+                sum.costs += whole.cost_per_click_micros.max(0);
+                sum.costed += u64::from(whole.cost_per_click_micros > 0);
+                users.entry(key).or_default().insert(whole.user_id);
             }
         }
+    }
+    for (key, users) in users {
+        sums.entry(key).or_default().users = sketch_of(&users);
     }
     (sums, outcomes)
 }
@@ -179,7 +229,10 @@ impl Replica {
         let mut sums = Sums::new();
         for (minute, window) in self.state.windows() {
             for (_, ad_id, cell) in window.cells() {
-                sums.insert((minute.0, ad_id), (cell.counts.clicks, cell.counts.invalid_clicks));
+                let Counts { clicks, invalid_clicks, costs, users } = &cell.counts;
+                let (valid, invalid) = (*clicks, *invalid_clicks);
+                let sum = Sum { valid, invalid, costs: costs.sum_micros, costed: costs.count, users: users.to_bytes() };
+                sums.insert((minute.0, ad_id), sum);
             }
         }
         sums
@@ -309,7 +362,8 @@ proptest! {
             let (seconds, dies) = match event {
                 // The ad is the click's number, so that the sums tell which clicks were counted.
                 ProofEvent::Click { number, seconds } => {
-                    log.push(record(&Step::Clicks(vec![(number, number + 1, seconds, false)])));
+                    let drawn = Drawn { id: number, ad: number + 1, seconds, ..Drawn::default() };
+                    log.push(record(&Step::Clicks(vec![drawn])));
                     owner.take(view(&log, owner.position()));
                     continue;
                 }
@@ -357,7 +411,10 @@ fn a_rerouted_click_arrives_whole_in_its_own_partition() {
 #[test]
 fn a_click_dated_tomorrow_moves_nothing() {
     let mut owner = Replica::new().new_owner();
-    let log = [record(&Step::Clicks(vec![(1, 1, 10, false)])), record(&Step::FarAhead(2))];
+    let log = [
+        record(&Step::Clicks(vec![Drawn { id: 1, ad: 1, seconds: 10, ..Drawn::default() }])),
+        record(&Step::FarAhead(2)),
+    ];
     owner.take(view(&log, 0));
     let before = owner.watermark_ms();
     owner.take(view(&log, 1));

@@ -17,11 +17,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use clicktally_proto::checkpoint::{CellBlock, Checkpoint, Epoch, OutcomeCounts};
+use clicktally_proto::cell_block::CellBlock;
+use clicktally_proto::checkpoint::{Checkpoint, Epoch, OutcomeCounts};
 use clicktally_proto::click::Click;
 use clicktally_proto::click_log::{LogRecord, OutRecord};
 use clicktally_proto::click_view::{ClickView, decode_record, decode_record_owned};
-use clicktally_proto::counts::CellKey;
 use clicktally_proto::event_time::{EventTimeRules, Minute, UnixMillis};
 use clicktally_proto::fault::{Link, is_broken};
 use clicktally_proto::seen_ids::{DamagedBlock, SeenBlock};
@@ -207,8 +207,7 @@ impl ShardState {
         } else {
             self.outcomes.counted += 1;
         }
-        let key = CellKey { minute, campaign_id: click.campaign_id, ad_id: click.ad_id };
-        self.aggregators.count(key, click.is_invalid);
+        self.aggregators.count(minute, click);
         match self.fresh_ids.iter_mut().rev().find(|(held, _)| *held == minute) {
             Some((_, places)) => places.push(place),
             None => self.fresh_ids.push((minute, vec![place])),

@@ -175,8 +175,7 @@ async fn write_batch(client: &mut Client, rows: &WindowRows) -> Result<(), Write
         )
         .await?;
     let copy = transaction.copy_in("COPY new_minute FROM STDIN BINARY").await?;
-    let types = [Type::TIMESTAMPTZ, Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::TEXT];
-    let mut writer = pin!(BinaryCopyInWriter::new(copy, &types));
+    let mut writer = pin!(BinaryCopyInWriter::new(copy, &AD_MINUTE));
     for row in rows.windows.values() {
         let state = WindowState::try_from(row.state).unwrap_or(WindowState::Unspecified).as_str();
         writer
@@ -190,6 +189,10 @@ async fn write_batch(client: &mut Client, rows: &WindowRows) -> Result<(), Write
                 &row.spend_micros,
                 &row.revision.cast_signed(),
                 &state,
+                &row.unique_users.cast_signed(),
+                &row.user_sketch,
+                &row.cost_sum_micros,
+                &row.cost_count.cast_signed(),
             ])
             .await?;
     }
@@ -232,10 +235,28 @@ async fn write_batch(client: &mut Client, rows: &WindowRows) -> Result<(), Write
     Ok(())
 }
 
+/// The columns of `reports.ad_minute`, in order.
+const AD_MINUTE: [Type; 12] = [
+    Type::TIMESTAMPTZ,
+    Type::INT8,
+    Type::INT8,
+    Type::INT8,
+    Type::INT8,
+    Type::INT8,
+    Type::INT8,
+    Type::TEXT,
+    Type::INT8,
+    Type::BYTEA,
+    Type::INT8,
+    Type::INT8,
+];
+
 const UPSERT: &str = "INSERT INTO reports.ad_minute SELECT * FROM new_minute \
     ON CONFLICT (minute, ad_id, campaign_id) DO UPDATE SET clicks = excluded.clicks, \
     invalid_clicks = excluded.invalid_clicks, spend_micros = excluded.spend_micros, revision = excluded.revision, \
-    state = excluded.state WHERE excluded.revision > reports.ad_minute.revision";
+    state = excluded.state, unique_users = excluded.unique_users, user_sketch = excluded.user_sketch, \
+    cost_sum_micros = excluded.cost_sum_micros, cost_count = excluded.cost_count \
+    WHERE excluded.revision > reports.ad_minute.revision";
 
 /// The mistake that `Link::Sink` plants: at-least-once deliveries added up.
 const ADD_UP: &str = "INSERT INTO reports.ad_minute SELECT * FROM new_minute \

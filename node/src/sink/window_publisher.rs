@@ -16,6 +16,8 @@ use tokio::sync::watch;
 
 /// Records handed to the log at once: bounds memory, and what a failed publish repeats.
 const RECORDS_MAX: usize = 20_000;
+/// The same in bytes: rows of hot ads carry sketches of 2 KiB.
+const BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Looks for news at least this often, and whenever the replica has applied something, but not more often than this.
 const ROUND: Duration = Duration::from_millis(100);
 
@@ -50,12 +52,15 @@ async fn publish_news(group: &Group, log: &dyn ClickLog) -> Result<(), PublishEr
     if windows.is_empty() {
         return Ok(());
     }
-    let mut records = Vec::new();
+    let (mut records, mut bytes) = (Vec::new(), 0);
     for (minute, window) in windows {
         for row in window.rows_after(minute, published) {
-            records.push(record_of(&row));
-            if records.len() >= RECORDS_MAX {
+            let record = record_of(&row);
+            bytes += record.value.len();
+            records.push(record);
+            if records.len() >= RECORDS_MAX || bytes >= BYTES_MAX {
                 log.publish(std::mem::take(&mut records)).await?;
+                bytes = 0;
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The rows of one transaction: newest revision of each window, late clicks by id. Pure.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use clicktally_proto::click_log::{LATE_CLICKS, WINDOW_COUNTS};
@@ -9,6 +10,8 @@ use prost::Message;
 
 /// Rows in one transaction.
 const ROWS_MAX: usize = 50_000;
+/// Bytes of user sketches in one transaction; those of hot ads take 2 KiB each.
+const SKETCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How long a row that was read may wait for others: what steady traffic adds to the age of a row in PostgreSQL.
 const ROW_AGE_MAX: Duration = Duration::from_millis(250);
 
@@ -20,6 +23,8 @@ pub(super) struct WindowRows {
     /// (topic, partition) → (first offset read, next offset).
     pub(super) progress: BTreeMap<(&'static str, i32), (i64, i64)>,
     pub(super) undecodable: u64,
+    /// Of everything taken, also of what a newer revision replaced.
+    sketch_bytes: usize,
 }
 
 impl WindowRows {
@@ -29,7 +34,8 @@ impl WindowRows {
 
     /// Whether they are to be written now: `is_quiet` where nothing more has arrived, `age` since the first of them was read.
     pub(super) fn are_due(&self, is_quiet: bool, age: Duration) -> bool {
-        !self.is_empty() && (is_quiet || age >= ROW_AGE_MAX || self.windows.len() + self.late.len() >= ROWS_MAX)
+        let are_many = self.windows.len() + self.late.len() >= ROWS_MAX || self.sketch_bytes >= SKETCH_BYTES_MAX;
+        !self.is_empty() && (is_quiet || age >= ROW_AGE_MAX || are_many)
     }
 
     pub(super) fn take(&mut self, topic: &str, partition: i32, offset: i64, value: &[u8]) {
@@ -47,9 +53,12 @@ impl WindowRows {
         }
         match WindowCount::decode(value) {
             Ok(row) => {
-                let newest = self.windows.entry((row.minute, row.ad_id, row.campaign_id)).or_insert(row);
-                if row.revision > newest.revision {
-                    *newest = row;
+                self.sketch_bytes += row.user_sketch.len();
+                match self.windows.entry((row.minute, row.ad_id, row.campaign_id)) {
+                    Entry::Occupied(held) if held.get().revision >= row.revision => {}
+                    entry => {
+                        entry.insert_entry(row);
+                    }
                 }
             }
             Err(_) => self.undecodable += 1,
@@ -98,6 +107,10 @@ mod tests {
             take(&mut rows, offset);
         }
         assert!(rows.are_due(false, Duration::ZERO));
+        let mut rows = WindowRows::default();
+        let row = WindowCount { ad_id: 1, user_sketch: vec![0; SKETCH_BYTES_MAX], ..Default::default() };
+        rows.take(WINDOW_COUNTS, 0, 0, &row.encode_to_vec());
+        assert!(rows.are_due(false, Duration::ZERO), "few rows may be many bytes");
     }
 
     #[test]

@@ -107,7 +107,8 @@ impl GroupState {
 mod tests {
     use std::collections::BTreeMap;
 
-    use clicktally_proto::checkpoint::{CellBlock, Epoch, OutcomeCounts};
+    use clicktally_proto::cell_block::CellBlock;
+    use clicktally_proto::checkpoint::{Epoch, OutcomeCounts};
     use clicktally_proto::codec;
     use clicktally_proto::command::{AssignShard, Command, GroupSettings, NodeRecord};
     use clicktally_proto::counts::{CellKey, Counts};
@@ -115,6 +116,7 @@ mod tests {
     use clicktally_proto::ids::ClickId;
     use clicktally_proto::seen_ids::SeenBlock;
     use clicktally_proto::shard_key::{GroupId, Place, ShardId};
+    use clicktally_proto::user_mark::UserMark;
     use clicktally_proto::window_count::WindowState;
     use proptest::prelude::*;
 
@@ -160,7 +162,13 @@ mod tests {
     fn checkpoint(shard: u16, from: u64, to: u64, minute: u32, watermark_ms: u64) -> Checkpoint {
         let clicks = to - from;
         let key = CellKey { minute: Minute(minute), campaign_id: 3, ad_id: 4 };
-        let mut cells = vec![CellDelta { key, counts: Counts { clicks, invalid_clicks: 0 } }];
+        let mut counts = Counts { clicks, ..Counts::default() };
+        for offset in from..to {
+            // Some of them again and again, in every shard.
+            UserMark::of((offset % 150).to_string().as_bytes()).into_iter().for_each(|user| counts.users.insert(user));
+            counts.costs.add(10);
+        }
+        let mut cells = vec![CellDelta { key, counts }];
         if clicks == 0 {
             cells.clear();
         }
@@ -246,7 +254,8 @@ mod tests {
         let window = &replica.state.windows()[&Minute(5)];
         assert_eq!(window.state(), WindowState::Corrected);
         let rows: Vec<_> = window.rows_after(Minute(5), fired).collect();
-        assert_eq!((rows.len(), rows[0].clicks), (1, 12));
+        assert_eq!((rows.len(), rows[0].clicks, rows[0].unique_users), (1, 12, 12));
+        assert_eq!((rows[0].cost_sum_micros, rows[0].cost_count), (120, 12));
         assert!(rows[0].revision > fired);
     }
 
@@ -276,7 +285,7 @@ mod tests {
     fn wide(replica: &Replica, shard: u16, minute: u32, clicks: u64, watermark_ms: u64) -> Checkpoint {
         let from = replica.state.shard(ShardId(shard)).unwrap().committed_offset;
         let ad = |n| CellKey { minute: Minute(minute), campaign_id: 3, ad_id: u64::from(shard) * 1_000_000 + n + 1 };
-        let cell = |n| CellDelta { key: ad(n), counts: Counts { clicks: 1, invalid_clicks: 0 } };
+        let cell = |n| CellDelta { key: ad(n), counts: Counts { clicks: 1, ..Counts::default() } };
         let mut cells: Vec<CellDelta> = (0..clicks).map(cell).collect();
         Checkpoint {
             cells: CellBlock::pack(&mut cells),

@@ -1,4 +1,5 @@
-use clicktally_proto::checkpoint::{CellBlock, Checkpoint, Epoch, OutcomeCounts};
+use clicktally_proto::cell_block::CellBlock;
+use clicktally_proto::checkpoint::{Checkpoint, Epoch, OutcomeCounts};
 use clicktally_proto::codec;
 use clicktally_proto::command::{AssignShard, CampaignTerms, Command, GroupSettings, NodeRecord, Outcome};
 use clicktally_proto::counts::{CellDelta, CellKey, Counts};
@@ -48,7 +49,7 @@ fn state() -> GroupState {
     for minute in [Minute(10), Minute(11)] {
         let cell = |ad_id| CellDelta {
             key: CellKey { minute, campaign_id: 3, ad_id },
-            counts: Counts { clicks: 1, invalid_clicks: 0 },
+            counts: Counts { clicks: 1, ..Counts::default() },
         };
         let mut cells: Vec<CellDelta> = (1..=ADS).map(cell).collect();
         let from = u64::from(minute.0 - 10) * ADS;

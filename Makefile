@@ -13,7 +13,7 @@ DEBIAN_PACKAGES := build-essential cmake pkg-config libcurl4-openssl-dev libssl-
 # What the peers are built with, beside the runtime that Kafka needs.
 PEER_PACKAGES := openjdk-17-jdk-headless
 
-.PHONY: help deps build demo test lint verify fix bench bench-peers
+.PHONY: help deps build demo test lint verify fix bench bench-peers bench-failover
 
 help: ## This list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,3 +53,7 @@ bench-peers: deps ## The same beside Apache Flink and Kafka Streams, on the same
 	@deploy/install-deps $(PEER_PACKAGES)
 	$(CARGO) build --locked --release -p clicktally-node
 	"$$CARGO_TARGET_DIR/release/clicktally" bench --topic single --clicks $(or $(BENCH_CLICKS),5000000) --peers bench/run-peers
+
+bench-failover: deps ## How long counting stands still when a node dies and when it is stopped; RUNS=10 of each, RAFT_GROUPS=1 groups.
+	$(CARGO) build --locked -p clicktally-chaos-tests --bins
+	"$$CARGO_TARGET_DIR/debug/failover" --runs $(or $(RUNS),10) --groups $(or $(RAFT_GROUPS),1) --report target/failover/report.json

@@ -19,3 +19,4 @@ pub mod checks;
 pub mod trial;
 
 pub mod demo;
+pub mod failover;

@@ -9,8 +9,10 @@ pub mod placement;
 pub mod state;
 pub mod window;
 
+pub mod announcer;
 pub mod group;
 pub mod heartbeats;
+pub mod leadership;
 pub mod storage;
 pub mod store;
 pub mod store_config;

@@ -79,6 +79,10 @@ impl ServedGroup {
             PeerCall::Snapshot => reply(&self.receive_snapshot(read(body)?).await?),
             PeerCall::Lead => reply(&self.core.lead(&read(body)?).await),
             PeerCall::KnownOf => reply(&self.known_of(read(body)?).await?),
+            PeerCall::Heartbeat => {
+                self.core.heartbeats.record(read(body)?, self.core.clock.monotonic());
+                reply(&())
+            }
         }
     }
 

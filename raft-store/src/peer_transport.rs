@@ -28,13 +28,15 @@ pub enum PeerCall {
     PreVote,
     Snapshot,
     TransferLeader,
-    /// Anything only the leader can do: propose, read index, heartbeat, members.
+    /// Anything only the leader can do: propose, read index, members.
     Lead,
     KnownOf,
+    /// That a node lives. Of the node, not of the group in the path.
+    Heartbeat,
 }
 
 impl PeerCall {
-    pub const ALL: [PeerCall; 7] = [
+    pub const ALL: [PeerCall; 8] = [
         PeerCall::Append,
         PeerCall::Vote,
         PeerCall::PreVote,
@@ -42,6 +44,7 @@ impl PeerCall {
         PeerCall::TransferLeader,
         PeerCall::Lead,
         PeerCall::KnownOf,
+        PeerCall::Heartbeat,
     ];
 
     pub fn name(self) -> &'static str {
@@ -53,6 +56,7 @@ impl PeerCall {
             PeerCall::TransferLeader => "transfer-leader",
             PeerCall::Lead => "lead",
             PeerCall::KnownOf => "known-of",
+            PeerCall::Heartbeat => "heartbeat",
         }
     }
 

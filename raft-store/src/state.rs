@@ -3,7 +3,7 @@
 //! Promises: two replicas that applied the same entries encode to the same bytes (CT-3). Freezing copies pointers, not cells, so
 //! that a snapshot never holds the applies back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use clicktally_proto::checkpoint::{Epoch, OutcomeCounts};
@@ -27,6 +27,8 @@ pub struct GroupState {
     pub(crate) group: GroupId,
     pub(crate) settings: Option<GroupSettings>,
     pub(crate) nodes: BTreeMap<NodeId, NodeRecord>,
+    /// Of [`GroupState::nodes`] those that are being emptied. Apart from the records, which each life of a node writes anew.
+    pub(crate) draining: BTreeSet<NodeId>,
     pub(crate) workers: WorkerLeases,
     pub(crate) shards: BTreeMap<ShardId, ShardEntry>,
     pub(crate) windows: BTreeMap<Minute, Arc<Window>>,
@@ -51,6 +53,8 @@ pub struct WorkerLeases {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardEntry {
     pub owner: Option<NodeId>,
+    /// Whom the owner is asked to hand the shard to, once it has committed what it has read.
+    pub heir: Option<NodeId>,
     pub epoch: Epoch,
     /// The next offset to read: everything below is counted.
     pub committed_offset: u64,
@@ -77,6 +81,7 @@ impl GroupState {
             group,
             settings: None,
             nodes: BTreeMap::new(),
+            draining: BTreeSet::new(),
             workers: WorkerLeases::default(),
             shards: ShardId::of_group(group).map(|shard| (shard, ShardEntry::default())).collect(),
             windows: BTreeMap::new(),
@@ -98,6 +103,10 @@ impl GroupState {
 
     pub fn nodes(&self) -> &BTreeMap<NodeId, NodeRecord> {
         &self.nodes
+    }
+
+    pub fn draining(&self) -> &BTreeSet<NodeId> {
+        &self.draining
     }
 
     pub fn shards(&self) -> &BTreeMap<ShardId, ShardEntry> {

@@ -4,6 +4,7 @@ pub mod campaign_body;
 pub mod campaigns;
 
 pub mod cluster;
+pub mod drain;
 pub mod health;
 pub mod members;
 pub mod reconciliation;

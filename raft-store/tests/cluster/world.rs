@@ -11,6 +11,7 @@ use clicktally_proto::event_time::EventTimeRules;
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::money::Currency;
 use clicktally_proto::shard_key::{GroupId, Partitioner};
+use clicktally_raft_store::announcer::Announcer;
 use clicktally_raft_store::disk_storage::DiskStorage;
 use clicktally_raft_store::group::{Group, GroupStatus, ProposeError};
 use clicktally_raft_store::peer_transport::HttpTransport;
@@ -70,6 +71,7 @@ impl World {
             founders,
             timing: RaftTiming::default(),
             snapshots: self.snapshots,
+            heartbeat_gap_max: Duration::from_secs(1),
         };
         let storage = Arc::new(DiskStorage::new(self.node_folder(node)));
         RaftStore::open(config, storage, Arc::new(HttpTransport::new(CLUSTER).unwrap()), Arc::new(SystemClock)).await
@@ -101,6 +103,10 @@ impl World {
 
     pub fn wipe(&self, node: NodeId) {
         std::fs::remove_dir_all(self.node_folder(node)).unwrap();
+    }
+
+    pub fn announcer(&self, node: NodeId) -> &Announcer {
+        self.stores[&node].announcer()
     }
 
     pub fn group(&self, node: NodeId, group: u16) -> &Group {

@@ -42,6 +42,7 @@ pub async fn open(storage: Arc<dyn Storage>) -> RaftStore {
             check_interval: Duration::from_millis(20),
             ..SnapshotRules::default()
         },
+        heartbeat_gap_max: Duration::from_secs(1),
     };
     let transport = Arc::new(HttpTransport::new("crash").unwrap());
     RaftStore::open(config, storage, transport, Arc::new(SystemClock)).await.unwrap()

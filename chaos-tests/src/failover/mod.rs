@@ -11,6 +11,7 @@ mod report;
 pub use options::FailoverOptions;
 pub use report::{FailoverReport, KindReport};
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -71,20 +72,16 @@ pub async fn run(options: &FailoverOptions) -> anyhow::Result<FailoverReport> {
 
 async fn run_once(cluster: &mut Cluster, probe: &mut Probe, farewell: Farewell) -> anyhow::Result<Run> {
     let clock = SystemClock;
-    let (victim, shards) = leader_with_shards(cluster).await?;
+    let (victim, owned) = leader_with_shards(cluster).await?;
     let survivors = cluster.nodes.iter().filter(|node| node.id != victim).map(|node| node.url.clone()).collect();
     let survivors = cluster.client.through(survivors);
 
     let asked_at = clock.monotonic();
-    probe.click_every_shard().await?.until_counted(&survivors, RECOVERY_DEADLINE).await?;
-    let undisturbed = clock.monotonic() - asked_at;
+    let undisturbed = probe.click_every_shard().await?.until_counted(&survivors, RECOVERY_DEADLINE).await?;
 
     let gone_at = clock.monotonic();
     let node = cluster.node(victim)?;
-    let measure = async {
-        let counted = probe.click_every_shard().await?.until_counted(&survivors, RECOVERY_DEADLINE).await;
-        counted.map(|()| clock.monotonic() - gone_at)
-    };
+    let measure = async { probe.click_every_shard().await?.until_counted(&survivors, RECOVERY_DEADLINE).await };
     let recovered = match farewell {
         Farewell::Killed => {
             node.kill().await;
@@ -97,17 +94,28 @@ async fn run_once(cluster: &mut Cluster, probe: &mut Probe, farewell: Farewell) 
         }
     };
     cluster.node(victim)?.start(&[]).await?;
-    Ok(Run { victim, shards, undisturbed_ms: undisturbed.as_millis(), recovered_ms: recovered.as_millis() })
+    let slowest = |counted: &BTreeMap<u16, Duration>, since: Duration, is_wanted: &dyn Fn(u16) -> bool| {
+        let wanted = counted.iter().filter(|(shard, _)| is_wanted(**shard));
+        wanted.map(|(_, at)| at.saturating_sub(since).as_millis()).max().unwrap_or(0)
+    };
+    Ok(Run {
+        victim,
+        shards: owned.len(),
+        undisturbed_ms: slowest(&undisturbed, asked_at, &|_| true),
+        moved_ms: slowest(&recovered, gone_at, &|shard| owned.contains(&shard)),
+        recovered_ms: slowest(&recovered, gone_at, &|_| true),
+    })
 }
 
-/// Once the cluster is whole and at rest: the leader of the first group, and how many shards it owns.
-async fn leader_with_shards(cluster: &Cluster) -> anyhow::Result<(u64, usize)> {
+/// Once the cluster is whole and at rest: the leader of the first group, and the shards it owns.
+async fn leader_with_shards(cluster: &Cluster) -> anyhow::Result<(u64, BTreeSet<u16>)> {
     cluster.wait_ready().await?;
     eventually("shards are spread and none is moving", RECOVERY_DEADLINE, async || {
         let view = cluster.client.cluster().await?;
         anyhow::ensure!(is_at_rest(&view, cluster.nodes.len()), "{:?}", view.nodes);
         let leader = view.groups.first().and_then(|group| group.leader).context("the first group has no leader")?;
-        Ok::<_, anyhow::Error>((leader, view.owned_by(leader)))
+        let owned = view.shards().into_iter().filter(|(_, shard)| shard.owner == Some(leader)).map(|(shard, _)| shard);
+        Ok::<_, anyhow::Error>((leader, owned.collect()))
     })
     .await
 }
@@ -123,12 +131,10 @@ fn is_at_rest(view: &ClusterView, nodes: usize) -> bool {
 
 #[allow(clippy::print_stderr)] // A run takes seconds; whoever waits wants to see them pass.
 fn show_progress(farewell: Farewell, run: &Run) {
+    let Run { victim, shards, undisturbed_ms, moved_ms, recovered_ms } = run;
     eprintln!(
-        "{}: node {} with {} shards; all shards counted on after {} ms ({} ms before it)",
+        "{}: node {victim}; its {shards} shards counted on after {moved_ms} ms, all after {recovered_ms} ms \
+         ({undisturbed_ms} ms before it)",
         farewell.name(),
-        run.victim,
-        run.shards,
-        run.recovered_ms,
-        run.undisturbed_ms
     );
 }

@@ -75,8 +75,13 @@ impl Probe {
 }
 
 impl Sent {
-    /// Until a node among these says that each shard's committed offset is past its click.
-    pub(super) async fn until_counted(mut self, client: &ClusterClient, deadline: Duration) -> anyhow::Result<()> {
+    /// Until a node among these says that each shard's committed offset is past its click; when it first said so, in monotonic time.
+    pub(super) async fn until_counted(
+        mut self,
+        client: &ClusterClient,
+        deadline: Duration,
+    ) -> anyhow::Result<BTreeMap<u16, Duration>> {
+        let mut counted_at = BTreeMap::new();
         let counted = async {
             let mut looks = interval(LOOK_EVERY);
             looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -85,11 +90,17 @@ impl Sent {
                 // A node that does not answer now is asked again.
                 let Ok(view) = client.cluster().await else { continue };
                 let shards = view.shards();
-                self.0.retain(|shard, behind| shards.get(shard).is_none_or(|seen| seen.committed_offset < *behind));
+                let is_counted =
+                    |shard: &u16, behind: u64| shards.get(shard).is_some_and(|seen| seen.committed_offset >= behind);
+                let now = SystemClock.monotonic();
+                counted_at.extend(
+                    self.0.extract_if(.., |shard, behind| is_counted(shard, *behind)).map(|(shard, _)| (shard, now)),
+                );
             }
         };
         let outcome = timeout(deadline, counted).await;
-        outcome.with_context(|| format!("shards {:?} stand still after {deadline:?}", self.0.keys()))
+        outcome.with_context(|| format!("shards {:?} stand still after {deadline:?}", self.0.keys()))?;
+        Ok(counted_at)
     }
 }
 

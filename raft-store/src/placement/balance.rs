@@ -1,10 +1,10 @@
 //! Which one move evens out the load most, if any is worth its pause.
 //!
 //! A move pauses its shard and has its seen ids unpacked anew, so it has to gain something, and loads as measured waver. Hence two
-//! thresholds: nodes that differ by less than an eighth of the mean are left alone, and so is a move that takes less than a
-//! thirty-second of the mean off the heavier of the two nodes. Every move strictly lowers the heavier of its two nodes and leaves
-//! the other one below what the first had been, so that a steady load comes to rest. A shard that is hot by itself is not passed
-//! around: wherever it goes, that node becomes the heavier one.
+//! thresholds: nodes that differ by less than an eighth of the mean are left alone, and a move has to take at least half of what it
+//! moves off the heavier of its two nodes, so that it never turns a difference round into one as large. Every move strictly lowers
+//! the heavier of its two nodes, so that a steady load comes to rest. A shard that is hot by itself is not passed around: wherever
+//! it goes, that node becomes the heavier one.
 
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::shard_key::ShardId;
@@ -13,8 +13,8 @@ use super::node_loads::NodeLoads;
 
 /// Of the mean: how far the heaviest and the lightest node may be apart.
 const GAP_TOLERATED_DIVISOR: u64 = 8;
-/// Of the mean: what a move has to gain.
-const GAIN_MIN_DIVISOR: u64 = 32;
+/// Of what it moves: what a move has to gain.
+const GAIN_MIN_DIVISOR: u64 = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BalanceMove {
@@ -33,22 +33,19 @@ pub(super) fn best_move(
 ) -> Option<BalanceMove> {
     let nodes = loads.heaviest_first();
     let &(to, lightest) = nodes.last()?;
-    let mean = loads.mean();
-    let (gap_tolerated, gain_min) =
-        if whatever_it_gains { (0, 1) } else { (mean / GAP_TOLERATED_DIVISOR, (mean / GAIN_MIN_DIVISOR).max(1)) };
+    let gap_tolerated = if whatever_it_gains { 0 } else { loads.mean() / GAP_TOLERATED_DIVISOR };
     for (from, load) in nodes {
         if load.saturating_sub(lightest) <= gap_tolerated {
             return None;
         }
-        let gain_of = |weight: u64| {
-            let (left, taken) = loads.after_move(from, to, weight)?;
-            Some(load.saturating_sub(left.max(taken)))
-        };
         let own = movable.iter().filter(|(_, owner, _)| *owner == from);
-        let gains = own.filter_map(|&(shard, _, weight)| Some((gain_of(weight)?, shard, weight)));
-        let best = gains
-            .filter(|(gain, ..)| *gain >= gain_min)
-            .max_by_key(|&(gain, shard, _)| (gain, std::cmp::Reverse(shard)));
+        let gains = own.filter_map(|&(shard, _, weight)| {
+            let (left, taken) = loads.after_move(from, to, weight)?;
+            let gain = load.saturating_sub(left.max(taken));
+            let gain_min = if whatever_it_gains { 1 } else { ((load - left) / GAIN_MIN_DIVISOR).max(1) };
+            (gain >= gain_min).then_some((gain, shard, weight))
+        });
+        let best = gains.max_by_key(|&(gain, shard, _)| (gain, std::cmp::Reverse(shard)));
         if let Some((_, shard, weight)) = best {
             return Some(BalanceMove { shard, from, to, weight });
         }

@@ -55,6 +55,8 @@ pub struct ShardEntry {
     pub owner: Option<NodeId>,
     /// Whom the owner is asked to hand the shard to, once it has committed what it has read.
     pub heir: Option<NodeId>,
+    /// The present owner was the heir of the one before.
+    pub was_heir: bool,
     pub epoch: Epoch,
     /// The next offset to read: everything below is counted.
     pub committed_offset: u64,

@@ -228,7 +228,7 @@ impl ShardActor {
             METRICS.moved(cause, pause);
             meters.moved(state.shard(), pause);
             let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-            tracing::info!(shard = state.shard().0, cause = cause.label(), pause_ms, "counting on");
+            tracing::info!(shard = state.shard().0, pause_ms, "counting on after a {} move", cause.label());
         }
     }
 

@@ -72,7 +72,6 @@ struct Running {
 /// A shard as it was at the last look.
 struct Seen {
     owner: Option<NodeId>,
-    heir: Option<NodeId>,
     progress: (u64, u64),
     /// When its progress last changed, in monotonic time; `None` if it never did here.
     committed_at: Option<Duration>,
@@ -220,6 +219,7 @@ impl Watcher {
 struct ShardSeat {
     owner: Option<NodeId>,
     heir: Option<NodeId>,
+    was_heir: bool,
     epoch: Epoch,
     progress: (u64, u64),
 }
@@ -227,7 +227,7 @@ struct ShardSeat {
 impl From<&ShardEntry> for ShardSeat {
     fn from(entry: &ShardEntry) -> ShardSeat {
         let progress = (entry.committed_offset, entry.complete_to_ms);
-        ShardSeat { owner: entry.owner, heir: entry.heir, epoch: entry.epoch, progress }
+        ShardSeat { owner: entry.owner, heir: entry.heir, was_heir: entry.was_heir, epoch: entry.epoch, progress }
     }
 }
 
@@ -246,12 +246,10 @@ fn note(
         None => None,
     };
     let is_arrival = seat.owner == Some(node) && before.is_some_and(|before| before.owner != Some(node));
-    let arrival = before.zip(committed_at).filter(|_| is_arrival).map(|(before, committed_at)| Arrival {
-        cause: if before.heir == Some(node) { MoveCause::Planned } else { MoveCause::Failover },
-        committed_at,
-    });
+    let cause = if seat.was_heir { MoveCause::Planned } else { MoveCause::Failover };
+    let arrival = committed_at.filter(|_| is_arrival).map(|committed_at| Arrival { cause, committed_at });
     let progress = seat.progress;
-    seen.insert(shard, Seen { owner: seat.owner, heir: seat.heir, progress, committed_at });
+    seen.insert(shard, Seen { owner: seat.owner, progress, committed_at });
     arrival
 }
 
@@ -259,8 +257,8 @@ fn note(
 mod tests {
     use super::*;
 
-    fn seat(owner: NodeId, heir: Option<NodeId>, offset: u64) -> ShardSeat {
-        ShardSeat { owner: Some(owner), heir, epoch: Epoch(owner), progress: (offset, 0) }
+    fn seat(owner: NodeId, was_heir: bool, offset: u64) -> ShardSeat {
+        ShardSeat { owner: Some(owner), heir: None, was_heir, epoch: Epoch(owner), progress: (offset, 0) }
     }
 
     #[test]
@@ -268,21 +266,20 @@ mod tests {
         let (shard, second) = (ShardId(1), Duration::from_secs(1));
         let mut seen = BTreeMap::new();
         let mut note = |seat: &ShardSeat, at: u32| note(&mut seen, shard, seat, 1, second * at);
-        assert_eq!(note(&seat(2, None, 5), 1), None);
-        assert_eq!(note(&seat(2, None, 9), 2), None);
-        assert_eq!(note(&seat(2, Some(1), 9), 3), None);
-        let arrival = note(&seat(1, None, 9), 4).unwrap();
+        assert_eq!(note(&seat(2, false, 5), 1), None);
+        assert_eq!(note(&seat(2, false, 9), 2), None);
+        let arrival = note(&seat(1, true, 9), 4).unwrap();
         assert_eq!(arrival, Arrival { cause: MoveCause::Planned, committed_at: second * 2 });
         // It stays.
-        assert_eq!(note(&seat(1, None, 12), 5), None);
-        note(&seat(2, None, 13), 6);
-        let back = note(&seat(1, None, 13), 9).unwrap();
+        assert_eq!(note(&seat(1, true, 12), 5), None);
+        note(&seat(2, true, 13), 6);
+        let back = note(&seat(1, false, 13), 9).unwrap();
         assert_eq!(back, Arrival { cause: MoveCause::Failover, committed_at: second * 6 });
     }
 
     #[test]
     fn a_shard_that_was_here_at_the_first_look_has_not_moved() {
         let mut seen = BTreeMap::new();
-        assert_eq!(note(&mut seen, ShardId(1), &seat(1, None, 5), 1, Duration::ZERO), None);
+        assert_eq!(note(&mut seen, ShardId(1), &seat(1, false, 5), 1, Duration::ZERO), None);
     }
 }

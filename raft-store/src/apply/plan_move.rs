@@ -63,7 +63,8 @@ mod tests {
         let planned = state.shard(SHARD).unwrap();
         assert_eq!((planned.owner, planned.epoch, planned.heir), (Some(1), Epoch(1), Some(2)));
         state.assign_shard(AssignShard { shard: SHARD, owner: Some(2), expected_epoch: Epoch(1) }).unwrap();
-        assert_eq!(state.shard(SHARD).unwrap().heir, None);
+        let inherited = state.shard(SHARD).unwrap();
+        assert_eq!((inherited.owner, inherited.heir, inherited.was_heir), (Some(2), None, true));
         assert_eq!(state.plan_move(plan(Some(1))), Err(Rejection::EpochMoved(Epoch(2))));
     }
 

@@ -13,7 +13,7 @@ DEBIAN_PACKAGES := build-essential cmake pkg-config libcurl4-openssl-dev libssl-
 # What the peers are built with, beside the runtime that Kafka needs.
 PEER_PACKAGES := openjdk-17-jdk-headless
 
-.PHONY: help deps build demo test lint verify fix bench bench-peers bench-freshness
+.PHONY: help deps build demo test lint verify fix bench bench-peers bench-freshness bench-failover
 
 help: ## This list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,3 +57,7 @@ bench-peers: deps ## The same beside Apache Flink and Kafka Streams, on the same
 bench-freshness: deps ## From an acknowledged click to its count and its spend, on three nodes under load, for several checkpoint intervals.
 	$(CARGO) build --locked --release -p clicktally-chaos-tests --bins
 	"$$CARGO_TARGET_DIR/release/freshness"
+
+bench-failover: deps ## How long counting stands still when a node dies and when it is stopped; RUNS=10 of each, RAFT_GROUPS=1 groups.
+	$(CARGO) build --locked -p clicktally-chaos-tests --bins
+	"$$CARGO_TARGET_DIR/debug/failover" --runs $(or $(RUNS),10) --groups $(or $(RAFT_GROUPS),1) --report target/failover/report.json

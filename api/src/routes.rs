@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use utoipa::OpenApi;
 use utoipa_scalar::{Scalar, Servable};
 
-use crate::admin::{campaigns, cluster, health, hot_keys, members, reconciliation};
+use crate::admin::{campaigns, cluster, drain, health, hot_keys, members, reconciliation};
 use crate::budget_check::post_check;
 use crate::capture::post_clicks;
 use crate::dashboard;
@@ -43,6 +43,9 @@ use crate::state::{ApiState, Roles};
         hot_keys::show_hot_keys,
         members::add_member,
         members::remove_member,
+        drain::drain_node,
+        drain::undo_drain,
+        drain::rebalance,
         health::show_health,
         health::show_readiness,
         metrics::show_metrics,
@@ -116,6 +119,9 @@ fn every_node() -> Routes {
         .with(Method::GET, "/v1/cluster/hot_keys", hot_keys::show_hot_keys)
         .with(Method::POST, "/v1/cluster/members", members::add_member)
         .with(Method::DELETE, "/v1/cluster/members/{node}", members::remove_member)
+        .with(Method::POST, "/v1/cluster/nodes/{node}/drain", drain::drain_node)
+        .with(Method::DELETE, "/v1/cluster/nodes/{node}/drain", drain::undo_drain)
+        .with(Method::POST, "/v1/cluster/rebalance", drain::rebalance)
         .with(Method::GET, "/healthz", health::show_health)
         .with(Method::GET, "/readyz", health::show_readiness)
         .with(Method::GET, "/metrics", metrics::show_metrics)
@@ -159,7 +165,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::admin::cluster::ShardLags;
+    use crate::admin::cluster::{OwnShard, OwnShards};
     use crate::budget_check::{BudgetAnswer, BudgetLane};
     use crate::capture::id_minter::IdMinter;
     use crate::capture::slots::CaptureSlots;
@@ -188,8 +194,8 @@ mod tests {
         }
     }
 
-    impl ShardLags for Nothing {
-        fn lags(&self) -> BTreeMap<ShardId, u64> {
+    impl OwnShards for Nothing {
+        fn shards(&self) -> BTreeMap<ShardId, OwnShard> {
             BTreeMap::new()
         }
     }
@@ -206,7 +212,7 @@ mod tests {
             log: Arc::new(Nothing),
             minter,
             budget: Arc::new(Nothing),
-            lags: Arc::new(Nothing),
+            shards: Arc::new(Nothing),
             postgres: None,
             sources: Sources::default(),
             capture_slots: CaptureSlots::default(),

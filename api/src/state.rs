@@ -9,7 +9,7 @@ use clicktally_proto::shard_key::Partitioner;
 use clicktally_raft_store::group::Group;
 use sqlx::PgPool;
 
-use crate::admin::cluster::ShardLags;
+use crate::admin::cluster::OwnShards;
 use crate::budget_check::BudgetLane;
 use crate::capture::id_minter::IdMinter;
 use crate::capture::slots::CaptureSlots;
@@ -36,7 +36,7 @@ pub struct ApiState {
     /// Armed once a worker id is leased; until then clicks without an `event_id` are turned away.
     pub minter: IdMinter,
     pub budget: Arc<dyn BudgetLane>,
-    pub lags: Arc<dyn ShardLags>,
+    pub shards: Arc<dyn OwnShards>,
     /// Lazily connected. Without it, only what the replicas hold can be asked.
     pub postgres: Option<PgPool>,
     pub sources: Sources,

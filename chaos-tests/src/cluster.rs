@@ -29,6 +29,11 @@ pub struct ClusterOptions {
     pub snapshot_every_entries: Option<u64>,
 }
 
+impl ClusterOptions {
+    /// What a node does that is told nothing; tests take less, to be done sooner.
+    pub const PRODUCT_CHECKPOINT_MS: u64 = 1_000;
+}
+
 impl Default for ClusterOptions {
     fn default() -> ClusterOptions {
         ClusterOptions {

@@ -19,12 +19,26 @@ pub struct ClusterClient {
 /// `GET /v1/cluster`, as far as it is looked at here.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ClusterView {
+    #[serde(default)]
+    pub nodes: Vec<MemberView>,
     pub groups: Vec<GroupView>,
+}
+
+/// A node over all groups.
+#[derive(Debug, Clone, Deserialize)]
+pub struct MemberView {
+    pub node: u64,
+    pub draining: bool,
+    pub safe_to_stop: bool,
+    pub groups_led: usize,
+    pub shards: usize,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct GroupView {
     pub leader: Option<u64>,
+    #[serde(default)]
+    pub term: u64,
     /// Of the answering node's log, as in the API.
     #[serde(default)]
     pub last_log: Option<u64>,
@@ -46,6 +60,8 @@ pub struct GroupView {
 pub struct ShardView {
     pub shard: u16,
     pub owner: Option<u64>,
+    #[serde(default)]
+    pub heir: Option<u64>,
     pub epoch: u64,
     pub committed_offset: u64,
     pub outcomes: OutcomesView,
@@ -66,6 +82,10 @@ pub struct OutcomesView {
 impl ClusterView {
     pub fn shards(&self) -> BTreeMap<u16, ShardView> {
         self.groups.iter().flat_map(|group| &group.shards).map(|shard| (shard.shard, shard.clone())).collect()
+    }
+
+    pub fn node(&self, id: u64) -> Option<&MemberView> {
+        self.nodes.iter().find(|member| member.node == id)
     }
 
     pub fn owned_by(&self, node: u64) -> usize {

@@ -19,4 +19,5 @@ pub mod checks;
 pub mod trial;
 
 pub mod demo;
+pub mod failover;
 pub mod freshness;

@@ -1,13 +1,11 @@
 //! The assembly of one cluster member, in the order of its dependencies; stopped in the reverse order.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Actor;
 use anyhow::Context;
-use clicktally_api::admin::cluster::ShardLags;
 use clicktally_api::capture::id_minter::IdMinter;
 use clicktally_api::capture::slots::CaptureSlots;
 use clicktally_api::capture::source::Sources;
@@ -15,7 +13,8 @@ use clicktally_api::{ApiState, Roles};
 use clicktally_proto::click_log::{ClickLog, LogError};
 use clicktally_proto::clock::{Clock, SystemClock};
 use clicktally_proto::command::NodeRecord;
-use clicktally_proto::shard_key::{Partitioner, ShardId};
+use clicktally_proto::ids::NodeId;
+use clicktally_proto::shard_key::Partitioner;
 use clicktally_raft_store::disk_storage::DiskStorage;
 use clicktally_raft_store::group::Group;
 use clicktally_raft_store::heartbeats::Heartbeat;
@@ -29,12 +28,14 @@ use tokio::task::JoinSet;
 
 use crate::actor_threads::ActorThreads;
 use crate::budget::{BudgetDesk, BudgetRules};
-use crate::cluster::membership;
+use crate::cluster::leadership_keeper::LeadershipKeeper;
 use crate::cluster::placement_actor::PlacementActor;
+use crate::cluster::presence::{Presence, heartbeat_interval};
+use crate::cluster::{departure, membership};
 use crate::config::{Config, Role};
 use crate::database;
 use crate::log::{KafkaLog, KafkaLogSettings};
-use crate::shard::{self, ShardHost, ShardHostConfig};
+use crate::shard::{ShardHost, ShardHostConfig};
 use crate::sink::window_publisher;
 
 /// How long background tasks may take to end.
@@ -48,12 +49,22 @@ const QUERY_CONNECTIONS_MAX: u32 = 4;
 /// How long a query may wait for a connection before it says that the database is away.
 const QUERY_CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 
+/// What it takes to leave in order.
+struct Membership {
+    node: NodeId,
+    groups: Arc<[Group]>,
+    presence: Presence,
+    lease: Duration,
+}
+
 /// A running member. [`ClusterNode::stop`] it; dropping it is a crash.
 pub struct ClusterNode {
     store: RaftStore,
     tasks: JoinSet<()>,
     stop: watch::Sender<bool>,
     shards: Option<ShardHost>,
+    /// Once this node has joined.
+    membership: Option<Membership>,
     threads: Arc<ActorThreads>,
 }
 
@@ -77,7 +88,14 @@ impl ClusterNode {
 
         let (stop, stopped) = watch::channel(false);
         let threads = ActorThreads::start("actors", config.node.actor_threads).context("starting actor threads")?;
-        let mut node = ClusterNode { store, tasks: JoinSet::new(), stop, shards: None, threads: Arc::new(threads) };
+        let mut node = ClusterNode {
+            store,
+            tasks: JoinSet::new(),
+            stop,
+            shards: None,
+            membership: None,
+            threads: Arc::new(threads),
+        };
         if let Err(error) = node.run(config, http, groups, log, partitioner, clock, stopped).await {
             node.stop().await;
             return Err(error);
@@ -98,7 +116,14 @@ impl ClusterNode {
     ) -> anyhow::Result<()> {
         let incarnation = membership::new_incarnation(clock.as_ref());
         let lease = Duration::from_millis(config.cluster.node_lease_ms);
-        let heartbeat = Heartbeat { node: config.node.id, incarnation, accepts_shards: config.has(Role::Aggregate) };
+        let myself = Heartbeat {
+            node: config.node.id,
+            incarnation,
+            accepts_shards: config.has(Role::Aggregate),
+            is_leaving: false,
+            threads: u16::try_from(config.node.actor_threads).unwrap_or(u16::MAX),
+            loads: Vec::new(),
+        };
         let record = NodeRecord {
             node: config.node.id,
             http_address: config.http_advertised().to_owned(),
@@ -113,12 +138,6 @@ impl ClusterNode {
             )
         })??;
 
-        for (slot, group) in groups.iter().enumerate() {
-            self.tasks.spawn(membership::keep_alive(group.clone(), heartbeat.clone(), lease, stopped.clone()));
-            self.tasks.spawn(window_publisher::run(group.clone(), Arc::clone(&log), stopped.clone()));
-            let placement = PlacementActor::new(group.clone(), Arc::clone(&groups), lease);
-            self.threads.run(slot, || placement.start()).await?;
-        }
         let shared: Vec<Arc<Group>> = groups.iter().cloned().map(Arc::new).collect();
         if config.has(Role::Aggregate) {
             let host = ShardHostConfig {
@@ -126,6 +145,18 @@ impl ClusterNode {
                 threads: config.node.actor_threads,
             };
             self.shards = Some(ShardHost::start(host, shared.clone(), Arc::clone(&log), Arc::clone(&clock))?);
+        }
+        let meters = self.shards.as_ref().map(ShardHost::meters);
+        let presence = Presence::new(self.store.announcer().clone(), myself, meters.clone(), Arc::clone(&clock));
+        self.tasks.spawn(presence.clone().keep_alive(lease, stopped.clone()));
+        let (all, clock_too) = (Arc::clone(&groups), Arc::clone(&clock));
+        let keeper = LeadershipKeeper::new(config.node.id, all, presence.clone(), clock_too, lease);
+        self.tasks.spawn(keeper.run(stopped.clone()));
+        self.membership = Some(Membership { node: config.node.id, groups: Arc::clone(&groups), presence, lease });
+        for (slot, group) in groups.iter().enumerate() {
+            self.tasks.spawn(window_publisher::run(group.clone(), Arc::clone(&log), stopped.clone()));
+            let placement = PlacementActor::new(group.clone(), Arc::clone(&groups), lease);
+            self.threads.run(slot, || placement.start()).await?;
         }
         self.tasks.spawn(database::run(config.clone(), groups, Arc::clone(&clock), stopped.clone()));
         let minter = IdMinter::default();
@@ -151,7 +182,7 @@ impl ClusterNode {
             log,
             minter,
             budget: Arc::new(budget),
-            lags: Arc::new(OwnLags),
+            shards: meters.unwrap_or_default(),
             postgres: Some(postgres),
             sources: Sources::new(sources),
             capture_slots: CaptureSlots::default(),
@@ -160,8 +191,11 @@ impl ClusterNode {
         Ok(())
     }
 
-    /// Ends everything in order; what was acknowledged is safe before and after.
+    /// Gives what it owns and leads to others, then ends everything in order; what was acknowledged is safe before and after.
     pub async fn stop(mut self) {
+        if let Some(Membership { node, groups, presence, lease }) = self.membership.take() {
+            departure::depart(node, &groups, &presence, lease).await;
+        }
         self.stop.send_replace(true);
         if let Some(shards) = self.shards.take() {
             shards.stop().await;
@@ -172,15 +206,6 @@ impl ClusterNode {
         }
         self.tasks.shutdown().await;
         self.store.shutdown().await;
-    }
-}
-
-/// The lags of the shards of this process.
-struct OwnLags;
-
-impl ShardLags for OwnLags {
-    fn lags(&self) -> BTreeMap<ShardId, u64> {
-        shard::shard_lags()
     }
 }
 
@@ -247,5 +272,7 @@ fn store_config(config: &Config) -> anyhow::Result<StoreConfig> {
             every_bytes: config.cluster.snapshot_every_bytes,
             ..SnapshotRules::default()
         },
+        // Two of its own beats missed.
+        heartbeat_gap_max: heartbeat_interval(Duration::from_millis(config.cluster.node_lease_ms)) * 2,
     })
 }

@@ -41,6 +41,7 @@ async fn one_node(folder: &std::path::Path) -> RaftStore {
         founders: BTreeMap::from([(NODE, listener.local_addr().unwrap().to_string())]),
         timing: RaftTiming::default(),
         snapshots: SnapshotRules::default(),
+        heartbeat_gap_max: Duration::from_secs(1),
     };
     let transport = Arc::new(HttpTransport::new("test").unwrap());
     let storage = Arc::new(DiskStorage::new(folder));

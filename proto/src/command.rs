@@ -33,6 +33,13 @@ pub enum Command {
         node: NodeId,
         incarnation: u64,
     },
+    /// Asks a shard's owner to hand it over in order.
+    PlanMove(PlanMove),
+    /// A draining node keeps what it has until somebody takes it, and is given nothing more.
+    SetDraining {
+        node: NodeId,
+        is_draining: bool,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +76,16 @@ pub struct AssignShard {
     pub shard: ShardId,
     pub owner: Option<NodeId>,
     /// The epoch the proposer saw; if it has moved on, the assignment is rejected, so two placements cannot cross.
+    pub expected_epoch: Epoch,
+}
+
+/// The owner goes on counting until it has committed what it has read; then it assigns the shard to its heir itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanMove {
+    pub shard: ShardId,
+    /// `None` takes the plan back.
+    pub heir: Option<NodeId>,
+    /// As in [`AssignShard`].
     pub expected_epoch: Epoch,
 }
 

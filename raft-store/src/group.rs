@@ -17,7 +17,8 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::group_core::{GroupCore, propose_error};
-use crate::heartbeats::{Heartbeat, HeartbeatView};
+use crate::heartbeats::HeartbeatView;
+use crate::leadership::GroupReign;
 use crate::peer_messages::{COMMAND_BYTES_MAX, LeaderAnswer, LeaderReply, LeaderRequest, MemberChange};
 use crate::state::GroupState;
 
@@ -140,22 +141,47 @@ impl Group {
         self.core.leader()
     }
 
+    /// From one look.
+    pub fn leader_and_term(&self) -> (Option<NodeId>, u64) {
+        self.core.leader_and_term()
+    }
+
     pub fn is_leader(&self) -> bool {
         self.core.is_leader()
     }
 
-    /// Tells the leader that this node lives, and what it carries.
-    pub async fn send_heartbeat(&self, heartbeat: Heartbeat) -> Result<(), ProposeError> {
-        match self.ask_leader(LeaderRequest::Heartbeat(heartbeat)).await? {
+    /// When this node last heard each node, and what each carries. The same for every group.
+    pub fn heartbeats(&self) -> HeartbeatView {
+        self.core.heartbeats.view(self.core.clock.monotonic())
+    }
+
+    /// Has the leader even out the load in its next round, whatever little that gains.
+    pub async fn ask_rebalance(&self) -> Result<(), ProposeError> {
+        match self.ask_leader(LeaderRequest::Rebalance).await? {
             Ok(_) => Ok(()),
             Err(reply) => Err(propose_error(reply)),
         }
     }
 
-    /// On the leader: when each node was last heard, in monotonic time of this process.
-    pub fn heartbeats(&self) -> HeartbeatView {
-        self.core.observe_leadership();
-        self.core.heartbeats.view(self.core.clock.monotonic())
+    /// On the leader: whether it was asked to since the last call.
+    pub fn take_rebalance(&self) -> bool {
+        self.core.take_rebalance()
+    }
+
+    /// Who leads the group, and, where this node does, how far each member is behind.
+    pub fn reign(&self) -> GroupReign {
+        let metrics = self.core.metrics();
+        let last = metrics.last_log_index.unwrap_or(0);
+        let behind =
+            metrics.replication.iter().flatten().filter_map(|(&node, acknowledged)| {
+                acknowledged.map(|log_id| (node, last.saturating_sub(log_id.index)))
+            });
+        GroupReign {
+            group: self.core.id,
+            leader: metrics.current_leader,
+            voters: metrics.membership_config.membership().voter_ids().collect(),
+            behind: behind.collect(),
+        }
     }
 
     /// Adds a node that answers peers at `address`: as a learner, then, once it has caught up, as a voter. Takes as long as a
@@ -169,23 +195,9 @@ impl Group {
         self.change_members(MemberChange::Remove { node }).await
     }
 
-    /// Hands leadership to a voter that is up to date: for a planned stop, without the wait for an election.
+    /// Hands leadership to a voter that is up to date, without the wait for an election. [`crate::leadership`] says to whom.
     pub async fn transfer_leader(&self, to: NodeId) -> Result<(), MemberError> {
         self.change_members(MemberChange::TransferLeader { to }).await
-    }
-
-    /// For a planned stop: if this node leads, hands leadership to the voter that has acknowledged most. Nothing to do elsewhere,
-    /// or where there is no other voter.
-    pub async fn hand_over(&self) -> Result<(), MemberError> {
-        if !self.is_leader() {
-            return Ok(());
-        }
-        let GroupStatus { voters, acknowledged, .. } = self.status();
-        let others = voters.keys().filter(|voter| **voter != self.node());
-        match others.max_by_key(|voter| acknowledged.get(voter).copied().flatten()) {
-            Some(heir) => self.transfer_leader(*heir).await,
-            None => Ok(()),
-        }
     }
 
     pub fn status(&self) -> GroupStatus {

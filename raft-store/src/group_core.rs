@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,7 +42,10 @@ pub(crate) struct GroupCore {
     pub(crate) snapshots: GroupSnapshots,
     pub(crate) transport: Arc<dyn PeerTransport>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) heartbeats: HeartbeatTable,
+    /// One for all groups of this node.
+    pub(crate) heartbeats: Arc<HeartbeatTable>,
+    /// Somebody asked this leader to even out the load now.
+    is_rebalance_asked: AtomicBool,
     /// Monotonic microseconds of this process, or [`NEVER`].
     fresh_as_of: AtomicU64,
 }
@@ -58,6 +61,7 @@ impl GroupCore {
         snapshots: GroupSnapshots,
         transport: Arc<dyn PeerTransport>,
         clock: Arc<dyn Clock>,
+        heartbeats: Arc<HeartbeatTable>,
     ) -> GroupCore {
         GroupCore {
             id,
@@ -68,7 +72,8 @@ impl GroupCore {
             snapshots,
             transport,
             clock,
-            heartbeats: HeartbeatTable::default(),
+            heartbeats,
+            is_rebalance_asked: AtomicBool::new(false),
             fresh_as_of: AtomicU64::new(NEVER),
         }
     }
@@ -81,18 +86,27 @@ impl GroupCore {
         self.raft.metrics().borrow_watched().current_leader
     }
 
-    pub(crate) fn is_leader(&self) -> bool {
-        self.term_led().is_some()
-    }
-
-    fn term_led(&self) -> Option<u64> {
+    pub(crate) fn leader_and_term(&self) -> (Option<NodeId>, u64) {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        (metrics.state == ServerState::Leader).then_some(metrics.current_term)
+        (metrics.current_leader, metrics.current_term)
     }
 
-    pub(crate) fn observe_leadership(&self) {
-        self.heartbeats.observe(self.term_led(), self.clock.monotonic());
+    pub(crate) fn is_leader(&self) -> bool {
+        self.raft.metrics().borrow_watched().state == ServerState::Leader
+    }
+
+    /// Every other member, learners too.
+    pub(crate) fn peers(&self) -> Vec<(NodeId, PeerTarget)> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let others = metrics.membership_config.nodes().filter(|(node, _)| **node != self.node);
+        others.map(|(&node, at)| (node, PeerTarget { node, address: at.addr.clone(), group: self.id })).collect()
+    }
+
+    /// Whether somebody has asked this leader to even out the load; asked once, answered once.
+    pub(crate) fn take_rebalance(&self) -> bool {
+        self.is_rebalance_asked.swap(false, Ordering::AcqRel)
     }
 
     /// Where a member answers peers, by the newest membership this node knows.
@@ -107,7 +121,7 @@ impl GroupCore {
     pub(crate) async fn ask_leader(&self, request: LeaderRequest) -> Result<LeaderAnswer, LeaderReply> {
         let deadline = match &request {
             LeaderRequest::ChangeMembers(_) => MEMBERS_DEADLINE,
-            LeaderRequest::Propose(_) | LeaderRequest::ReadIndex | LeaderRequest::Heartbeat(_) => LEADER_DEADLINE,
+            LeaderRequest::Propose(_) | LeaderRequest::ReadIndex | LeaderRequest::Rebalance => LEADER_DEADLINE,
         };
         let until = Instant::now() + deadline;
         let mut believed = self.leader();
@@ -161,12 +175,11 @@ impl GroupCore {
         match request {
             LeaderRequest::Propose(command) => self.propose(command.clone()).await,
             LeaderRequest::ReadIndex => self.read_index().await,
-            LeaderRequest::Heartbeat(heartbeat) => {
-                self.observe_leadership();
+            LeaderRequest::Rebalance => {
                 if !self.is_leader() {
                     return LeaderReply::NotLeader(self.leader());
                 }
-                self.heartbeats.record(heartbeat.clone(), self.clock.monotonic());
+                self.is_rebalance_asked.store(true, Ordering::Release);
                 LeaderReply::Done(LeaderAnswer::Accepted)
             }
             LeaderRequest::ChangeMembers(change) => {

@@ -1,29 +1,50 @@
-//! Who lives, as the leader of a group has heard it. Volatile on purpose: a new leader must hear every node itself before it
-//! may call one dead.
+//! Who lives, and what each carries, as this node has heard it. Every node tells every other, not only the leaders: whoever
+//! becomes a leader has listened already, and need not wait a lease before it may call a node dead.
+//!
+//! Silence proves something only to who was listening. A node that has just started, or was itself frozen, begins anew; its
+//! table says since when it has listened without interruption.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clicktally_proto::ids::NodeId;
+use clicktally_proto::shard_key::ShardId;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-/// Sent by every node to the leader of each group.
+/// Sent by every node to every other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
     pub node: NodeId,
     /// Differs between two lives of a node.
     pub incarnation: u64,
-    /// False while draining: owns shards still, is given no more.
+    /// Whether it counts shards at all.
     pub accepts_shards: bool,
+    /// It is stopping in order: what it owns and leads is to go at once.
+    pub is_leaving: bool,
+    /// Counting threads: what its load is weighed against. At least 1.
+    pub threads: u16,
+    /// Of the shards it owns, those it has owned long enough to say.
+    pub loads: Vec<(ShardId, ShardLoad)>,
 }
 
-/// A copy of the leader's table, with the age of each entry.
+/// What a shard costs its owner.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardLoad {
+    /// Clicks read a second, smoothed over some seconds.
+    pub clicks_per_s: u64,
+    /// Clicks that wait in the log, estimated from the records that do.
+    pub lag_clicks: u64,
+}
+
+/// A copy of the table, with the age of each entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HeartbeatView {
-    /// How long this node has led the group without interruption; zero elsewhere.
-    pub leading_for: Duration,
+    /// How long this node has listened without interruption.
+    pub listening_for: Duration,
     pub nodes: BTreeMap<NodeId, HeardNode>,
+    /// What each shard's present or last owner said of it.
+    pub loads: BTreeMap<ShardId, ShardLoad>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,50 +53,84 @@ pub struct HeardNode {
     pub heartbeat: Heartbeat,
 }
 
+impl HeartbeatView {
+    /// The nodes heard within `lease`.
+    pub fn live(&self, lease: Duration) -> impl Iterator<Item = (NodeId, &Heartbeat)> {
+        self.nodes
+            .iter()
+            .filter(move |(_, heard)| heard.silent_for < lease)
+            .map(|(&node, heard)| (node, &heard.heartbeat))
+    }
+
+    /// Whether a node's silence for `lease` would mean anything.
+    pub fn has_listened(&self, lease: Duration) -> bool {
+        self.listening_for >= lease
+    }
+}
+
 /// Nodes the table keeps at most; far above any cluster. Beyond it the longest silent is forgotten.
 const HEARD_NODES_MAX: usize = 1_024;
 
-/// What this node has heard while it led. Times are monotonic times of this process.
-#[derive(Debug, Default)]
+/// What this node has heard. Times are monotonic times of this process.
+#[derive(Debug)]
 pub(crate) struct HeartbeatTable {
+    /// Between two beats of its own a listener is taken to have been frozen, or deaf, if more than this passed.
+    gap_max: Duration,
     heard: Mutex<Heard>,
 }
 
 #[derive(Debug, Default)]
 struct Heard {
-    /// The term this node leads in, and since when.
-    leading: Option<(u64, Duration)>,
+    /// Since when without interruption, and the last beat of its own.
+    listening: Option<(Duration, Duration)>,
     nodes: BTreeMap<NodeId, (Duration, Heartbeat)>,
+    loads: BTreeMap<ShardId, ShardLoad>,
 }
 
 impl HeartbeatTable {
-    /// Told often: the term this node leads in now, if it leads. Another term is another reign, even of the same node.
-    pub(crate) fn observe(&self, term_led: Option<u64>, now: Duration) {
+    pub(crate) fn new(gap_max: Duration) -> HeartbeatTable {
+        HeartbeatTable { gap_max, heard: Mutex::default() }
+    }
+
+    /// This node's own beat: proof that it runs and hears.
+    pub(crate) fn beat(&self, own: Heartbeat, now: Duration) {
         let mut heard = self.heard.lock();
-        if heard.leading.map(|(term, _)| term) != term_led {
-            heard.leading = term_led.map(|term| (term, now));
-            heard.nodes.clear();
-        }
+        let since = match heard.listening {
+            Some((since, last)) if now.saturating_sub(last) <= self.gap_max => since,
+            _ => now,
+        };
+        heard.listening = Some((since, now));
+        heard.record(own, now);
     }
 
     pub(crate) fn record(&self, heartbeat: Heartbeat, now: Duration) {
-        let mut heard = self.heard.lock();
-        heard.nodes.insert(heartbeat.node, (now, heartbeat));
-        if heard.nodes.len() > HEARD_NODES_MAX {
-            let longest_silent = heard.nodes.iter().min_by_key(|(_, (at, _))| *at).map(|(node, _)| *node);
-            if let Some(node) = longest_silent {
-                heard.nodes.remove(&node);
-            }
-        }
+        self.heard.lock().record(heartbeat, now);
     }
 
     pub(crate) fn view(&self, now: Duration) -> HeartbeatView {
         let heard = self.heard.lock();
-        let Some((_, since)) = heard.leading else { return HeartbeatView::default() };
         let nodes = heard.nodes.iter().map(|(node, (at, heartbeat))| {
             (*node, HeardNode { silent_for: now.saturating_sub(*at), heartbeat: heartbeat.clone() })
         });
-        HeartbeatView { leading_for: now.saturating_sub(since), nodes: nodes.collect() }
+        let listening_for = match heard.listening {
+            Some((since, last)) if now.saturating_sub(last) <= self.gap_max => now.saturating_sub(since),
+            _ => Duration::ZERO,
+        };
+        HeartbeatView { listening_for, nodes: nodes.collect(), loads: heard.loads.clone() }
+    }
+}
+
+impl Heard {
+    fn record(&mut self, heartbeat: Heartbeat, now: Duration) {
+        // A load outlives its owner: its successor inherits it before it has measured anything itself.
+        self.loads.extend(heartbeat.loads.iter().copied());
+        self.nodes.insert(heartbeat.node, (now, heartbeat));
+        if self.nodes.len() > HEARD_NODES_MAX {
+            let longest_silent = self.nodes.iter().min_by_key(|(_, (at, _))| *at).map(|(node, _)| *node);
+            if let Some(node) = longest_silent {
+                self.nodes.remove(&node);
+            }
+        }
     }
 }
 
@@ -83,27 +138,44 @@ impl HeartbeatTable {
 mod tests {
     use super::*;
 
-    fn heartbeat(node: NodeId) -> Heartbeat {
-        Heartbeat { node, incarnation: 1, accepts_shards: true }
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn heartbeat(node: NodeId, loads: &[(u16, u64)]) -> Heartbeat {
+        let load = |&(shard, clicks_per_s): &(u16, u64)| (ShardId(shard), ShardLoad { clicks_per_s, lag_clicks: 0 });
+        Heartbeat {
+            node,
+            incarnation: 1,
+            accepts_shards: true,
+            is_leaving: false,
+            threads: 1,
+            loads: loads.iter().map(load).collect(),
+        }
     }
 
     #[test]
-    fn a_new_reign_starts_with_an_empty_table() {
-        let table = HeartbeatTable::default();
-        let second = Duration::from_secs;
-        table.observe(Some(4), second(1));
-        table.record(heartbeat(2), second(2));
-        table.observe(Some(4), second(3));
-        let view = table.view(second(5));
-        assert_eq!(view.leading_for, second(4));
-        assert_eq!(view.nodes[&2].silent_for, second(3));
+    fn a_listener_that_was_frozen_begins_to_listen_anew() {
+        let table = HeartbeatTable::new(SECOND);
+        assert_eq!(table.view(SECOND), HeartbeatView::default());
+        table.beat(heartbeat(1, &[]), SECOND * 2);
+        table.record(heartbeat(2, &[]), SECOND * 2);
+        table.beat(heartbeat(1, &[]), SECOND * 3);
+        let view = table.view(SECOND * 4);
+        assert_eq!(view.listening_for, SECOND * 2);
+        assert_eq!(view.nodes[&2].silent_for, SECOND * 2);
+        assert_eq!(view.live(SECOND * 2).map(|(node, _)| node).collect::<Vec<_>>(), [1]);
 
-        table.observe(Some(6), second(7));
-        let view = table.view(second(8));
-        assert_eq!(view.leading_for, second(1));
-        assert!(view.nodes.is_empty());
+        // Asked before its next beat, and after it: either way it was deaf meanwhile.
+        assert!(!table.view(SECOND * 9).has_listened(SECOND));
+        table.beat(heartbeat(1, &[]), SECOND * 9);
+        assert_eq!(table.view(SECOND * 10).listening_for, SECOND);
+    }
 
-        table.observe(None, second(9));
-        assert_eq!(table.view(second(10)), HeartbeatView::default());
+    #[test]
+    fn what_a_shard_costs_is_known_also_after_its_owner_has_gone() {
+        let table = HeartbeatTable::new(SECOND);
+        table.record(heartbeat(2, &[(3, 100), (4, 50)]), SECOND);
+        table.record(heartbeat(1, &[(4, 70)]), SECOND * 2);
+        let loads = table.view(SECOND * 9).loads;
+        assert_eq!((loads[&ShardId(3)].clicks_per_s, loads[&ShardId(4)].clicks_per_s), (100, 70));
     }
 }

@@ -10,8 +10,10 @@ pub mod state;
 pub mod state_budget;
 pub mod window;
 
+pub mod announcer;
 pub mod group;
 pub mod heartbeats;
+pub mod leadership;
 pub mod storage;
 pub mod store;
 pub mod store_config;

@@ -9,7 +9,6 @@ use openraft::raft::SnapshotResponse;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::heartbeats::Heartbeat;
 use crate::storage::SnapshotName;
 use crate::type_config::{SnapshotMeta, TypeConfig, Vote};
 
@@ -78,7 +77,8 @@ pub(crate) enum LeaderRequest {
     Propose(Bytes),
     /// Up to which index is everything committed, confirmed by a quorum?
     ReadIndex,
-    Heartbeat(Heartbeat),
+    /// Even out the load now, whatever little it gains.
+    Rebalance,
     ChangeMembers(MemberChange),
 }
 

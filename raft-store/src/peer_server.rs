@@ -76,6 +76,10 @@ impl ServedGroup {
             PeerCall::Lead => reply(&self.core.lead(&read(body)?).await),
             PeerCall::KnownOf => reply(&self.known_of(read(body)?).await?),
             PeerCall::FetchSnapshot => reply(&self.fetch_snapshot(read(body)?).await?),
+            PeerCall::Heartbeat => {
+                self.core.heartbeats.record(read(body)?, self.core.clock.monotonic());
+                reply(&())
+            }
         }
     }
 

@@ -28,15 +28,17 @@ pub enum PeerCall {
     PreVote,
     Snapshot,
     TransferLeader,
-    /// Anything only the leader can do: propose, read index, heartbeat, members.
+    /// Anything only the leader can do: propose, read index, members.
     Lead,
     KnownOf,
     /// A piece of the newest snapshot, for a member that lost its own.
     FetchSnapshot,
+    /// That a node lives. Of the node, not of the group in the path.
+    Heartbeat,
 }
 
 impl PeerCall {
-    pub const ALL: [PeerCall; 8] = [
+    pub const ALL: [PeerCall; 9] = [
         PeerCall::Append,
         PeerCall::Vote,
         PeerCall::PreVote,
@@ -45,6 +47,7 @@ impl PeerCall {
         PeerCall::Lead,
         PeerCall::KnownOf,
         PeerCall::FetchSnapshot,
+        PeerCall::Heartbeat,
     ];
 
     pub fn name(self) -> &'static str {
@@ -57,6 +60,7 @@ impl PeerCall {
             PeerCall::Lead => "lead",
             PeerCall::KnownOf => "known-of",
             PeerCall::FetchSnapshot => "fetch-snapshot",
+            PeerCall::Heartbeat => "heartbeat",
         }
     }
 

@@ -4,7 +4,7 @@
 //! that a snapshot never holds the applies back. What it encodes to by itself is everything small; the rest is in chunks of its own
 //! ([`crate::snapshot`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::sync::Arc;
 
@@ -31,6 +31,8 @@ pub struct GroupState {
     pub(crate) group: GroupId,
     pub(crate) settings: Option<GroupSettings>,
     pub(crate) nodes: BTreeMap<NodeId, NodeRecord>,
+    /// Of [`GroupState::nodes`] those that are being emptied. Apart from the records, which each life of a node writes anew.
+    pub(crate) draining: BTreeSet<NodeId>,
     pub(crate) workers: WorkerLeases,
     pub(crate) shards: BTreeMap<ShardId, ShardEntry>,
     #[serde(skip)]
@@ -61,6 +63,10 @@ pub struct WorkerLeases {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardEntry {
     pub owner: Option<NodeId>,
+    /// Whom the owner is asked to hand the shard to, once it has committed what it has read.
+    pub heir: Option<NodeId>,
+    /// The present owner was the heir of the one before.
+    pub was_heir: bool,
     pub epoch: Epoch,
     /// The next offset to read: everything below is counted.
     pub committed_offset: u64,
@@ -87,6 +93,7 @@ impl GroupState {
             group,
             settings: None,
             nodes: BTreeMap::new(),
+            draining: BTreeSet::new(),
             workers: WorkerLeases::default(),
             shards: ShardId::of_group(group).map(|shard| (shard, ShardEntry::default())).collect(),
             windows: BTreeMap::new(),
@@ -109,6 +116,10 @@ impl GroupState {
 
     pub fn nodes(&self) -> &BTreeMap<NodeId, NodeRecord> {
         &self.nodes
+    }
+
+    pub fn draining(&self) -> &BTreeSet<NodeId> {
+        &self.draining
     }
 
     pub fn shards(&self) -> &BTreeMap<ShardId, ShardEntry> {

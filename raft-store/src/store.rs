@@ -24,11 +24,13 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use crate::announcer::Announcer;
 use crate::fail_stop::fail_stop;
 use crate::group::Group;
 use crate::group_core::GroupCore;
 use crate::group_log::{GroupLog, LogError};
 use crate::group_snapshots::GroupSnapshots;
+use crate::heartbeats::HeartbeatTable;
 use crate::peer_messages::KnownOf;
 use crate::peer_network::{PeerNetwork, ask};
 use crate::peer_server::{PeerServer, ServedGroup, router};
@@ -89,6 +91,7 @@ pub enum OpenError {
 
 /// The Raft part of a node. Drop it only after [`RaftStore::shutdown`].
 pub struct RaftStore {
+    announcer: Announcer,
     groups: BTreeMap<GroupId, Group>,
     rafts: Vec<Raft>,
     log: Arc<dyn LogStorage>,
@@ -110,7 +113,9 @@ impl RaftStore {
         let raft_config = Arc::new(config.raft_config()?);
         claim(storage.as_ref(), &config)?;
         let log = storage.open_log()?;
+        let heartbeats = Arc::new(HeartbeatTable::new(config.heartbeat_gap_max));
         let mut store = RaftStore {
+            announcer: Announcer::new(Arc::default(), Arc::clone(&heartbeats), Handle::current()),
             groups: BTreeMap::new(),
             rafts: Vec::new(),
             log: log.clone(),
@@ -125,7 +130,9 @@ impl RaftStore {
         };
         let mut cores = Vec::new();
         for group in (0..config.groups).map(GroupId) {
-            match open_group(&config, group, storage.as_ref(), &log, &raft_config, &transport, &clock).await {
+            match open_group(&config, group, storage.as_ref(), &log, &raft_config, &transport, &clock, &heartbeats)
+                .await
+            {
                 Ok(core) => {
                     store.rafts.push(core.raft.clone());
                     cores.push(core);
@@ -140,6 +147,7 @@ impl RaftStore {
         let served = cores.iter().map(|core| (core.id.0, ServedGroup::new(core.clone()))).collect();
         store.server = Arc::new(PeerServer { cluster: config.cluster.clone(), node: config.node, groups: served });
         let runtime = Handle::current();
+        store.announcer = Announcer::new(cores.clone().into(), heartbeats, runtime.clone());
         let mut tasks = Vec::new();
         for core in &cores {
             store.groups.insert(core.id, Group::new(core.clone(), runtime.clone()));
@@ -152,6 +160,10 @@ impl RaftStore {
 
     pub fn group(&self, group: GroupId) -> Option<&Group> {
         self.groups.get(&group)
+    }
+
+    pub fn announcer(&self) -> &Announcer {
+        &self.announcer
     }
 
     pub fn groups(&self) -> impl Iterator<Item = &Group> {
@@ -206,6 +218,7 @@ impl RaftStore {
     }
 }
 
+#[allow(clippy::too_many_arguments)] // What all groups of a node share; used once.
 async fn open_group(
     config: &StoreConfig,
     group: GroupId,
@@ -214,6 +227,7 @@ async fn open_group(
     raft_config: &Arc<openraft::Config>,
     transport: &Arc<dyn PeerTransport>,
     clock: &Arc<dyn Clock>,
+    heartbeats: &Arc<HeartbeatTable>,
 ) -> Result<Arc<GroupCore>, OpenError> {
     let snapshots = GroupSnapshots::new(group, storage.open_snapshots(group)?);
     let mut log = GroupLog::open(log.clone(), group)?;
@@ -244,7 +258,9 @@ async fn open_group(
             config.founders.iter().map(|(node, address)| (*node, BasicNode::new(address))).collect();
         raft.initialize(founders).await.map_err(|e| failed(e.to_string()))?;
     }
-    let core = GroupCore::new(group, config.node, raft, replica, log, snapshots, transport.clone(), clock.clone());
+    let (transport, clock) = (transport.clone(), clock.clone());
+    let core =
+        GroupCore::new(group, config.node, raft, replica, log, snapshots, transport, clock, Arc::clone(heartbeats));
     Ok(Arc::new(core))
 }
 
@@ -305,7 +321,6 @@ async fn prove_freshness(core: Arc<GroupCore>, mut stop: watch::Receiver<bool>) 
             _ = ticks.tick() => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
-        core.observe_leadership();
         if let Err(error) = core.confirm_fresh().await {
             tracing::debug!(group = core.id.0, %error, "this replica could not be proven fresh");
         }

@@ -56,6 +56,8 @@ pub struct StoreConfig {
     pub founders: BTreeMap<NodeId, String>,
     pub timing: RaftTiming,
     pub snapshots: SnapshotRules,
+    /// A node whose own heartbeats have a longer gap was frozen, and has to listen anew before it calls another one dead.
+    pub heartbeat_gap_max: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -120,6 +122,7 @@ mod tests {
             founders: BTreeMap::new(),
             timing: RaftTiming::default(),
             snapshots: SnapshotRules::default(),
+            heartbeat_gap_max: Duration::from_secs(1),
         }
     }
 

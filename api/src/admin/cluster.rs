@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -9,6 +10,7 @@ use clicktally_proto::checkpoint::OutcomeCounts;
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::shard_key::ShardId;
 use clicktally_raft_store::group::Group;
+use clicktally_raft_store::heartbeats::HeartbeatView;
 use clicktally_raft_store::state::GroupState;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -17,16 +19,50 @@ use crate::state::ApiState;
 use crate::time_text::format_time;
 
 /// What only the owners of shards know; the node gives it its own.
-pub trait ShardLags: Send + Sync {
-    /// Records of the log not read yet, for each shard that this node owns.
-    fn lags(&self) -> BTreeMap<ShardId, u64>;
+pub trait OwnShards: Send + Sync {
+    fn shards(&self) -> BTreeMap<ShardId, OwnShard>;
+}
+
+/// A shard that this node owns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnShard {
+    /// Of the log, not read yet at its last checkpoint; `None` before the first.
+    pub lag_records: Option<u64>,
+    /// How long nothing of it was committed when it came here; `None` if it came from nobody.
+    pub move_pause: Option<Duration>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ClusterView {
     /// The node that answers.
     pub node: NodeId,
+    /// Every node of the cluster, over all groups.
+    pub nodes: Vec<MemberStatus>,
     pub groups: Vec<GroupStatus>,
+}
+
+/// A node over all groups, as the answering node sees it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MemberStatus {
+    pub node: NodeId,
+    /// How long ago it was last heard; null: not since the answering node started.
+    pub silent_ms: Option<u64>,
+    /// It is to be emptied: it is given nothing more.
+    pub draining: bool,
+    /// It is stopping in order.
+    pub leaving: bool,
+    /// It owns no shard and leads no group: stopping it interrupts nothing.
+    pub safe_to_stop: bool,
+    pub groups_led: usize,
+    pub shards: usize,
+    /// Shards that are on their way to it or from it.
+    pub shards_moving: usize,
+    /// Counting threads: what its load is weighed against.
+    pub threads: Option<u16>,
+    /// Clicks its shards read a second, smoothed over some seconds.
+    pub clicks_per_s: u64,
+    /// Clicks that wait in the log for it, an estimate.
+    pub lag_clicks: u64,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -73,10 +109,16 @@ pub struct NodeStatus {
 pub struct ShardStatus {
     pub shard: u16,
     pub owner: Option<NodeId>,
+    /// Whom the owner is handing it to, while it does.
+    pub heir: Option<NodeId>,
     pub epoch: u64,
     pub committed_offset: u64,
     /// Records of the log not read yet, at its last checkpoint; null on every node but its owner.
     pub lag_records: Option<u64>,
+    /// How long it stood still when it last moved; null on every node but its owner, and if it came from nobody.
+    pub move_pause_ms: Option<u64>,
+    /// Clicks read a second, as its owner says or the one before it did; null before anybody has measured it.
+    pub clicks_per_s: Option<u64>,
     pub watermark: String,
     pub complete_to: String,
     pub outcomes: Outcomes,
@@ -103,11 +145,67 @@ impl From<OutcomeCounts> for Outcomes {
 
 #[utoipa::path(get, path = "/v1/cluster", tag = "operations", responses((status = 200, body = ClusterView)))]
 pub async fn show_cluster(State(state): State<Arc<ApiState>>) -> Json<ClusterView> {
-    let lags = state.lags.lags();
-    Json(ClusterView { node: state.node, groups: state.groups.iter().map(|group| status_of(group, &lags)).collect() })
+    let (own, heard) = (state.shards.shards(), heard(&state));
+    let groups = state.groups.iter().map(|group| status_of(group, &own, &heard)).collect();
+    Json(ClusterView { node: state.node, nodes: members_of(&state, &heard), groups })
 }
 
-fn status_of(group: &Group, lags: &BTreeMap<ShardId, u64>) -> GroupStatus {
+fn heard(state: &ApiState) -> HeartbeatView {
+    // The same for every group.
+    state.groups.first().map(|group| group.heartbeats()).unwrap_or_default()
+}
+
+fn members_of(state: &ApiState, heard: &HeartbeatView) -> Vec<MemberStatus> {
+    let mut members: BTreeMap<NodeId, MemberStatus> = BTreeMap::new();
+    for group in &state.groups {
+        let leader = group.leader();
+        group.read(|replica| {
+            for &node in replica.nodes().keys() {
+                let member = members.entry(node).or_insert_with(|| member(node, heard));
+                member.draining |= replica.draining().contains(&node);
+                member.groups_led += usize::from(leader == Some(node));
+                for (shard, entry) in replica.shards() {
+                    let (is_owner, is_heir) = (entry.owner == Some(node), entry.heir == Some(node));
+                    member.shards_moving += usize::from(is_heir || is_owner && entry.heir.is_some());
+                    if is_owner {
+                        let load = heard.loads.get(shard).copied().unwrap_or_default();
+                        member.shards += 1;
+                        member.clicks_per_s += load.clicks_per_s;
+                        member.lag_clicks += load.lag_clicks;
+                    }
+                }
+            }
+        });
+    }
+    let judged = members.into_values().map(|member| MemberStatus {
+        safe_to_stop: member.groups_led == 0 && member.shards == 0 && member.shards_moving == 0,
+        ..member
+    });
+    judged.collect()
+}
+
+fn member(node: NodeId, heard: &HeartbeatView) -> MemberStatus {
+    let heard = heard.nodes.get(&node);
+    MemberStatus {
+        node,
+        silent_ms: heard.map(|heard| millis(heard.silent_for)),
+        draining: false,
+        leaving: heard.is_some_and(|heard| heard.heartbeat.is_leaving),
+        safe_to_stop: false,
+        groups_led: 0,
+        shards: 0,
+        shards_moving: 0,
+        threads: heard.map(|heard| heard.heartbeat.threads),
+        clicks_per_s: 0,
+        lag_clicks: 0,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn status_of(group: &Group, own: &BTreeMap<ShardId, OwnShard>, heard: &HeartbeatView) -> GroupStatus {
     let raft = group.status();
     let staleness = group.staleness();
     let (leader, applied_index) = (group.leader(), *group.applied().borrow());
@@ -121,7 +219,7 @@ fn status_of(group: &Group, lags: &BTreeMap<ShardId, u64>) -> GroupStatus {
         applied: raft.applied,
         snapshot: raft.snapshot,
         purged: raft.purged,
-        staleness_ms: staleness.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+        staleness_ms: staleness.map(millis),
         watermark: format_time(state.watermark_ms()),
         complete_to: format_time(state.complete_to_ms()),
         newest_revision: state.newest_revision(),
@@ -133,7 +231,7 @@ fn status_of(group: &Group, lags: &BTreeMap<ShardId, u64>) -> GroupStatus {
         state_bytes: state.held().bytes(),
         log_bytes: raft.log_bytes,
         nodes: nodes_of(state),
-        shards: shards_of(state, lags),
+        shards: shards_of(state, own, heard),
     })
 }
 
@@ -149,13 +247,16 @@ fn nodes_of(state: &GroupState) -> Vec<NodeStatus> {
     nodes.collect()
 }
 
-fn shards_of(state: &GroupState, lags: &BTreeMap<ShardId, u64>) -> Vec<ShardStatus> {
+fn shards_of(state: &GroupState, own: &BTreeMap<ShardId, OwnShard>, heard: &HeartbeatView) -> Vec<ShardStatus> {
     let shards = state.shards().iter().map(|(shard, entry)| ShardStatus {
         shard: shard.0,
         owner: entry.owner,
+        heir: entry.heir,
         epoch: entry.epoch.0,
         committed_offset: entry.committed_offset,
-        lag_records: lags.get(shard).copied(),
+        lag_records: own.get(shard).and_then(|own| own.lag_records),
+        move_pause_ms: own.get(shard).and_then(|own| own.move_pause).map(millis),
+        clicks_per_s: heard.loads.get(shard).map(|load| load.clicks_per_s),
         watermark: format_time(entry.watermark_ms),
         complete_to: format_time(entry.complete_to_ms),
         outcomes: entry.outcomes.into(),

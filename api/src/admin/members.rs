@@ -59,13 +59,17 @@ pub async fn remove_member(
     State(state): State<Arc<ApiState>>,
     Path(node): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let node: NodeId = node.parse().map_err(|_| Problem::invalid(format!("'{node}' is not a node id")))?;
+    let node = node_id(&node)?;
     for group in &state.groups {
         // Its shards first, while everybody still agrees on who it was.
         forget(group, node).await?;
         group.remove_member(node).await.map_err(|error| refused(&error))?;
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) fn node_id(text: &str) -> Result<NodeId, Problem> {
+    text.parse().map_err(|_| Problem::invalid(format!("'{text}' is not a node id")))
 }
 
 async fn forget(group: &Group, node: NodeId) -> Result<(), Problem> {

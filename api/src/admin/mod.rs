@@ -5,6 +5,7 @@ pub mod campaigns;
 
 pub mod cluster;
 pub mod cluster_metrics;
+pub mod drain;
 pub mod health;
 pub mod hot_keys;
 pub mod members;

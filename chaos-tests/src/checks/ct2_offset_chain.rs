@@ -74,7 +74,14 @@ mod tests {
     use crate::cluster_client::OutcomesView;
 
     fn view(owner: u64, epoch: u64, committed_offset: u64) -> ShardView {
-        ShardView { shard: 3, owner: Some(owner), epoch, committed_offset, outcomes: OutcomesView::default() }
+        ShardView {
+            shard: 3,
+            owner: Some(owner),
+            heir: None,
+            epoch,
+            committed_offset,
+            outcomes: OutcomesView::default(),
+        }
     }
 
     #[test]

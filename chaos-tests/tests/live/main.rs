@@ -4,6 +4,7 @@
 
 mod broken_links;
 mod clear_errors;
+mod elasticity;
 mod event_time;
 mod fail_points;
 mod full_disk;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use clicktally_proto::clock::Clock;
@@ -45,6 +46,7 @@ impl Replicas {
                 founders: founders.clone(),
                 timing: RaftTiming::default(),
                 snapshots: SnapshotRules::default(),
+                heartbeat_gap_max: Duration::from_secs(1),
             };
             let storage = Arc::new(DiskStorage::new(folder.join(format!("node-{node}"))));
             let transport = Arc::new(HttpTransport::new(CLUSTER)?);

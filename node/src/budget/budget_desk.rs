@@ -183,6 +183,7 @@ mod tests {
                 founders: BTreeMap::from([(1, listener.local_addr().unwrap().to_string())]),
                 timing: RaftTiming::default(),
                 snapshots: SnapshotRules::default(),
+                heartbeat_gap_max: Duration::from_secs(1),
             };
             let transport = Arc::new(HttpTransport::new("budget").unwrap());
             let storage = Arc::new(DiskStorage::new(folder.path()));

@@ -42,6 +42,15 @@ enum ClusterAction {
         #[arg(long)]
         node: u64,
     },
+    /// Empties a node: it is given nothing more, and hands over what it has. `status` says when it is safe to stop.
+    Drain {
+        node: u64,
+        /// Gives it its share again.
+        #[arg(long)]
+        undo: bool,
+    },
+    /// Evens out the load now, also where it gains too little to happen by itself: one round of a few moves.
+    Rebalance,
 }
 
 pub(super) async fn run(command: ClusterCommand, output: Output) -> anyhow::Result<()> {
@@ -50,8 +59,8 @@ pub(super) async fn run(command: ClusterCommand, output: Output) -> anyhow::Resu
     match command.action {
         ClusterAction::Status => {
             let mut cluster: Value = send(client.get(&base)).await?.json().await?;
-            let lags = lags_of_all(&client, &cluster).await;
-            fill_in_lags(&mut cluster, &lags);
+            let known = known_to_owners(&client, &cluster).await;
+            fill_in(&mut cluster, &known);
             show(&cluster, output)?;
         }
         ClusterAction::HotKeys => {
@@ -67,6 +76,19 @@ pub(super) async fn run(command: ClusterCommand, output: Output) -> anyhow::Resu
             send(client.delete(format!("{base}/members/{node}"))).await?;
             say(&format!("node {node} is no member any more"));
         }
+        ClusterAction::Drain { node, undo } => {
+            let url = format!("{base}/nodes/{node}/drain");
+            send(if undo { client.delete(url) } else { client.post(url) }).await?;
+            say(&if undo {
+                format!("node {node} gets its share again")
+            } else {
+                format!("node {node} is being emptied; `clicktally cluster status` says when it is safe to stop")
+            });
+        }
+        ClusterAction::Rebalance => {
+            send(client.post(format!("{base}/rebalance"))).await?;
+            say("every group looks for moves that even out the load");
+        }
     }
     Ok(())
 }
@@ -79,8 +101,14 @@ async fn send(request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Respo
     Ok(answer)
 }
 
-/// (node, shard) → lag, as each node that answers says of the shards it owns.
-async fn lags_of_all(client: &reqwest::Client, cluster: &Value) -> BTreeMap<(u64, u64), u64> {
+/// What only the owner of a shard knows of it.
+const OF_OWNERS: [&str; 2] = ["lag_records", "move_pause_ms"];
+
+/// (node, shard) → its [`OF_OWNERS`].
+type KnownToOwners = BTreeMap<(u64, u64), [Value; OF_OWNERS.len()]>;
+
+/// As each node that answers says of its shards.
+async fn known_to_owners(client: &reqwest::Client, cluster: &Value) -> KnownToOwners {
     let nodes: BTreeMap<u64, &str> = each(cluster, "groups")
         .flat_map(|group| each(group, "nodes"))
         .filter_map(|node| Some((node["node"].as_u64()?, node["http_address"].as_str()?)))
@@ -88,24 +116,29 @@ async fn lags_of_all(client: &reqwest::Client, cluster: &Value) -> BTreeMap<(u64
     let answers = nodes.into_iter().map(|(node, address)| async move {
         let request = client.get(format!("http://{address}/v1/cluster")).timeout(NODE_DEADLINE);
         let view = async { anyhow::Ok(send(request).await?.json::<Value>().await?) }.await;
-        view.map(|view| lags_of(node, &view)).unwrap_or_else(|error| {
+        view.map(|view| known_to(node, &view)).unwrap_or_else(|error| {
             tracing::warn!(node, address, error = format!("{error:#}"), "the lag of this node's shards is not known");
-            Vec::new()
+            KnownToOwners::new()
         })
     });
     futures::future::join_all(answers).await.into_iter().flatten().collect()
 }
 
-fn lags_of(node: u64, view: &Value) -> Vec<((u64, u64), u64)> {
+fn known_to(node: u64, view: &Value) -> KnownToOwners {
     let shards = each(view, "groups").flat_map(|group| each(group, "shards"));
-    shards.filter_map(|shard| Some(((node, shard["shard"].as_u64()?), shard["lag_records"].as_u64()?))).collect()
+    shards
+        .filter_map(|shard| Some(((node, shard["shard"].as_u64()?), OF_OWNERS.map(|name| shard[name].clone()))))
+        .collect()
 }
 
-fn fill_in_lags(cluster: &mut Value, lags: &BTreeMap<(u64, u64), u64>) {
+fn fill_in(cluster: &mut Value, known: &KnownToOwners) {
     for group in cluster["groups"].as_array_mut().into_iter().flatten() {
         for shard in group["shards"].as_array_mut().into_iter().flatten() {
             let key = shard["owner"].as_u64().zip(shard["shard"].as_u64());
-            shard["lag_records"] = key.and_then(|key| lags.get(&key)).copied().into();
+            let values = key.and_then(|key| known.get(&key));
+            for (slot, name) in OF_OWNERS.into_iter().enumerate() {
+                shard[name] = values.map_or(Value::Null, |values| values[slot].clone());
+            }
         }
     }
 }
@@ -119,6 +152,15 @@ fn show(cluster: &Value, output: Output) -> anyhow::Result<()> {
         say(&serde_json::to_string_pretty(cluster)?);
         return Ok(());
     }
+    let mut nodes = Table::new();
+    nodes.set_header(["node", "state", "leads", "shards", "moving", "threads", "clicks/s", "lag", "heard"]);
+    for node in each(cluster, "nodes") {
+        let counts = ["groups_led", "shards", "shards_moving", "threads", "clicks_per_s", "lag_clicks"];
+        let heard = node["silent_ms"].as_u64().map_or_else(|| "never".to_owned(), |ms| format!("{ms} ms ago"));
+        let cells = [known(&node["node"]), state_of(node).to_owned()].into_iter();
+        nodes.add_row(cells.chain(counts.map(|name| known(&node[name]))).chain([heard]));
+    }
+    say(&nodes.to_string());
     for group in each(cluster, "groups") {
         say(&format!(
             "group {}: leader {}, term {}, watermark {}; node {} is {} and has applied up to {}",
@@ -138,9 +180,12 @@ fn show(cluster: &Value, output: Output) -> anyhow::Result<()> {
         table.set_header([
             "shard",
             "owner",
+            "heir",
             "epoch",
             "offset",
             "lag",
+            "clicks/s",
+            "last pause ms",
             "watermark",
             "read",
             "counted",
@@ -150,7 +195,17 @@ fn show(cluster: &Value, output: Output) -> anyhow::Result<()> {
             "quarantined",
         ]);
         for shard in each(group, "shards") {
-            let placed = ["shard", "owner", "epoch", "committed_offset", "lag_records", "watermark"];
+            let placed = [
+                "shard",
+                "owner",
+                "heir",
+                "epoch",
+                "committed_offset",
+                "lag_records",
+                "clicks_per_s",
+                "move_pause_ms",
+                "watermark",
+            ];
             let outcomes = ["read", "counted", "duplicate", "late", "invalid", "quarantined"];
             let cells = placed.map(|name| &shard[name]).into_iter();
             table.add_row(cells.chain(outcomes.map(|name| &shard["outcomes"][name])).map(known));
@@ -175,6 +230,17 @@ fn show_hot_keys(hot: &Value, output: Output) -> anyhow::Result<()> {
     }
     say(&table.to_string());
     Ok(())
+}
+
+/// What an operator wants to know of a node first.
+fn state_of(node: &Value) -> &'static str {
+    let is = |name: &str| node[name].as_bool().unwrap_or(false);
+    match (is("leaving"), is("draining"), is("safe_to_stop")) {
+        (true, ..) => "leaving",
+        (false, true, true) => "drained, safe to stop",
+        (false, true, false) => "draining",
+        (false, false, _) => "serving",
+    }
 }
 
 /// Text without quotes; a dash where nothing is known.
@@ -204,9 +270,17 @@ mod tests {
         let said = json!({ "groups": [{ "shards": [
             { "shard": 0, "lag_records": 7 }, { "shard": 1, "lag_records": 9 }, { "shard": 2, "lag_records": null },
         ] }] });
-        fill_in_lags(&mut cluster, &lags_of(1, &said).into_iter().collect());
+        fill_in(&mut cluster, &known_to(1, &said));
         let lags: Vec<Option<u64>> =
             each(&cluster["groups"][0], "shards").map(|shard| shard["lag_records"].as_u64()).collect();
         assert_eq!(lags, [Some(7), None, None]);
+    }
+
+    #[test]
+    fn only_a_drained_node_is_called_safe_to_stop() {
+        let node = |draining: bool, safe: bool| json!({ "draining": draining, "safe_to_stop": safe, "leaving": false });
+        assert_eq!(state_of(&node(true, true)), "drained, safe to stop");
+        assert_eq!(state_of(&node(true, false)), "draining");
+        assert_eq!(state_of(&node(false, true)), "serving");
     }
 }

@@ -1,19 +1,15 @@
-//! Announcing this node: settings, registration, a Snowflake worker id, heartbeats.
+//! Making this node known: settings, registration, a Snowflake worker id.
 
 use std::time::Duration;
 
 use clicktally_proto::clock::Clock;
 use clicktally_proto::command::{Command, GroupSettings, NodeRecord, Outcome};
 use clicktally_raft_store::group::{Group, ProposeError};
-use clicktally_raft_store::heartbeats::Heartbeat;
 use thiserror::Error;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
 
 /// Between two tries while there is no leader.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
-/// Heartbeats in one lease: two may be lost.
-const HEARTBEATS_PER_LEASE: u32 = 4;
 
 #[derive(Debug, Error)]
 pub enum JoinError {
@@ -73,19 +69,4 @@ pub async fn join(
         }
     }
     worker.ok_or_else(|| JoinError::Refused("there is no group 0".into()))
-}
-
-/// Tells the leader of a group that this node lives, until stopped.
-pub async fn keep_alive(group: Group, heartbeat: Heartbeat, lease: Duration, mut stop: watch::Receiver<bool>) {
-    let mut ticks = interval(lease / HEARTBEATS_PER_LEASE);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            _ = stop.wait_for(|stop| *stop) => return,
-        }
-        if let Err(error) = group.send_heartbeat(heartbeat.clone()).await {
-            tracing::debug!(group = group.id().0, %error, "heartbeat not delivered");
-        }
-    }
 }

@@ -1,19 +1,22 @@
 //! Where this node leads a group, it decides which node counts which shard.
 //!
-//! Reads: heartbeats and assignments. Writes: `AssignShard`. Promises: at most one round in flight; a round that lost a race
+//! Reads: heartbeats, drain marks and assignments. Writes: `AssignShard` and `PlanMove`. Promises: at most one round in flight; a round that lost a race
 //! changes nothing, because each assignment names the epoch it saw. On restart: listens for a whole lease first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
 use clicktally_proto::command::{Command, Outcome};
+use clicktally_proto::ids::NodeId;
+use clicktally_proto::shard_key::ShardId;
 use clicktally_raft_store::group::Group;
-use clicktally_raft_store::placement::{Facts, PlacementRules};
+use clicktally_raft_store::placement::{Decision, Facts, PlacementRules, Seat, seats};
+use futures::future::join_all;
 
 /// How often placement looks. A dead node is noticed within a lease and one of these.
-const ROUND: Duration = Duration::from_millis(100);
+const ROUND: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 pub struct PlacementActor {
@@ -29,47 +32,54 @@ impl PlacementActor {
         PlacementActor { group, all, rules: PlacementRules { lease }, is_deciding: false }
     }
 
-    fn load_elsewhere(&self) -> BTreeMap<u64, usize> {
-        let mut load = BTreeMap::new();
-        for group in self.all.iter().filter(|group| group.id() != self.group.id()) {
-            group.read(|state| {
-                for owner in state.shards().values().filter_map(|shard| shard.owner) {
-                    *load.entry(owner).or_default() += 1;
-                }
-            });
-        }
-        load
+    /// Of the other groups, as this node's replicas have it.
+    fn seats_elsewhere(&self) -> BTreeMap<ShardId, Seat> {
+        let others = self.all.iter().filter(|group| group.id() != self.group.id());
+        others.flat_map(|group| group.read(|state| seats(state).collect::<Vec<_>>())).collect()
     }
 
     fn round(&mut self, context: &mut Context<Self>) {
         if self.is_deciding || !self.group.is_leader() {
             return;
         }
-        let heartbeats = self.group.heartbeats();
-        let shards = self.group.read(|state| state.shards().clone());
-        let elsewhere = self.load_elsewhere();
-        let decisions = self.rules.decide(&Facts { heartbeats: &heartbeats, shards: &shards, elsewhere: &elsewhere });
+        let (shards, draining, members) = self.group.read(|state| {
+            let members: BTreeSet<NodeId> = state.nodes().keys().copied().collect();
+            (state.shards().clone(), state.draining().clone(), members)
+        });
+        let decisions = self.rules.decide(&Facts {
+            heartbeats: &self.group.heartbeats(),
+            members: &members,
+            draining: &draining,
+            shards: &shards,
+            elsewhere: &self.seats_elsewhere(),
+            is_balance_asked: self.group.take_rebalance(),
+        });
         if decisions.is_empty() {
             return;
         }
         self.is_deciding = true;
         let group = self.group.clone();
+        // All at once: a dead node's shards should not wait for each other's commits.
         let carry_out = async move {
-            for assignment in decisions {
-                let outcome = group.propose(&Command::AssignShard(assignment)).await;
-                match outcome {
-                    Ok(Outcome::Assigned { epoch }) => tracing::info!(
-                        shard = assignment.shard.0,
-                        owner = assignment.owner,
-                        epoch = epoch.0,
-                        "shard assigned"
-                    ),
-                    // The next round sees what has changed.
-                    other => tracing::info!(shard = assignment.shard.0, ?other, "assignment not taken"),
-                }
-            }
+            join_all(decisions.into_iter().map(|decision| carry_out(&group, decision))).await;
         };
         context.spawn(carry_out.into_actor(self).map(|(), actor, _| actor.is_deciding = false));
+    }
+}
+
+async fn carry_out(group: &Group, decision: Decision) {
+    let (command, shard, node) = match decision {
+        Decision::Assign(assignment) => (Command::AssignShard(assignment), assignment.shard, assignment.owner),
+        Decision::Plan(plan) => (Command::PlanMove(plan), plan.shard, plan.heir),
+    };
+    let shard = shard.0;
+    match (decision, group.propose(&command).await) {
+        (Decision::Assign(_), Ok(Outcome::Assigned { epoch })) => {
+            tracing::info!(shard, owner = node, epoch = epoch.0, "shard assigned");
+        }
+        (Decision::Plan(_), Ok(Outcome::Done)) => tracing::info!(shard, heir = node, "move planned"),
+        // The next round sees what has changed.
+        (_, other) => tracing::info!(shard, node, ?other, "decision not taken"),
     }
 }
 

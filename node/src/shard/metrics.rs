@@ -1,6 +1,5 @@
 //! What an operator sees of the shards of this process.
 
-use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -19,17 +18,32 @@ pub(super) struct ShardMetrics {
     lag_records: IntGaugeVec,
     watermark_lag_seconds: IntGaugeVec,
     checkpoint_seconds: Histogram,
+    move_pause_seconds: Histogram,
+    moves: IntCounterVec,
     pub(super) checkpoint_failures: IntCounter,
     pub(super) shards_owned: IntGauge,
     pub(super) shards_halted: IntGauge,
 }
 
-/// Records not read yet of every shard that this process owns, as of each one's last checkpoint.
-pub fn shard_lags() -> BTreeMap<ShardId, u64> {
-    METRICS.lags()
+const FIXED: &str = "the name and labels of a metric are constants";
+
+/// Why a shard came here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MoveCause {
+    /// Handed over in order by its former owner.
+    Planned,
+    /// Its former owner fell silent.
+    Failover,
 }
 
-const FIXED: &str = "the name and labels of a metric are constants";
+impl MoveCause {
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            MoveCause::Planned => "planned",
+            MoveCause::Failover => "failover",
+        }
+    }
+}
 
 impl ShardMetrics {
     fn register() -> ShardMetrics {
@@ -38,7 +52,12 @@ impl ShardMetrics {
         let buckets = vec![0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
         let checkpoint =
             HistogramOpts::new("clicktally_checkpoint_seconds", "from the cut of a checkpoint to its commit")
-                .buckets(buckets);
+                .buckets(buckets.clone());
+        let pause = HistogramOpts::new(
+            "clicktally_shard_move_pause_seconds",
+            "from the last commit of a shard's former owner, as seen here, to the first one of this node",
+        );
+        let moves = Opts::new("clicktally_shard_moves_total", "shards that came here from another owner, by cause");
         let events = Opts::new("clicktally_shard_events_total", "clicks read, by what became of them");
         ShardMetrics {
             events: registered(IntCounterVec::new(events, &["outcome"]).expect(FIXED)),
@@ -55,6 +74,8 @@ impl ShardMetrics {
             ),
             watermark_lag_seconds: by_shard("clicktally_watermark_lag_seconds", "wall time less the shard's watermark"),
             checkpoint_seconds: registered(Histogram::with_opts(checkpoint).expect(FIXED)),
+            move_pause_seconds: registered(Histogram::with_opts(pause.buckets(buckets)).expect(FIXED)),
+            moves: registered(IntCounterVec::new(moves, &["cause"]).expect(FIXED)),
             checkpoint_failures: registered(
                 IntCounter::new("clicktally_checkpoint_failures_total", "checkpoint attempts without a commit")
                     .expect(FIXED),
@@ -66,18 +87,6 @@ impl ShardMetrics {
 
     pub(super) fn lag(&self, shard: ShardId, records: u64) {
         self.lag_records.with_label_values(&[&shard.0.to_string()]).set(clamped(records));
-    }
-
-    /// The lag of every shard that this process owns, as of its last checkpoint.
-    fn lags(&self) -> BTreeMap<ShardId, u64> {
-        let families = self.lag_records.collect();
-        let gauges = families.iter().flat_map(prometheus::proto::MetricFamily::get_metric);
-        let lags = gauges.filter_map(|gauge| {
-            let shard = gauge.get_label().first()?.value().parse().ok()?;
-            // What was an integer below 2^53 comes back as one.
-            Some((ShardId(shard), gauge.get_gauge().get_value() as u64))
-        });
-        lags.collect()
     }
 
     pub(super) fn committed(&self, shard: ShardId, committed: &Committed, took: Duration, behind_ms: UnixMillis) {
@@ -96,6 +105,12 @@ impl ShardMetrics {
         for (outcome, clicks) in by_outcome {
             self.events.with_label_values(&[outcome]).inc_by(clicks);
         }
+    }
+
+    /// A shard that was counted elsewhere has its first commit here.
+    pub(super) fn moved(&self, cause: MoveCause, pause: Duration) {
+        self.move_pause_seconds.observe(pause.as_secs_f64());
+        self.moves.with_label_values(&[cause.label()]).inc();
     }
 
     /// A shard that has gone elsewhere must not leave its last lag standing here.

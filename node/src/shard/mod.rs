@@ -8,6 +8,7 @@
 
 pub mod aggregator;
 pub mod dedup;
+pub mod meters;
 pub mod out_records;
 pub mod shard_state;
 pub mod watermark;
@@ -22,5 +23,5 @@ mod shard_host;
 mod shard_life;
 
 pub use dedup::LIVE_SPAN_MAX_MS;
-pub use metrics::shard_lags;
+pub use meters::ShardMeters;
 pub use shard_host::{ShardHost, ShardHostConfig};

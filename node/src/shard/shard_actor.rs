@@ -15,7 +15,9 @@ use clicktally_raft_store::group::Group;
 use tokio::sync::oneshot;
 
 use super::commit::{CommitEnd, commit};
+use super::meters::ShardMeters;
 use super::metrics::METRICS;
+use super::shard_life::Arrival;
 use super::shard_state::ShardState;
 
 /// Each wake-up costs as much as the work it does: ten milliseconds keep latency low and wake-ups rare.
@@ -28,6 +30,8 @@ const CLICKS_PER_TURN_MAX: u64 = 20_000;
 #[derive(Debug)]
 pub(super) enum ShardEnd {
     Stopped,
+    /// In order: everything read is committed, or nothing was begun.
+    Finished,
     Fenced,
     /// To be started again from replicated state.
     Restart(String),
@@ -41,6 +45,8 @@ pub(super) struct ShardParts {
     pub(super) group: Arc<Group>,
     pub(super) log: Arc<dyn ClickLog>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) meters: Arc<ShardMeters>,
+    pub(super) arrival: Option<Arrival>,
     pub(super) checkpoint_interval: Duration,
 }
 
@@ -50,6 +56,11 @@ pub(super) struct ShardActor {
     is_committing: bool,
     /// The interval passed while one was on its way.
     is_due: bool,
+    /// Nothing was committed here yet: what comes first must not wait for the interval, because until then the shard stands
+    /// still for everybody who looks.
+    awaits_first: bool,
+    /// Reads no more, and ends with the next commit.
+    is_finishing: bool,
     /// Another turn of draining is queued already.
     has_turn: bool,
     ended: Option<oneshot::Sender<ShardEnd>>,
@@ -60,6 +71,11 @@ pub(super) struct ShardActor {
 #[rtype(result = "()")]
 struct Turn;
 
+/// Reads no more, commits what is read, and ends.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Finish;
+
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct Stop;
@@ -68,11 +84,22 @@ impl ShardActor {
     /// The receiver gets exactly one end; if it is dropped instead, the actor panicked.
     pub(super) fn new(parts: ShardParts) -> (ShardActor, oneshot::Receiver<ShardEnd>) {
         let (sender, receiver) = oneshot::channel();
-        let actor = ShardActor { parts, is_committing: false, is_due: false, has_turn: false, ended: Some(sender) };
+        let actor = ShardActor {
+            parts,
+            is_committing: false,
+            is_due: false,
+            awaits_first: true,
+            is_finishing: false,
+            has_turn: false,
+            ended: Some(sender),
+        };
         (actor, receiver)
     }
 
     fn drain(&mut self, ctx: &mut Context<ShardActor>) {
+        if self.is_finishing {
+            return;
+        }
         let ShardParts { state, reader, .. } = &mut self.parts;
         let read_before = state.outcomes().read;
         let has_more = loop {
@@ -100,7 +127,8 @@ impl ShardActor {
                 Err(error) => return self.end(ShardEnd::Halted(error.to_string()), ctx),
             }
         };
-        if self.parts.state.is_full() {
+        let has_first = self.awaits_first && self.parts.state.outcomes().read > 0 && !self.is_committing;
+        if has_first || self.parts.state.is_full() {
             self.checkpoint(ctx);
         }
         if has_more && !self.has_turn {
@@ -135,7 +163,9 @@ impl ShardActor {
         let shard = state.shard();
         match end {
             Ok(end) => {
-                METRICS.lag(shard, end.saturating_sub(state.position()));
+                let lag_records = end.saturating_sub(state.position());
+                METRICS.lag(shard, lag_records);
+                self.parts.meters.lag(shard, lag_records);
                 if state.position() >= end {
                     state.prove_empty(asked_at_ms);
                 }
@@ -148,14 +178,18 @@ impl ShardActor {
     fn propose(&mut self, ctx: &mut Context<ShardActor>) {
         let Some(cut) = self.parts.state.cut() else {
             self.is_committing = false;
+            if self.is_finishing {
+                self.end(ShardEnd::Finished, ctx);
+            }
             return;
         };
+        let records = cut.checkpoint.to - cut.checkpoint.from;
         let cut_at = self.parts.clock.monotonic();
         let commit = commit(Arc::clone(&self.parts.group), Arc::clone(&self.parts.log), cut);
-        ctx.spawn(commit.into_actor(self).map(move |end, actor, ctx| actor.settle(cut_at, end, ctx)));
+        ctx.spawn(commit.into_actor(self).map(move |end, actor, ctx| actor.settle(cut_at, records, end, ctx)));
     }
 
-    fn settle(&mut self, cut_at: Duration, end: CommitEnd, ctx: &mut Context<ShardActor>) {
+    fn settle(&mut self, cut_at: Duration, records: u64, end: CommitEnd, ctx: &mut Context<ShardActor>) {
         match end {
             CommitEnd::Committed(committed) => {
                 fault::point("checkpoint.after_commit");
@@ -163,7 +197,16 @@ impl ShardActor {
                 let behind_ms = clock.now_ms().saturating_sub(state.watermark_ms());
                 let took = clock.monotonic().saturating_sub(cut_at);
                 METRICS.committed(state.shard(), &committed, took, behind_ms);
+                self.parts.meters.committed(state.shard(), committed.outcomes.read, records);
+                self.note_first();
                 self.is_committing = false;
+                if self.is_finishing && self.is_due {
+                    // What was read while this one was on its way.
+                    return self.checkpoint(ctx);
+                }
+                if self.is_finishing {
+                    return self.end(ShardEnd::Finished, ctx);
+                }
                 if self.is_due {
                     self.checkpoint(ctx);
                 }
@@ -172,6 +215,20 @@ impl ShardActor {
             CommitEnd::Fenced => self.end(ShardEnd::Fenced, ctx),
             CommitEnd::Restart(reason) => self.end(ShardEnd::Restart(reason), ctx),
             CommitEnd::Halted(reason) => self.end(ShardEnd::Halted(reason), ctx),
+        }
+    }
+
+    fn note_first(&mut self) {
+        if !std::mem::take(&mut self.awaits_first) {
+            return;
+        }
+        let ShardParts { state, clock, meters, arrival, .. } = &self.parts;
+        if let Some(Arrival { cause, committed_at }) = *arrival {
+            let pause = clock.monotonic().saturating_sub(committed_at);
+            METRICS.moved(cause, pause);
+            meters.moved(state.shard(), pause);
+            let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+            tracing::info!(shard = state.shard().0, pause_ms, "counting on after a {} move", cause.label());
         }
     }
 
@@ -189,6 +246,8 @@ impl Actor for ShardActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(DRAIN_EVERY, |actor, ctx| actor.drain(ctx));
+        // Proves an idle shard complete at once; one with clicks waiting commits its first drain.
+        self.checkpoint(ctx);
         ctx.run_interval(self.parts.checkpoint_interval, |actor, ctx| actor.checkpoint(ctx));
     }
 }
@@ -199,6 +258,15 @@ impl Handler<Turn> for ShardActor {
     fn handle(&mut self, _: Turn, ctx: &mut Self::Context) {
         self.has_turn = false;
         self.drain(ctx);
+    }
+}
+
+impl Handler<Finish> for ShardActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Finish, ctx: &mut Self::Context) {
+        self.is_finishing = true;
+        self.checkpoint(ctx);
     }
 }
 

@@ -8,15 +8,23 @@ use std::time::Duration;
 use clicktally_proto::checkpoint::Epoch;
 use clicktally_proto::click_log::ClickLog;
 use clicktally_proto::clock::Clock;
+use clicktally_proto::ids::NodeId;
 use clicktally_proto::shard_key::ShardId;
 use clicktally_raft_store::group::Group;
+use clicktally_raft_store::state::ShardEntry;
 use futures::future::join_all;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::shard_life::ShardLife;
+use super::meters::ShardMeters;
+use super::metrics::MoveCause;
+use super::shard_life::{Arrival, Orders, ShardLife};
 use crate::actor_threads::ActorThreads;
+
+/// How long shards may take to commit what they have read before the host stops without that.
+const FINISH_DEADLINE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone)]
 pub struct ShardHostConfig {
@@ -33,10 +41,13 @@ impl Default for ShardHostConfig {
 }
 
 pub struct ShardHost {
+    /// No new lives, and the present ones commit what they have read and end.
+    finish: CancellationToken,
     stop: CancellationToken,
     watch: JoinHandle<()>,
     threads: Arc<ActorThreads>,
     lives: TaskTracker,
+    meters: Arc<ShardMeters>,
 }
 
 /// What every life of this host is given.
@@ -46,7 +57,24 @@ struct Watcher {
     clock: Arc<dyn Clock>,
     threads: Arc<ActorThreads>,
     lives: TaskTracker,
+    meters: Arc<ShardMeters>,
+    finish: CancellationToken,
     stop: CancellationToken,
+}
+
+/// A life that runs, as the watch sees it.
+struct Running {
+    epoch: Epoch,
+    orders: watch::Sender<Orders>,
+    stop: CancellationToken,
+}
+
+/// A shard as it was at the last look.
+struct Seen {
+    owner: Option<NodeId>,
+    progress: (u64, u64),
+    /// When its progress last changed, in monotonic time; `None` if it never did here.
+    committed_at: Option<Duration>,
 }
 
 impl ShardHost {
@@ -59,23 +87,45 @@ impl ShardHost {
         clock: Arc<dyn Clock>,
     ) -> io::Result<ShardHost> {
         let threads = Arc::new(ActorThreads::start("shards", config.threads)?);
-        let (stop, lives) = (CancellationToken::new(), TaskTracker::new());
-        let watcher =
-            Watcher { config, log, clock, threads: Arc::clone(&threads), lives: lives.clone(), stop: stop.clone() };
+        let (finish, stop) = (CancellationToken::new(), CancellationToken::new());
+        let (lives, meters) = (TaskTracker::new(), Arc::new(ShardMeters::default()));
+        let watcher = Watcher {
+            config,
+            log,
+            clock,
+            threads: Arc::clone(&threads),
+            lives: lives.clone(),
+            meters: Arc::clone(&meters),
+            finish: finish.clone(),
+            stop: stop.clone(),
+        };
         let watch = tokio::spawn(async move {
             join_all(groups.into_iter().map(|group| watcher.watch_assignments(group))).await;
         });
-        Ok(ShardHost { stop, watch, threads, lives })
+        Ok(ShardHost { finish, stop, watch, threads, lives, meters })
     }
 
-    /// Stops counting at once; what no checkpoint holds yet is read again by the next owner.
+    pub fn meters(&self) -> Arc<ShardMeters> {
+        Arc::clone(&self.meters)
+    }
+
+    /// Commits what has been read, as far as that is quick, and stops counting; what no checkpoint holds is read again by the
+    /// next owner.
     pub async fn stop(self) {
-        self.stop.cancel();
-        if let Err(error) = self.watch.await {
-            tracing::error!(%error, "the watch over shard assignments had ended");
-        }
+        self.finish.cancel();
         self.lives.close();
-        self.lives.wait().await;
+        let ended = async {
+            if let Err(error) = self.watch.await {
+                tracing::error!(%error, "the watch over shard assignments had ended");
+            }
+            self.lives.wait().await;
+        };
+        let mut ended = std::pin::pin!(ended);
+        if tokio::time::timeout(FINISH_DEADLINE, ended.as_mut()).await.is_err() {
+            tracing::info!("not everything that was read could be committed; the next owners read it again");
+            self.stop.cancel();
+            ended.await;
+        }
         // Joins the threads: not on a thread that others need.
         if let Err(error) = tokio::task::spawn_blocking(move || drop(self.threads)).await {
             tracing::error!(%error, "the counting threads did not stop");
@@ -87,50 +137,149 @@ impl Watcher {
     /// Keeps the running lives equal to what the replica says this node owns.
     async fn watch_assignments(&self, group: Arc<Group>) {
         let mut applied = group.applied();
-        let mut running: BTreeMap<ShardId, (Epoch, CancellationToken)> = BTreeMap::new();
+        let mut running: BTreeMap<ShardId, Running> = BTreeMap::new();
+        let mut seen: BTreeMap<ShardId, Seen> = BTreeMap::new();
         let node = group.node();
         loop {
             // Seen before the state is read, so that a change in between is looked at again.
             applied.mark_unchanged();
-            let owned: BTreeMap<ShardId, Epoch> = group.read(|state| {
-                let own = state.shards().iter().filter(|(_, entry)| entry.owner == Some(node));
-                own.map(|(&shard, entry)| (shard, entry.epoch)).collect()
-            });
-            running.retain(|shard, (epoch, life)| {
-                let is_still_owned = owned.get(shard) == Some(epoch);
-                if !is_still_owned {
-                    life.cancel();
+            let shards: Vec<(ShardId, ShardSeat)> =
+                group.read(|state| state.shards().iter().map(|(&shard, entry)| (shard, entry.into())).collect());
+            let now = self.clock.monotonic();
+            for (shard, seat) in shards {
+                let arrival = note(&mut seen, shard, &seat, node, now);
+                let is_running = running.get(&shard).is_some_and(|life| life.epoch == seat.epoch);
+                if !is_running && let Some(life) = running.remove(&shard) {
+                    life.stop.cancel();
                 }
-                is_still_owned
-            });
-            for (shard, epoch) in owned {
-                if running.contains_key(&shard) {
+                if seat.owner != Some(node) {
+                    if let Some(life) = running.remove(&shard) {
+                        life.stop.cancel();
+                    }
                     continue;
                 }
-                let token = self.stop.child_token();
-                running.insert(shard, (epoch, token.clone()));
-                let life = ShardLife {
-                    shard,
-                    epoch,
-                    group: Arc::clone(&group),
-                    log: Arc::clone(&self.log),
-                    clock: Arc::clone(&self.clock),
-                    checkpoint_interval: self.config.checkpoint_interval,
-                    stop: token,
-                };
-                let lives = self.lives.clone();
-                let begin = move || drop(lives.spawn_local(life.live()));
-                if let Err(stopped) = self.threads.run(usize::from(shard.0), begin).await {
-                    tracing::error!(shard = shard.0, error = %stopped, "cannot start a shard");
-                    return;
+                let orders = seat.heir.map_or(Orders::Count, Orders::HandTo);
+                if let Some(life) = running.get(&shard) {
+                    life.orders.send_if_modified(|current| std::mem::replace(current, orders) != orders);
+                    continue;
+                }
+                match self.begin(&group, shard, seat.epoch, orders, arrival).await {
+                    Some(life) => drop(running.insert(shard, life)),
+                    None => return,
                 }
             }
             tokio::select! {
                 changed = applied.changed() => if changed.is_err() { break },
                 () = self.stop.cancelled() => break,
+                () = self.finish.cancelled() => {
+                    for life in running.values() {
+                        life.orders.send_replace(Orders::Finish);
+                    }
+                    return;
+                }
             }
         }
         // Dropping a token does not cancel it: a replica that has gone takes its shards with it.
-        running.values().for_each(|(_, life)| life.cancel());
+        running.values().for_each(|life| life.stop.cancel());
+    }
+
+    async fn begin(
+        &self,
+        group: &Arc<Group>,
+        shard: ShardId,
+        epoch: Epoch,
+        orders: Orders,
+        arrival: Option<Arrival>,
+    ) -> Option<Running> {
+        let (orders, ordered) = watch::channel(orders);
+        let stop = self.stop.child_token();
+        let life = ShardLife {
+            shard,
+            epoch,
+            group: Arc::clone(group),
+            log: Arc::clone(&self.log),
+            clock: Arc::clone(&self.clock),
+            meters: Arc::clone(&self.meters),
+            checkpoint_interval: self.config.checkpoint_interval,
+            arrival,
+            orders: ordered,
+            stop: stop.clone(),
+        };
+        let lives = self.lives.clone();
+        let begin = move || drop(lives.spawn_local(life.live()));
+        if let Err(stopped) = self.threads.run(usize::from(shard.0), begin).await {
+            tracing::error!(shard = shard.0, error = %stopped, "cannot start a shard");
+            return None;
+        }
+        Some(Running { epoch, orders, stop })
+    }
+}
+
+/// What the watch looks at in an entry.
+struct ShardSeat {
+    owner: Option<NodeId>,
+    heir: Option<NodeId>,
+    was_heir: bool,
+    epoch: Epoch,
+    progress: (u64, u64),
+}
+
+impl From<&ShardEntry> for ShardSeat {
+    fn from(entry: &ShardEntry) -> ShardSeat {
+        let progress = (entry.committed_offset, entry.complete_to_ms);
+        ShardSeat { owner: entry.owner, heir: entry.heir, was_heir: entry.was_heir, epoch: entry.epoch, progress }
+    }
+}
+
+/// Notes how far a shard has come; says how it arrived if it was another node's at the last look.
+fn note(
+    seen: &mut BTreeMap<ShardId, Seen>,
+    shard: ShardId,
+    seat: &ShardSeat,
+    node: NodeId,
+    now: Duration,
+) -> Option<Arrival> {
+    let before = seen.get(&shard);
+    let committed_at = match before {
+        Some(before) if before.progress == seat.progress => before.committed_at,
+        Some(_) => Some(now),
+        None => None,
+    };
+    let is_arrival = seat.owner == Some(node) && before.is_some_and(|before| before.owner != Some(node));
+    let cause = if seat.was_heir { MoveCause::Planned } else { MoveCause::Failover };
+    let arrival = committed_at.filter(|_| is_arrival).map(|committed_at| Arrival { cause, committed_at });
+    let progress = seat.progress;
+    seen.insert(shard, Seen { owner: seat.owner, progress, committed_at });
+    arrival
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seat(owner: NodeId, was_heir: bool, offset: u64) -> ShardSeat {
+        ShardSeat { owner: Some(owner), heir: None, was_heir, epoch: Epoch(owner), progress: (offset, 0) }
+    }
+
+    #[test]
+    fn a_move_is_paused_since_the_last_commit_of_the_former_owner() {
+        let (shard, second) = (ShardId(1), Duration::from_secs(1));
+        let mut seen = BTreeMap::new();
+        let mut note = |seat: &ShardSeat, at: u32| note(&mut seen, shard, seat, 1, second * at);
+        assert_eq!(note(&seat(2, false, 5), 1), None);
+        assert_eq!(note(&seat(2, false, 9), 2), None);
+        let arrival = note(&seat(1, true, 9), 4).unwrap();
+        assert_eq!(arrival, Arrival { cause: MoveCause::Planned, committed_at: second * 2 });
+        // It stays.
+        assert_eq!(note(&seat(1, true, 12), 5), None);
+        note(&seat(2, true, 13), 6);
+        let back = note(&seat(1, false, 13), 9).unwrap();
+        assert_eq!(back, Arrival { cause: MoveCause::Failover, committed_at: second * 6 });
+    }
+
+    #[test]
+    fn a_shard_that_was_here_at_the_first_look_has_not_moved() {
+        let mut seen = BTreeMap::new();
+        assert_eq!(note(&mut seen, ShardId(1), &seat(1, false, 5), 1, Duration::ZERO), None);
     }
 }

@@ -1,4 +1,8 @@
 //! One ownership of one shard, from its assignment to its end: restore, count, and again where memory and state went apart.
+//!
+//! A planned end comes as an order: the actor commits what it has read and stops, and the shard is assigned to its heir by its
+//! owner itself. So the heir finds everything in replicated state and nothing to read twice, and the shard is paused only from
+//! that last commit to the heir's first.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,16 +11,41 @@ use actix::Actor;
 use clicktally_proto::checkpoint::Epoch;
 use clicktally_proto::click_log::{ClickLog, LogError, ShardReader};
 use clicktally_proto::clock::Clock;
+use clicktally_proto::command::{AssignShard, Command, Outcome, Rejection};
+use clicktally_proto::ids::NodeId;
 use clicktally_proto::seen_ids::SeenBlock;
 use clicktally_proto::shard_key::{Partitioner, ShardId};
 use clicktally_raft_store::group::{Group, ProposeError};
 use clicktally_raft_store::state::ShardEntry;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::commit::Backoff;
-use super::metrics::METRICS;
-use super::shard_actor::{ShardActor, ShardEnd, ShardParts, Stop};
+use super::meters::ShardMeters;
+use super::metrics::{METRICS, MoveCause};
+use super::shard_actor::{Finish, ShardActor, ShardEnd, ShardParts, Stop};
 use super::shard_state::{ShardState, ShardTerms};
+
+/// How long an owner may take to commit what it has read before its shard goes without that: the heir reads it again.
+const LAST_COMMIT_DEADLINE: Duration = Duration::from_secs(2);
+
+/// What the owner of a shard is to do with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Orders {
+    Count,
+    /// Commit what is read, then assign the shard to this node.
+    HandTo(NodeId),
+    /// Commit what is read, and end.
+    Finish,
+}
+
+/// How a shard came here from another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Arrival {
+    pub(super) cause: MoveCause,
+    /// When this node's replica saw the last commit before, in monotonic time.
+    pub(super) committed_at: Duration,
+}
 
 pub(super) struct ShardLife {
     pub(super) shard: ShardId,
@@ -24,20 +53,33 @@ pub(super) struct ShardLife {
     pub(super) group: Arc<Group>,
     pub(super) log: Arc<dyn ClickLog>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) meters: Arc<ShardMeters>,
     pub(super) checkpoint_interval: Duration,
+    /// `None` if it came from nobody.
+    pub(super) arrival: Option<Arrival>,
+    pub(super) orders: watch::Receiver<Orders>,
     /// Cancelled when the shard goes to another owner, or the host stops.
     pub(super) stop: CancellationToken,
 }
 
 impl ShardLife {
     /// Runs inside a `LocalSet` until the shard is fenced, stopped or halted.
-    pub(super) async fn live(self) {
+    pub(super) async fn live(mut self) {
         let shard = self.shard.0;
         METRICS.shards_owned.inc();
+        self.meters.begin(self.shard, self.clock.monotonic());
         tracing::info!(shard, epoch = self.epoch.0, "counting");
         let mut backoff = Backoff::default();
         loop {
-            match self.own().await {
+            let orders = *self.orders.borrow_and_update();
+            let end = match orders {
+                Orders::Count => self.own().await,
+                Orders::HandTo(heir) => self.hand_over(heir).await,
+                Orders::Finish => break,
+            };
+            match end {
+                // What to do next, the orders say.
+                ShardEnd::Finished => {}
                 ShardEnd::Restart(reason) => {
                     METRICS.checkpoint_failures.inc();
                     tracing::warn!(shard, reason, "starting again from replicated state");
@@ -59,12 +101,15 @@ impl ShardLife {
         tracing::info!(shard, epoch = self.epoch.0, "no longer counting");
         METRICS.shards_owned.dec();
         METRICS.forget(self.shard);
+        self.meters.end(self.shard);
     }
 
     async fn own(&self) -> ShardEnd {
+        let mut orders = self.orders.clone();
         let prepared = tokio::select! {
             prepared = self.prepare() => prepared,
             () = self.stop.cancelled() => return ShardEnd::Stopped,
+            () = until_ordered(&mut orders) => return ShardEnd::Finished,
         };
         let parts = match prepared {
             Ok(parts) => parts,
@@ -76,10 +121,44 @@ impl ShardLife {
         tokio::select! {
             end = &mut ended => return end.unwrap_or_else(|_| panicked()),
             () = self.stop.cancelled() => {}
+            () = until_ordered(&mut orders) => {
+                // It may have ended by itself meanwhile: then there is no mailbox, and its end is there.
+                let _ = address.send(Finish).await;
+                tokio::select! {
+                    end = &mut ended => return end.unwrap_or_else(|_| panicked()),
+                    () = self.stop.cancelled() => {}
+                    () = tokio::time::sleep(LAST_COMMIT_DEADLINE) => {
+                        tracing::warn!(shard = self.shard.0, "the last commit takes too long; the heir reads again");
+                        let _ = address.send(Stop).await;
+                        return match ended.await.unwrap_or_else(|_| panicked()) {
+                            ShardEnd::Stopped => ShardEnd::Finished,
+                            end => end,
+                        };
+                    }
+                }
+            }
         }
         // It may have ended by itself meanwhile: then there is no mailbox to stop.
         let _ = address.send(Stop).await;
         ended.await.unwrap_or_else(|_| panicked())
+    }
+
+    /// Assigns the shard to its heir, and waits until the replica here has seen that; or until the plan is taken back.
+    async fn hand_over(&self, heir: NodeId) -> ShardEnd {
+        let assignment = AssignShard { shard: self.shard, owner: Some(heir), expected_epoch: self.epoch };
+        let command = Command::AssignShard(assignment);
+        let outcome = tokio::select! {
+            outcome = self.group.propose(&command) => outcome,
+            () = self.stop.cancelled() => return ShardEnd::Stopped,
+        };
+        match outcome {
+            Ok(Outcome::Assigned { .. } | Outcome::Rejected(Rejection::EpochMoved(_))) => {
+                self.stop.cancelled().await;
+                ShardEnd::Fenced
+            }
+            // No leader just now, or the heir is gone, which the leader is about to see.
+            other => ShardEnd::Restart(format!("not handed to node {heir}: {other:?}")),
+        }
     }
 
     async fn prepare(&self) -> Result<ShardParts, ShardEnd> {
@@ -103,6 +182,8 @@ impl ShardLife {
             group: Arc::clone(&self.group),
             log: Arc::clone(&self.log),
             clock: Arc::clone(&self.clock),
+            meters: Arc::clone(&self.meters),
+            arrival: self.arrival,
             checkpoint_interval: self.checkpoint_interval,
         })
     }
@@ -137,6 +218,14 @@ impl ShardLife {
                 Err(error) => return Err(ShardEnd::Halted(error.to_string())),
             }
         }
+    }
+}
+
+/// Until there is anything else to do than to count.
+async fn until_ordered(orders: &mut watch::Receiver<Orders>) {
+    if orders.wait_for(|orders| *orders != Orders::Count).await.is_err() {
+        // The watch has ended, and so will the life: by its token.
+        std::future::pending::<()>().await;
     }
 }
 

@@ -18,6 +18,8 @@ impl GroupState {
             return Err(Rejection::EpochMoved(entry.epoch));
         }
         entry.owner = owner;
+        entry.was_heir = owner.is_some() && entry.heir == owner;
+        entry.heir = None;
         entry.epoch = Epoch(expected_epoch.0 + 1);
         Ok(Outcome::Assigned { epoch: entry.epoch })
     }

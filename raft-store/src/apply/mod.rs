@@ -7,6 +7,7 @@ mod assign_shard;
 mod checkpoint;
 mod finalise_window;
 mod node_registry;
+mod plan_move;
 mod set_campaign;
 mod worker_lease;
 
@@ -31,6 +32,8 @@ impl GroupState {
             Command::SetCampaign(terms) => self.set_campaign(index, terms),
             Command::SinkProgress { published_revision } => self.sink_progress(published_revision),
             Command::LeaseWorker { node, incarnation } => self.lease_worker(node, incarnation),
+            Command::PlanMove(plan) => self.plan_move(plan),
+            Command::SetDraining { node, is_draining } => self.set_draining(node, is_draining),
         };
         outcome.unwrap_or_else(Outcome::Rejected)
     }

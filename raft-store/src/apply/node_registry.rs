@@ -20,11 +20,52 @@ impl GroupState {
 
     pub(super) fn remove_node(&mut self, node: NodeId) -> Result<Outcome, Rejection> {
         self.nodes.remove(&node).ok_or(Rejection::UnknownNode(node))?;
-        for entry in self.shards.values_mut().filter(|entry| entry.owner == Some(node)) {
-            entry.owner = None;
-            entry.epoch = Epoch(entry.epoch.0 + 1);
+        self.draining.remove(&node);
+        for entry in self.shards.values_mut() {
+            if entry.heir == Some(node) {
+                entry.heir = None;
+            }
+            if entry.owner == Some(node) {
+                entry.owner = None;
+                entry.heir = None;
+                entry.epoch = Epoch(entry.epoch.0 + 1);
+            }
         }
         self.workers.held.retain(|_, (holder, _)| *holder != node);
         Ok(Outcome::Done)
+    }
+
+    /// Whether a node is being emptied. Survives its restarts; forgotten with the node.
+    pub(super) fn set_draining(&mut self, node: NodeId, is_draining: bool) -> Result<Outcome, Rejection> {
+        if !self.nodes.contains_key(&node) {
+            return Err(Rejection::UnknownNode(node));
+        }
+        let has_changed = if is_draining { self.draining.insert(node) } else { self.draining.remove(&node) };
+        Ok(if has_changed { Outcome::Done } else { Outcome::AlreadyApplied })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clicktally_proto::shard_key::GroupId;
+
+    use super::*;
+
+    fn record(node: NodeId) -> NodeRecord {
+        NodeRecord { node, http_address: "a:1".into(), peer_address: "a:2".into(), can_aggregate: true }
+    }
+
+    #[test]
+    fn draining_survives_a_restart_of_the_node_and_ends_with_its_removal() {
+        let mut state = GroupState::new(GroupId(0));
+        assert_eq!(state.set_draining(2, true), Err(Rejection::UnknownNode(2)));
+        state.register_node(record(2)).unwrap();
+        assert_eq!(state.set_draining(2, true), Ok(Outcome::Done));
+        assert_eq!(state.set_draining(2, true), Ok(Outcome::AlreadyApplied));
+        state.register_node(record(2)).unwrap();
+        assert!(state.draining().contains(&2));
+        state.remove_node(2).unwrap();
+        state.register_node(record(2)).unwrap();
+        assert!(state.draining().is_empty());
     }
 }

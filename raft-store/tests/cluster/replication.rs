@@ -1,5 +1,6 @@
 use clicktally_proto::command::Command;
-use clicktally_raft_store::heartbeats::Heartbeat;
+use clicktally_proto::shard_key::ShardId;
+use clicktally_raft_store::heartbeats::{Heartbeat, ShardLoad};
 use clicktally_raft_store::store_config::SnapshotRules;
 
 use crate::world::World;
@@ -32,18 +33,37 @@ async fn every_replica_of_every_group_holds_the_same_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_follower_knows_how_fresh_it_is_and_the_leader_who_lives() {
+async fn a_follower_knows_how_fresh_it_is() {
     let mut world = World::start(1, SnapshotRules::default()).await;
     let leader = world.leader(0).await;
     let follower = world.running().into_iter().find(|node| *node != leader).unwrap();
     assert!(world.group(follower, 0).read_barrier().await.is_ok());
     assert!(world.group(follower, 0).staleness().is_some());
+    world.stop_all().await;
+}
 
-    let heartbeat = Heartbeat { node: follower, incarnation: 7, accepts_shards: true };
-    world.group(follower, 0).send_heartbeat(heartbeat.clone()).await.unwrap();
-    let leader = world.leader(0).await;
-    let heard = world.group(leader, 0).heartbeats();
-    assert_eq!(heard.nodes[&follower].heartbeat, heartbeat);
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_node_hears_every_other_whoever_leads() {
+    let mut world = World::start(2, SnapshotRules::default()).await;
+    world.configure(1).await;
+    // Each knows its peers by the membership it has replicated.
+    world.assert_equal_states(0).await;
+    for node in 1..=3 {
+        let heartbeat = Heartbeat {
+            node,
+            incarnation: 7,
+            accepts_shards: true,
+            is_leaving: false,
+            threads: 2,
+            loads: vec![(ShardId(5), ShardLoad { clicks_per_s: node, lag_clicks: 0 })],
+        };
+        world.announcer(node).announce(&heartbeat).delivered().await;
+        for listener in 1..=3 {
+            let heard = world.group(listener, 1).heartbeats();
+            assert_eq!(heard.nodes[&node].heartbeat, heartbeat);
+            assert_eq!(heard.loads[&ShardId(5)].clicks_per_s, node);
+        }
+    }
     world.stop_all().await;
 }
 

@@ -12,6 +12,7 @@ use clicktally_proto::event_time::EventTimeRules;
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::money::Currency;
 use clicktally_proto::shard_key::{GroupId, Partitioner};
+use clicktally_raft_store::announcer::Announcer;
 use clicktally_raft_store::disk_storage::DiskStorage;
 use clicktally_raft_store::group::{Group, GroupStatus, ProposeError};
 use clicktally_raft_store::peer_transport::{HttpTransport, PeerTransport};
@@ -75,6 +76,7 @@ impl World {
             founders,
             timing: RaftTiming::default(),
             snapshots: self.snapshots,
+            heartbeat_gap_max: Duration::from_secs(1),
         };
         let storage = Arc::new(DiskStorage::new(self.node_folder(node)));
         let http = HttpTransport::new(CLUSTER).unwrap();
@@ -119,6 +121,10 @@ impl World {
     pub fn restore(&self, node: NodeId) {
         self.wipe(node);
         std::fs::rename(self.node_folder(node).with_extension("backup"), self.node_folder(node)).unwrap();
+    }
+
+    pub fn announcer(&self, node: NodeId) -> &Announcer {
+        self.stores[&node].announcer()
     }
 
     pub fn group(&self, node: NodeId, group: u16) -> &Group {

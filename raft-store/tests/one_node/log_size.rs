@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use clicktally_proto::checkpoint::{CellBlock, Checkpoint, Epoch, OutcomeCounts};
+use clicktally_proto::cell_block::CellBlock;
+use clicktally_proto::checkpoint::{Checkpoint, Epoch, OutcomeCounts};
 use clicktally_proto::command::{Command, Outcome};
 use clicktally_proto::event_time::Minute;
 use clicktally_proto::ids::ClickId;

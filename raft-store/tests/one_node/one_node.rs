@@ -44,6 +44,7 @@ pub async fn open_with(storage: Arc<dyn Storage>, snapshots: SnapshotRules) -> R
         founders: BTreeMap::from([(1, "127.0.0.1:1".to_owned())]),
         timing: RaftTiming::FAST,
         snapshots,
+        heartbeat_gap_max: Duration::from_secs(1),
     };
     let transport = Arc::new(HttpTransport::new("crash").unwrap());
     RaftStore::open(config, storage, transport, Arc::new(SystemClock)).await.unwrap()

@@ -1,0 +1,66 @@
+//! `/v1/cluster/nodes/{node}/drain` and `/v1/cluster/rebalance`: where the work is done, told by an operator.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use clicktally_proto::command::{Command, Outcome, Rejection};
+use clicktally_proto::ids::NodeId;
+
+use super::members::node_id;
+use crate::error_response::{Problem, ProblemKind};
+use crate::state::ApiState;
+
+#[utoipa::path(
+    post, path = "/v1/cluster/nodes/{node}/drain", tag = "cluster", params(("node" = u64, Path)),
+    responses(
+        (status = 204, description = "It is given nothing more, and its shards and leaderships go to others; \
+            GET /v1/cluster says when it is safe to stop"),
+        (status = 400, body = Problem),
+        (status = 404, description = "No such node", body = Problem),
+        (status = 503, description = "Not decided in time; repeat it", body = Problem),
+    )
+)]
+pub async fn drain_node(State(state): State<Arc<ApiState>>, Path(node): Path<String>) -> Result<StatusCode, Problem> {
+    set_draining(&state, node_id(&node)?, true).await
+}
+
+#[utoipa::path(
+    delete, path = "/v1/cluster/nodes/{node}/drain", tag = "cluster", params(("node" = u64, Path)),
+    responses(
+        (status = 204, description = "It gets its share again"),
+        (status = 400, body = Problem),
+        (status = 404, description = "No such node", body = Problem),
+        (status = 503, description = "Not decided in time; repeat it", body = Problem),
+    )
+)]
+pub async fn undo_drain(State(state): State<Arc<ApiState>>, Path(node): Path<String>) -> Result<StatusCode, Problem> {
+    set_draining(&state, node_id(&node)?, false).await
+}
+
+#[utoipa::path(
+    post, path = "/v1/cluster/rebalance", tag = "cluster",
+    responses(
+        (status = 204, description = "Every group looks once for moves that even out the load, however little they gain"),
+        (status = 503, description = "Not decided in time; repeat it", body = Problem),
+    )
+)]
+pub async fn rebalance(State(state): State<Arc<ApiState>>) -> Result<StatusCode, Problem> {
+    for group in &state.groups {
+        group.ask_rebalance().await?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn set_draining(state: &ApiState, node: NodeId, is_draining: bool) -> Result<StatusCode, Problem> {
+    for group in &state.groups {
+        match group.propose(&Command::SetDraining { node, is_draining }).await? {
+            Outcome::Done | Outcome::AlreadyApplied => {}
+            Outcome::Rejected(rejection @ Rejection::UnknownNode(_)) => {
+                return Err(Problem::new(ProblemKind::NotFound, rejection.to_string()));
+            }
+            other => return Err(Problem::new(ProblemKind::Undecided, format!("unexpected outcome {other:?}"))),
+        }
+    }
+    Ok(StatusCode::NO_CONTENT)
+}

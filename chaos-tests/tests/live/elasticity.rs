@@ -1,0 +1,111 @@
+//! Several groups, nodes that are drained and stopped in order, shards that move: under load, and the count stays exact.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use clicktally_chaos_tests::cluster::ClusterOptions;
+use clicktally_chaos_tests::cluster_client::ClusterView;
+use clicktally_chaos_tests::eventually::eventually;
+use clicktally_chaos_tests::trial::Trial;
+
+const MOVES_WITHIN: Duration = Duration::from_secs(60);
+
+async fn start(groups: u16) -> Trial {
+    let mut trial = Trial::prepare(ClusterOptions { groups, ..ClusterOptions::default() }).await.unwrap();
+    trial.cluster.start().await.unwrap();
+    trial
+}
+
+async fn until(trial: &Trial, what: &str, is_so: impl Fn(&ClusterView) -> bool) -> ClusterView {
+    eventually(what, MOVES_WITHIN, async || {
+        let view = trial.cluster.client.cluster().await?;
+        anyhow::ensure!(is_so(&view), "nodes {:?}, leaders {:?}", view.nodes, leaders(&view));
+        Ok::<_, anyhow::Error>(view)
+    })
+    .await
+    .with_context(|| trial.cluster.log_tails())
+    .unwrap()
+}
+
+fn leaders(view: &ClusterView) -> Vec<Option<u64>> {
+    view.groups.iter().map(|group| group.leader).collect()
+}
+
+/// Each of `nodes` leads as many groups as any other of them, give or take one, and nobody else leads any.
+fn is_spread(view: &ClusterView, nodes: &[u64]) -> bool {
+    let led: Vec<usize> = nodes.iter().filter_map(|&node| Some(view.node(node)?.groups_led)).collect();
+    let (most, least) = (led.iter().max().copied().unwrap_or(0), led.iter().min().copied().unwrap_or(0));
+    led.len() == nodes.len() && led.iter().sum::<usize>() == view.groups.len() && most - least <= 1
+}
+
+#[tokio::test]
+async fn four_groups_spread_their_leaders_and_count_exactly_when_a_node_is_killed() {
+    let mut trial = start(4).await;
+    until(&trial, "leaders are spread", |view| is_spread(view, &[1, 2, 3])).await;
+    let load = trial.start_load(&["--give-up-s=180"]).unwrap();
+    until(&trial, "every shard has counted", |view| view.shards().values().all(|shard| shard.committed_offset > 0))
+        .await;
+    let victim = leaders(&trial.cluster.client.cluster().await.unwrap())[0].unwrap();
+    trial.cluster.node(victim).unwrap().kill().await;
+    until(&trial, "the others own and lead everything", |view| {
+        let others: Vec<u64> = [1, 2, 3].into_iter().filter(|node| *node != victim).collect();
+        view.owned_by(victim) == 0 && is_spread(view, &others)
+    })
+    .await;
+    // What the trial of a planned stop must not see, it must be able to see.
+    let mut others = trial.cluster.nodes.iter().filter(|node| node.id != victim);
+    assert!(others.any(|node| node.has_logged("counting on after a failover move").unwrap()));
+    let summary = load.await.unwrap().unwrap();
+    trial.settle_and_check(&summary).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_stopped_in_order_hands_over_what_it_leads_and_owns_and_nobody_has_to_miss_it() {
+    let mut trial = start(2).await;
+    let spread = |view: &ClusterView| is_spread(view, &[1, 2, 3]) && view.nodes.iter().all(|node| node.shards > 0);
+    until(&trial, "leaders and shards are spread", spread).await;
+    let load = trial.start_load(&["--give-up-s=180"]).unwrap();
+    let before = until(&trial, "every shard has counted, and none moves", |view| {
+        view.shards().values().all(|shard| shard.committed_offset > 0 && shard.heir.is_none())
+    })
+    .await;
+    let leaver = leaders(&before)[0].unwrap();
+    trial.cluster.node(leaver).unwrap().stop().await.unwrap();
+    // It is gone, and all it had is with others already: no lease had to run out.
+    let after = trial.cluster.client.cluster().await.unwrap();
+    assert_eq!(after.owned_by(leaver), 0);
+    for (group, (before, after)) in before.groups.iter().zip(&after.groups).enumerate() {
+        assert_ne!(after.leader, Some(leaver));
+        // A hand-over costs one term; an election that somebody had to call for would cost more, or come without one.
+        assert_eq!(after.term, before.term + u64::from(before.leader == Some(leaver)), "group {group}");
+    }
+    let others = || trial.cluster.nodes.iter().filter(|node| node.id != leaver);
+    let has_logged = |text: &str| others().any(|node| node.has_logged(text).unwrap());
+    assert!(has_logged("counting on after a planned move"));
+    assert!(!has_logged("counting on after a failover move"), "a shard was taken as from a dead node");
+    let summary = load.await.unwrap().unwrap();
+    trial.settle_and_check(&summary).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_drained_node_is_emptied_under_load_stays_so_over_a_restart_and_comes_back() {
+    let mut trial = start(2).await;
+    let load = trial.start_load(&["--give-up-s=180"]).unwrap();
+    let asked = trial.cluster.client.urls[0].clone();
+    until(&trial, "node 3 owns shards", |view| view.owned_by(3) > 0).await;
+    trial.cluster.command(&asked, &["drain", "3"]).await.unwrap();
+    let is_empty = |view: &ClusterView| view.node(3).is_some_and(|node| node.draining && node.safe_to_stop);
+    until(&trial, "node 3 is safe to stop", is_empty).await;
+
+    trial.cluster.node(3).unwrap().stop().await.unwrap();
+    trial.cluster.node(3).unwrap().start(&[]).await.unwrap();
+    trial.cluster.wait_ready().await.unwrap();
+    let view = trial.cluster.client.cluster().await.unwrap();
+    assert!(is_empty(&view), "{:?}", view.nodes);
+
+    trial.cluster.command(&asked, &["drain", "3", "--undo"]).await.unwrap();
+    trial.cluster.command(&asked, &["rebalance"]).await.unwrap();
+    until(&trial, "node 3 has its share again", |view| view.owned_by(3) > 0).await;
+    let summary = load.await.unwrap().unwrap();
+    trial.settle_and_check(&summary).await.unwrap();
+}

@@ -1,0 +1,73 @@
+//! Tells every member of the cluster that this node lives, and what it carries; and knows what the others told.
+//!
+//! One message per peer, however many groups there are, over the connection that the groups share.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clicktally_proto::ids::NodeId;
+use futures::future::join_all;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use crate::group_core::GroupCore;
+use crate::heartbeats::{Heartbeat, HeartbeatTable, HeartbeatView};
+use crate::peer_network::ask;
+use crate::peer_transport::{PeerCall, PeerTarget};
+
+/// A heartbeat that takes longer is overtaken by the next ones.
+const ANNOUNCE_DEADLINE: Duration = Duration::from_millis(500);
+
+#[derive(Clone)]
+pub struct Announcer {
+    cores: Arc<[Arc<GroupCore>]>,
+    table: Arc<HeartbeatTable>,
+    runtime: Handle,
+}
+
+impl fmt::Debug for Announcer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Announcer").finish_non_exhaustive()
+    }
+}
+
+/// Heartbeats on their way. They arrive also if this is dropped.
+#[derive(Debug)]
+pub struct Announced(Vec<JoinHandle<()>>);
+
+impl Announced {
+    /// Until every peer has heard it, or will not.
+    pub async fn delivered(self) {
+        join_all(self.0).await;
+    }
+}
+
+impl Announcer {
+    pub(crate) fn new(cores: Arc<[Arc<GroupCore>]>, table: Arc<HeartbeatTable>, runtime: Handle) -> Announcer {
+        Announcer { cores, table, runtime }
+    }
+
+    /// Notes the beat here and sends it to every other member of any group; waits for nobody.
+    pub fn announce(&self, heartbeat: &Heartbeat) -> Announced {
+        let Some(first) = self.cores.first() else { return Announced(Vec::new()) };
+        self.table.beat(heartbeat.clone(), first.clock.monotonic());
+        let peers: BTreeMap<NodeId, PeerTarget> = self.cores.iter().flat_map(|core| core.peers()).collect();
+        let sends = peers.into_values().map(|peer| {
+            let (core, heartbeat) = (Arc::clone(first), heartbeat.clone());
+            self.runtime.spawn(async move {
+                let sent: Result<(), _> =
+                    ask(core.transport.as_ref(), &peer, PeerCall::Heartbeat, &heartbeat, ANNOUNCE_DEADLINE).await;
+                if let Err(error) = sent {
+                    tracing::debug!(peer = peer.node, %error, "heartbeat not delivered");
+                }
+            })
+        });
+        Announced(sends.collect())
+    }
+
+    pub fn view(&self) -> HeartbeatView {
+        self.cores.first().map(|core| self.table.view(core.clock.monotonic())).unwrap_or_default()
+    }
+}

@@ -15,7 +15,7 @@ pub mod shard_key;
 pub mod checkpoint;
 pub mod counts;
 pub mod seen_ids;
-mod varint;
+pub mod varint;
 
 pub mod command;
 pub mod window_count;

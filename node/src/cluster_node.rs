@@ -233,6 +233,7 @@ async fn open_log(config: &Config, partitioner: Partitioner) -> anyhow::Result<A
         brokers: config.log.brokers.clone(),
         partitioner,
         replication: Some(config.log.replication),
+        fetch: config.log.fetch,
     };
     let log = KafkaLog::connect(settings)?;
     let ready = async {

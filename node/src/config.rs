@@ -17,6 +17,7 @@ use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::log::FetchBy;
 use crate::shard::LIVE_SPAN_MAX_MS;
 
 /// Below, a node does little else than write snapshots; above, a restart replays for long.
@@ -107,6 +108,8 @@ pub struct LogSection {
     pub brokers: String,
     /// For topics this node creates.
     pub replication: i32,
+    /// "direct", or "librdkafka" where the raw topic holds batches older than Kafka 0.11.
+    pub fetch: FetchBy,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -200,7 +203,7 @@ impl Default for ClusterSection {
 
 impl Default for LogSection {
     fn default() -> Self {
-        LogSection { brokers: "127.0.0.1:9092".into(), replication: 1 }
+        LogSection { brokers: "127.0.0.1:9092".into(), replication: 1, fetch: FetchBy::default() }
     }
 }
 
@@ -425,6 +428,7 @@ mod tests {
             ("[cluster]\nsnapshot_every_entries = 0", "snapshot_every_entries"),
             ("[cluster]\nsnapshot_every_bytes = 1", "snapshot_every_bytes"),
             ("[cluster]\nstate_bytes_max = 1", "state_bytes_max"),
+            ("[log]\nfetch = \"telepathy\"", "telepathy"),
             ("[stream]\ncheckpoint_ms = 1", "checkpoint_ms"),
             ("[event_time]\nallowed_lateness_ms = 36000000", "allowed_lateness_ms"),
             ("[node]\nroles = [\"juggle\"]", "juggle"),

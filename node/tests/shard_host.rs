@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clicktally_embedded::{Kafka, KafkaOptions};
-use clicktally_node::log::{KafkaLog, KafkaLogSettings};
+use clicktally_node::log::{FetchBy, KafkaLog, KafkaLogSettings};
 use clicktally_node::shard::{ShardHost, ShardHostConfig};
 use clicktally_proto::click::{Click, encode_record};
 use clicktally_proto::click_log::{ClickLog, OutRecord, QUARANTINE, RAW_CLICKS};
@@ -145,7 +145,12 @@ fn counted(state: &GroupState) -> Sums {
 async fn each_click_counts_once_through_restarts_and_changes_of_owner() {
     let dir = tempfile::tempdir().unwrap();
     let kafka = Kafka::start(KafkaOptions::for_tests(dir.path().join("kafka"))).await.unwrap();
-    let settings = KafkaLogSettings { brokers: kafka.bootstrap(), partitioner: Partitioner::new(1), replication: None };
+    let settings = KafkaLogSettings {
+        brokers: kafka.bootstrap(),
+        partitioner: Partitioner::new(1),
+        replication: None,
+        fetch: FetchBy::Direct,
+    };
     let log = Arc::new(KafkaLog::connect(settings).unwrap());
     log.ensure_topics().await.unwrap();
     let store = one_node(&dir.path().join("raft")).await;

@@ -19,7 +19,7 @@ pub mod seen_ids;
 pub mod user_estimate;
 pub mod user_mark;
 pub mod user_sketch;
-mod varint;
+pub mod varint;
 
 pub mod command;
 pub mod window_count;

@@ -1,7 +1,8 @@
-//! LEB128 integers as Protobuf writes them, read with bounds, for the formats of this crate.
+//! LEB128 integers as Protobuf and Kafka write them, read with bounds.
 
+/// Reads one at `at` and moves `at` behind it. `None`: the bytes end in its middle, or it has more than 64 bits.
 #[inline]
-pub(crate) fn read(bytes: &[u8], at: &mut usize) -> Option<u64> {
+pub fn read(bytes: &[u8], at: &mut usize) -> Option<u64> {
     // Most are one byte long.
     if let Some(&byte) = bytes.get(*at)
         && byte < 0x80

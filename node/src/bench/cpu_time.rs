@@ -8,6 +8,9 @@ use serde::Serialize;
 /// How the replicas' runtime and the shard host name their threads.
 pub(super) const RAFT_THREADS: &str = "bench-raft";
 const COUNTING_THREADS: &str = "shards";
+/// Of our fetcher, and of the client library.
+const FETCHER_THREAD: &str = "log-fetch";
+const CLIENT_THREADS: &str = "rdk:";
 
 /// What procfs counts in; fixed for user space on every Linux this runs on.
 const TICK: Duration = Duration::from_millis(10);
@@ -48,9 +51,10 @@ fn ticks(stat: &str) -> Option<u32> {
 /// CPU of a whole run by what its threads are for.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(super) struct Shares {
-    /// The log's client: fetching, decompressing, cutting into records.
+    /// Getting the log's bytes here; the client library also decompresses and cuts them into records, our fetcher leaves that to
+    /// the counting threads.
     pub(super) fetch: f64,
-    /// The counting threads: decoding, deduplication, aggregation, packing checkpoints.
+    /// The counting threads: decompressing if our fetcher fetches, decoding, deduplication, aggregation, packing checkpoints.
     pub(super) count: f64,
     /// All three replicas: network, log, apply.
     pub(super) raft: f64,
@@ -70,7 +74,7 @@ impl Reading {
     pub(super) fn now() -> Reading {
         Reading {
             process: of_process(),
-            fetch: of_threads("rdk:"),
+            fetch: of_threads(FETCHER_THREAD) + of_threads(CLIENT_THREADS),
             count: of_threads(COUNTING_THREADS),
             raft: of_threads(RAFT_THREADS) + of_threads("raft-log-writer"),
         }

@@ -42,6 +42,8 @@ pub(super) struct TopicReport {
     pub(super) records: u64,
     pub(super) bytes: u64,
     pub(super) raw_consume: Rate,
+    /// The same by our own fetcher.
+    pub(super) raw_direct: Rate,
     pub(super) shard_path: ShardPath,
     /// Shard path over raw consume, in events per second.
     pub(super) ratio: f64,
@@ -55,6 +57,8 @@ pub(super) fn table(reports: &[TopicReport]) -> String {
         "topic",
         "raw events/s",
         "raw CPU-s/M",
+        "direct events/s",
+        "direct CPU-s/M",
         "counted events/s",
         "CPU-s/M",
         "fetch",
@@ -67,6 +71,8 @@ pub(super) fn table(reports: &[TopicReport]) -> String {
             report.topic.to_owned(),
             format!("{:.0}", report.raw_consume.events_per_s),
             format!("{:.2}", report.raw_consume.cpu_s_per_million),
+            format!("{:.0}", report.raw_direct.events_per_s),
+            format!("{:.2}", report.raw_direct.cpu_s_per_million),
             format!("{:.0}", report.shard_path.rate.events_per_s),
             format!("{:.2}", report.shard_path.rate.cpu_s_per_million),
             format!("{:.2}", report.shard_path.cpu_s_per_million_by.fetch),

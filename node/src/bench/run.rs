@@ -13,7 +13,7 @@ use clicktally_proto::shard_key::{GroupId, Partitioner, ShardId};
 use super::fill::{FillPlan, fill};
 use super::report::{Rate, ShardPath, TopicReport, table};
 use super::{cpu_time, peers, raw_consume, shard_path};
-use crate::log::{KafkaLog, KafkaLogSettings};
+use crate::log::{FetchBy, KafkaLog, KafkaLogSettings};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum TopicForm {
@@ -47,6 +47,9 @@ pub struct BenchOptions {
     /// Counting threads.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=256))]
     pub threads: u64,
+    /// What the counting reads the log by.
+    #[arg(long, value_enum, default_value_t = FetchBy::Direct)]
+    pub fetch: FetchBy,
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// A Kafka to use (`host:port`) with an empty raw topic, for one form; by default one is started and thrown away.
@@ -91,10 +94,11 @@ pub async fn run(options: BenchOptions, output: OutputForm) -> anyhow::Result<()
 
 async fn measure(options: &BenchOptions, form: TopicForm, brokers: &str, folder: &Path) -> anyhow::Result<TopicReport> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let settings =
-        KafkaLogSettings { brokers: brokers.to_owned(), partitioner: Partitioner::new(1), replication: None };
-    let connect = || KafkaLog::connect(settings.clone());
-    let log = connect()?;
+    let connect = |fetch| {
+        let partitioner = Partitioner::new(1);
+        KafkaLog::connect(KafkaLogSettings { brokers: brokers.to_owned(), partitioner, replication: None, fetch })
+    };
+    let log = connect(FetchBy::Librdkafka)?;
     log.ensure_topics().await?;
     for shard in ShardId::of_group(GroupId(0)) {
         anyhow::ensure!(log.end_offset(shard).await? == 0, "the raw topic holds records already: give an empty one");
@@ -108,13 +112,18 @@ async fn measure(options: &BenchOptions, form: TopicForm, brokers: &str, folder:
     // Fresh clients for each reading: none may profit from what another has fetched.
     drop(log);
 
-    let log = connect()?;
-    let (started, cpu_before) = (clock.monotonic(), cpu_time::of_process());
-    let bytes = raw_consume::consume(&log, filled.records).await?;
-    let raw = Rate::of(filled.clicks, clock.monotonic() - started, cpu_time::of_process() - cpu_before);
-    drop(log);
+    let throw_away = async |fetch| {
+        let log = connect(fetch)?;
+        let (started, cpu_before) = (clock.monotonic(), cpu_time::of_process());
+        let bytes = raw_consume::consume(&log, filled.records).await?;
+        let rate = Rate::of(filled.clicks, clock.monotonic() - started, cpu_time::of_process() - cpu_before);
+        anyhow::Ok((rate, bytes))
+    };
+    // The goal names the bare client library; what our own fetcher could do at most stands beside it.
+    let (raw, bytes) = throw_away(FetchBy::Librdkafka).await?;
+    let (raw_direct, _) = throw_away(FetchBy::Direct).await?;
 
-    let log: Arc<dyn ClickLog> = Arc::new(connect()?);
+    let log: Arc<dyn ClickLog> = Arc::new(connect(options.fetch)?);
     let counted =
         shard_path::count(&folder.join("raft"), log, clock, &filled, usize::try_from(options.threads)?).await?;
     let peers = match &options.peers {
@@ -130,6 +139,7 @@ async fn measure(options: &BenchOptions, form: TopicForm, brokers: &str, folder:
         records: filled.records,
         bytes,
         raw_consume: raw,
+        raw_direct,
         ratio: counted.rate.events_per_s / raw.events_per_s,
         shard_path: ShardPath {
             rate: counted.rate,

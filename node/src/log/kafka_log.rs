@@ -1,9 +1,10 @@
-//! [`ClickLog`] on Apache Kafka: one consumer for all shards of a node, one idempotent producer.
+//! [`ClickLog`] on Apache Kafka: one fetcher or consumer for all shards of a node, one idempotent producer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use clap::ValueEnum;
 use clicktally_proto::click_log::{ClickLog, LogError, OutRecord, RAW_CLICKS, ShardReader};
 use clicktally_proto::shard_key::{Partitioner, ShardId};
 use futures::future::try_join_all;
@@ -16,8 +17,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::future_producer::Delivery;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::util::Timeout;
+use serde::{Deserialize, Serialize};
 
-use super::reader::KafkaShardReader;
+use super::direct::{DirectShardReader, Fetcher};
+use super::librdkafka_reader::LibrdkafkaShardReader;
 use super::topics;
 
 /// The largest raw record taken: bounds what one poisoned record can cost a reader.
@@ -31,7 +34,7 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a record may wait for room in the producer, then for its acknowledgement.
 const ENQUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Fetched and not yet drained, for one partition and for one node.
+/// Fetched by the client library for one partition and not yet drained.
 const QUEUED_PARTITION_KIB_MAX: usize = 8 * 1024;
 /// How often, at most, and how far apart new topics are looked for.
 const VISIBLE_ATTEMPTS_MAX: u32 = 300;
@@ -45,12 +48,29 @@ pub struct KafkaLogSettings {
     pub partitioner: Partitioner,
     /// Copies of each partition for topics made by [`KafkaLog::ensure_topics`]; `None`: the brokers' default.
     pub replication: Option<i32>,
+    pub fetch: FetchBy,
+}
+
+/// What reads the shards' partitions (`docs/decisions/007-direct-fetch.md`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum FetchBy {
+    /// The fetcher of this crate, the cheaper one (`docs/performance.md`). Plain TCP, record batches of format 2 (Kafka 0.11 and newer).
+    #[default]
+    Direct,
+    /// The client library, for whatever the fetcher cannot. Reads zstd only where it was built with it.
+    Librdkafka,
+}
+
+enum ShardReading {
+    Direct(Fetcher),
+    Librdkafka(Arc<BaseConsumer>),
 }
 
 pub struct KafkaLog {
     settings: KafkaLogSettings,
-    consumer: Arc<BaseConsumer>,
-    /// Asks the log questions over connections of its own: a broker answers one connection in order, and on the consumer's a
+    reading: ShardReading,
+    /// Asks the log questions over connections of its own: a broker answers one connection in order, and on the readers' a
     /// question would wait behind a fetch that waits for records.
     queries: Arc<BaseConsumer>,
     producer: RwLock<Arc<FutureProducer>>,
@@ -60,26 +80,22 @@ pub struct KafkaLog {
 impl KafkaLog {
     /// Prepares the clients; connects in the background, so a log that is down now is not an error here.
     pub fn connect(settings: KafkaLogSettings) -> Result<KafkaLog, LogError> {
-        let consumer: BaseConsumer = client(&settings)
-            // Required by the client library for any assignment; no group is ever joined and no offset is ever stored there.
-            .set("group.id", "clicktally-shards")
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("auto.offset.reset", "error")
-            // At its default of a second, a partition whose queue was full stops fetching for that long: catch-up at a quarter.
-            .set("fetch.queue.backoff.ms", "10")
-            .set("fetch.wait.max.ms", "100")
-            .set("queued.max.messages.kbytes", QUEUED_PARTITION_KIB_MAX.to_string())
-            .set("coordinator.query.interval.ms", "600000")
-            .create()
-            .map_err(fatal)?;
-        let consumer = Arc::new(consumer);
+        let is_stopping = Arc::new(AtomicBool::new(false));
+        let reading = match settings.fetch {
+            FetchBy::Direct => {
+                let fetcher = Fetcher::start(&settings.brokers).map_err(|error| LogError::Fatal(error.to_string()))?;
+                ShardReading::Direct(fetcher)
+            }
+            FetchBy::Librdkafka => {
+                let consumer = Arc::new(new_consumer(&settings)?);
+                serve_events(Arc::clone(&consumer), Arc::clone(&is_stopping))
+                    .map_err(|error| LogError::Fatal(error.to_string()))?;
+                ShardReading::Librdkafka(consumer)
+            }
+        };
         let queries: Arc<BaseConsumer> = Arc::new(client(&settings).create().map_err(fatal)?);
         let producer = RwLock::new(Arc::new(new_producer(&settings)?));
-        let is_stopping = Arc::new(AtomicBool::new(false));
-        serve_events(Arc::clone(&consumer), Arc::clone(&is_stopping))
-            .map_err(|error| LogError::Fatal(error.to_string()))?;
-        Ok(KafkaLog { settings, consumer, queries, producer, is_stopping })
+        Ok(KafkaLog { settings, reading, queries, producer, is_stopping })
     }
 
     /// Makes the topics that are missing; one that exists keeps its settings. Refuses a raw topic with another number of
@@ -161,7 +177,10 @@ impl Drop for KafkaLog {
 #[async_trait::async_trait]
 impl ClickLog for KafkaLog {
     fn open(&self, shard: ShardId, from: u64) -> Result<Box<dyn ShardReader>, LogError> {
-        Ok(Box::new(KafkaShardReader::open(&self.consumer, shard, from)?))
+        Ok(match &self.reading {
+            ShardReading::Direct(fetcher) => Box::new(DirectShardReader::open(fetcher, shard, from)?),
+            ShardReading::Librdkafka(consumer) => Box::new(LibrdkafkaShardReader::open(consumer, shard, from)?),
+        })
     }
 
     async fn end_offset(&self, shard: ShardId) -> Result<u64, LogError> {
@@ -200,6 +219,22 @@ fn client(settings: &KafkaLogSettings) -> ClientConfig {
         // Back within a second of the broker's return: the default grows to ten.
         .set("reconnect.backoff.max.ms", "1000");
     config
+}
+
+fn new_consumer(settings: &KafkaLogSettings) -> Result<BaseConsumer, LogError> {
+    client(settings)
+        // Required by the client library for any assignment; no group is ever joined and no offset is ever stored there.
+        .set("group.id", "clicktally-shards")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        // At its default of a second, a partition whose queue was full stops fetching for that long: catch-up at a quarter.
+        .set("fetch.queue.backoff.ms", "10")
+        .set("fetch.wait.max.ms", "100")
+        .set("queued.max.messages.kbytes", QUEUED_PARTITION_KIB_MAX.to_string())
+        .set("coordinator.query.interval.ms", "600000")
+        .create()
+        .map_err(fatal)
 }
 
 fn new_producer(settings: &KafkaLogSettings) -> Result<FutureProducer, LogError> {

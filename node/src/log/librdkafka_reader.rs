@@ -11,7 +11,7 @@ use rdkafka::topic_partition_list::Offset;
 
 use super::partition_queue::{Fetched, PartitionQueue};
 
-pub(super) struct KafkaShardReader {
+pub(super) struct LibrdkafkaShardReader {
     shard: ShardId,
     /// The next offset due. Offsets may be sparse, they never run backwards.
     position: u64,
@@ -21,8 +21,12 @@ pub(super) struct KafkaShardReader {
     consumer: Arc<BaseConsumer>,
 }
 
-impl KafkaShardReader {
-    pub(super) fn open(consumer: &Arc<BaseConsumer>, shard: ShardId, from: u64) -> Result<KafkaShardReader, LogError> {
+impl LibrdkafkaShardReader {
+    pub(super) fn open(
+        consumer: &Arc<BaseConsumer>,
+        shard: ShardId,
+        from: u64,
+    ) -> Result<LibrdkafkaShardReader, LogError> {
         let queue = PartitionQueue::detach(consumer, RAW_CLICKS, shard.partition())
             .ok_or_else(|| LogError::Unavailable(format!("no queue for shard {}", shard.0)))?;
         let offset = i64::try_from(from).map_err(|_| LogError::OffsetLost {
@@ -36,7 +40,7 @@ impl KafkaShardReader {
             .and_then(|()| consumer.incremental_assign(&assignment))
             // An earlier reader of this shard in this process is still being closed: passing.
             .map_err(|error| LogError::Unavailable(format!("cannot open shard {}: {error}", shard.0)))?;
-        Ok(KafkaShardReader { shard, position: from, queue, failure: None, consumer: Arc::clone(consumer) })
+        Ok(LibrdkafkaShardReader { shard, position: from, queue, failure: None, consumer: Arc::clone(consumer) })
     }
 
     fn explain(shard: ShardId, offset: u64, code: RDKafkaErrorCode) -> Option<LogError> {
@@ -51,7 +55,7 @@ impl KafkaShardReader {
     }
 }
 
-impl ShardReader for KafkaShardReader {
+impl ShardReader for LibrdkafkaShardReader {
     fn drain(&mut self, records_max: usize, take: &mut dyn FnMut(LogRecord<'_>)) -> Result<usize, LogError> {
         let mut taken = 0;
         while taken < records_max && self.failure.is_none() {
@@ -69,7 +73,7 @@ impl ShardReader for KafkaShardReader {
                 }
                 Fetched::Failed(code) => {
                     if failure.is_none() {
-                        *failure = KafkaShardReader::explain(shard, *position, code);
+                        *failure = LibrdkafkaShardReader::explain(shard, *position, code);
                     }
                 }
             });
@@ -84,7 +88,7 @@ impl ShardReader for KafkaShardReader {
     }
 }
 
-impl Drop for KafkaShardReader {
+impl Drop for LibrdkafkaShardReader {
     fn drop(&mut self) {
         let mut assignment = TopicPartitionList::new();
         assignment.add_partition(RAW_CLICKS, self.shard.partition());

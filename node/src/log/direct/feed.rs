@@ -1,0 +1,143 @@
+//! One partition's way from the fetcher to its reader, and the memory all of a node's partitions may hold.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use clicktally_proto::click_log::LogError;
+use clicktally_proto::shard_key::ShardId;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// Bytes of answers that are in memory, or on their way and reckoned at their largest.
+#[derive(Debug, Default)]
+pub(super) struct NodeMemory {
+    held_bytes: AtomicUsize,
+    /// Somebody waits for [`NodeMemory::room`]: spares readers the news when nobody does.
+    is_awaited: AtomicBool,
+    pub(super) room: Notify,
+}
+
+impl NodeMemory {
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn hold(self: &Arc<NodeMemory>, bytes: usize) -> Hold {
+        self.held_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Hold { bytes, memory: Arc::clone(self) }
+    }
+
+    /// Listen to [`NodeMemory::room`] first, then call this, then look again whether there is room: so no news is missed.
+    pub(super) fn want_room(&self) {
+        self.is_awaited.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn tell(&self) {
+        if self.is_awaited.swap(false, Ordering::SeqCst) {
+            self.room.notify_waiters();
+        }
+    }
+}
+
+/// Gives back its bytes when dropped.
+#[derive(Debug)]
+pub(super) struct Hold {
+    bytes: usize,
+    memory: Arc<NodeMemory>,
+}
+
+impl Hold {
+    /// The true size, once it is known.
+    pub(super) fn resize(&mut self, bytes: usize) {
+        self.memory.held_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.memory.held_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.memory.held_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Whole batches of one partition, as they came. They pin the answer they came in.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    pub(super) batches: Bytes,
+    pub(super) answer: Arc<Hold>,
+}
+
+/// What the fetcher has to know of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FetchPosition {
+    pub(super) offset: u64,
+    /// Leader's epoch of the last batch fetched, −1 at first: with it a broker notices that it holds another history.
+    pub(super) last_epoch: i32,
+    /// Bytes of the answers that its chunks pin.
+    pub(super) pinned_bytes: usize,
+    /// Number of the answer that last had records for it.
+    pub(super) served: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Feed {
+    pub(super) shard: ShardId,
+    memory: Arc<NodeMemory>,
+    state: Mutex<FeedState>,
+}
+
+#[derive(Debug)]
+struct FeedState {
+    position: FetchPosition,
+    chunks: VecDeque<Chunk>,
+    /// Behind the chunks: they were read before it.
+    failure: Option<LogError>,
+}
+
+impl Feed {
+    pub(super) fn new(shard: ShardId, from: u64, memory: Arc<NodeMemory>) -> Feed {
+        let position = FetchPosition { offset: from, last_epoch: -1, pinned_bytes: 0, served: 0 };
+        Feed { shard, memory, state: Mutex::new(FeedState { position, chunks: VecDeque::new(), failure: None }) }
+    }
+
+    /// `None` once it failed: nothing is fetched behind a failure.
+    pub(super) fn position(&self) -> Option<FetchPosition> {
+        let state = self.state.lock();
+        state.failure.is_none().then_some(state.position)
+    }
+
+    pub(super) fn push(&self, chunk: Chunk, next_offset: u64, last_epoch: i32, served: u64) {
+        let mut state = self.state.lock();
+        assert!(next_offset > state.position.offset, "a chunk moves its partition on");
+        let pinned_bytes = state.position.pinned_bytes + chunk.answer.bytes;
+        state.position = FetchPosition { offset: next_offset, last_epoch, pinned_bytes, served };
+        state.chunks.push_back(chunk);
+    }
+
+    /// The first failure stays.
+    pub(super) fn fail(&self, error: LogError) {
+        self.state.lock().failure.get_or_insert(error);
+    }
+
+    /// Gives back the chunk that was read, if any, for the next that is here.
+    pub(super) fn exchange(&self, read: Option<Chunk>) -> Result<Option<Chunk>, LogError> {
+        let mut state = self.state.lock();
+        let is_freed = read.is_some();
+        if let Some(read) = read {
+            state.position.pinned_bytes -= read.answer.bytes;
+        }
+        let next = match (state.chunks.pop_front(), &state.failure) {
+            (Some(chunk), _) => Ok(Some(chunk)),
+            (None, Some(error)) => Err(error.clone()),
+            (None, None) => Ok(None),
+        };
+        drop(state);
+        if is_freed {
+            self.memory.tell();
+        }
+        next
+    }
+}

@@ -1,0 +1,95 @@
+//! The rules of what a partition's part of an answer means: records, a leader that moved, or an end.
+
+use bytes::Bytes;
+use clicktally_proto::click_log::LogError;
+use clicktally_proto::shard_key::ShardId;
+use kafka_protocol::error::{ParseResponseErrorCode, ResponseError};
+use kafka_protocol::messages::fetch_response::PartitionData;
+
+use super::record_batch::BatchHeader;
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum FetchAnswer {
+    /// Whole batches; the first may begin before what was asked for.
+    Records {
+        batches: Bytes,
+        next_offset: u64,
+        last_epoch: i32,
+    },
+    Nothing,
+    /// Ask who leads the partition now, then go on from the same offset.
+    LeaderMoved(ResponseError),
+    Failed(LogError),
+}
+
+impl FetchAnswer {
+    /// `asked`: the offset that was asked for.
+    pub(super) fn of(shard: ShardId, asked: u64, part: PartitionData) -> FetchAnswer {
+        if let Some(code) = part.error_code.err() {
+            return explain(shard, asked, code);
+        }
+        // The broker compares the epoch of the last batch we have with its own history.
+        if part.diverging_epoch.end_offset >= 0 {
+            let detail = format!(
+                "its leader's history ends at offset {} where ours went on: records were lost in a change of leaders",
+                part.diverging_epoch.end_offset
+            );
+            return FetchAnswer::Failed(LogError::OffsetLost { shard, offset: asked, detail });
+        }
+        match part.records {
+            Some(records) if !records.is_empty() => whole_batches(asked, records),
+            _ => FetchAnswer::Nothing,
+        }
+    }
+}
+
+fn explain(shard: ShardId, asked: u64, code: ResponseError) -> FetchAnswer {
+    use ResponseError as Code;
+    match code {
+        Code::OffsetOutOfRange => {
+            FetchAnswer::Failed(LogError::OffsetLost { shard, offset: asked, detail: code.to_string() })
+        }
+        Code::NotLeaderOrFollower
+        | Code::LeaderNotAvailable
+        | Code::FencedLeaderEpoch
+        | Code::UnknownLeaderEpoch
+        | Code::UnknownTopicOrPartition
+        | Code::ReplicaNotAvailable
+        | Code::OffsetNotAvailable
+        | Code::KafkaStorageError => FetchAnswer::LeaderMoved(code),
+        Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
+            FetchAnswer::Failed(LogError::Fatal(code.to_string()))
+        }
+        other => FetchAnswer::Failed(LogError::Unavailable(other.to_string())),
+    }
+}
+
+/// Leaves out the last batch if it was cut off: the next Fetch begins with it.
+fn whole_batches(asked: u64, records: Bytes) -> FetchAnswer {
+    let (mut end, mut next_offset, mut last_epoch) = (0, None, -1);
+    loop {
+        let header = match BatchHeader::read(&records[end..]) {
+            Ok(Some(header)) => header,
+            Ok(None) => break,
+            Err(error) => return FetchAnswer::Failed(LogError::Fatal(error.to_string())),
+        };
+        // Holes are what compaction leaves; going back is nothing a log does.
+        let goes_back = match next_offset {
+            None => header.last_offset < asked,
+            Some(next) => header.base_offset < next,
+        };
+        if goes_back {
+            let (base, due) = (header.base_offset, next_offset.unwrap_or(asked));
+            let text = format!("the broker sent a batch at offset {base} where {due} was due");
+            return FetchAnswer::Failed(LogError::Unavailable(text));
+        }
+        next_offset = Some(header.last_offset + 1);
+        last_epoch = header.leader_epoch;
+        end += header.bytes;
+    }
+    match next_offset {
+        Some(next_offset) => FetchAnswer::Records { batches: records.slice(..end), next_offset, last_epoch },
+        // Cut off in its first batch: it comes whole once this partition is the first that is asked for.
+        None => FetchAnswer::Nothing,
+    }
+}

@@ -1,0 +1,90 @@
+//! The rules of what the next Fetch asks for: whom there is memory for, who comes first, how long the broker may wait.
+
+use std::time::Duration;
+
+use super::super::kafka_log::{ENVELOPE_BYTES_MAX, RECORD_BYTES_MAX};
+use super::feed::FetchPosition;
+
+/// Asked for of one partition, and of all of a Fetch. Both are soft: a broker sends at least one whole batch, however large.
+pub(super) const PARTITION_BYTES: usize = 1024 * 1024;
+pub(super) const ANSWER_BYTES: usize = 4 * 1024 * 1024;
+/// What an answer may have at the very most: what was asked for, one batch beyond it, and names and numbers around.
+pub(super) const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Once a partition's chunks pin answers of that many bytes, it is left out until some are read.
+const PARTITION_PINNED_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Of the whole node. From half of it on only partitions that hold nothing are asked for, so that those which nobody reads (their
+/// checkpoints find no quorum) cannot keep the others from theirs.
+const NODE_HELD_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+const _: () = assert!(PARTITION_BYTES <= ANSWER_BYTES && ANSWER_BYTES <= PARTITION_PINNED_BYTES_MAX);
+const _: () = assert!(ANSWER_BYTES + RECORD_BYTES_MAX + ENVELOPE_BYTES_MAX < ANSWER_BYTES_MAX);
+const _: () = assert!(16 * PARTITION_PINNED_BYTES_MAX <= NODE_HELD_BYTES_MAX / 2);
+
+/// How long a broker holds back an answer while it has nothing new. Does not delay a click: the first one ends the wait.
+const WAIT_MAX: Duration = Duration::from_millis(100);
+/// The same while a partition is left out: it may have room again long before the others have news.
+const WAIT_MAX_LEFT_OUT: Duration = Duration::from_millis(10);
+
+/// An answer smaller than this was a trickle: the next Fetch is held back a little, because each costs broker and fetcher the same
+/// whether it brings one click or a thousand, and readers look every ten milliseconds only.
+const TRICKLE_BYTES: usize = 64 * 1024;
+const TRICKLE_PAUSE: Duration = Duration::from_millis(5);
+
+/// Whether a partition is asked for, with `held_bytes` in the node's memory, the answer to come included.
+pub(super) fn has_room(partition: &FetchPosition, held_bytes: usize) -> bool {
+    if held_bytes > NODE_HELD_BYTES_MAX {
+        false
+    } else if held_bytes > NODE_HELD_BYTES_MAX / 2 {
+        partition.pinned_bytes == 0
+    } else {
+        partition.pinned_bytes < PARTITION_PINNED_BYTES_MAX
+    }
+}
+
+/// Puts those first that have waited longest for records. A broker fills an answer in the order asked, and only the first
+/// partition with records gets a batch that is larger than what was asked for: in turn, all make progress.
+pub(super) fn put_in_order<T>(asked: &mut [(FetchPosition, T)]) {
+    asked.sort_by_key(|(position, _)| position.served);
+}
+
+pub(super) fn wait_max(is_any_left_out: bool) -> Duration {
+    if is_any_left_out { WAIT_MAX_LEFT_OUT } else { WAIT_MAX }
+}
+
+/// How long after the last question the next one may go out, by the size of the last answer.
+pub(super) fn pause(answer_bytes: usize) -> Duration {
+    if answer_bytes < TRICKLE_BYTES { TRICKLE_PAUSE } else { Duration::ZERO }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partition(pinned_bytes: usize, served: u64) -> FetchPosition {
+        FetchPosition { offset: 0, last_epoch: -1, pinned_bytes, served }
+    }
+
+    #[test]
+    fn a_partition_nobody_reads_is_left_out_and_does_not_starve_the_rest() {
+        assert!(has_room(&partition(PARTITION_PINNED_BYTES_MAX - 1, 0), ANSWER_BYTES));
+        assert!(!has_room(&partition(PARTITION_PINNED_BYTES_MAX, 0), ANSWER_BYTES));
+        let scarce = NODE_HELD_BYTES_MAX / 2 + 1;
+        assert!(!has_room(&partition(1, 0), scarce) && has_room(&partition(0, 0), scarce));
+        assert!(!has_room(&partition(0, 0), NODE_HELD_BYTES_MAX + 1));
+    }
+
+    #[test]
+    fn each_partition_comes_first_in_turn() {
+        // A broker that has records for one partition an answer only, the first that it is asked for.
+        let mut served = [0; 5];
+        let mut turns = Vec::new();
+        for answer in 1..=10 {
+            let mut asked: Vec<_> = (0..5).map(|index| (partition(0, served[index]), index)).collect();
+            put_in_order(&mut asked);
+            let first = asked[0].1;
+            served[first] = answer;
+            turns.push(first);
+        }
+        assert_eq!(turns, [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]);
+    }
+}

@@ -1,0 +1,323 @@
+//! Asks the brokers for the records of every partition that has a reader, on one thread of its own.
+//!
+//! One task keeps up who leads what, and one for each broker asks it, answer after answer: while one is counted, the next is on
+//! its way. What fails on the way to a broker is tried again from the same offsets; readers do not notice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clicktally_proto::click_log::LogError;
+use clicktally_proto::shard_key::ShardId;
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::{ApiKey, FetchRequest, FetchResponse};
+use parking_lot::Mutex;
+use tokio::runtime;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::connection::{Answer, Connection, ConnectionError};
+use super::feed::{Chunk, Feed, FetchPosition, Hold, NodeMemory};
+use super::fetch_answer::FetchAnswer;
+use super::fetch_plan::{self, ANSWER_BYTES, PARTITION_BYTES};
+use super::leaders::{BrokerId, Leader, Leaders, raw_topic};
+
+/// From the first that carries format 2 to the last that names topics by name.
+const FETCH_VERSIONS: std::ops::RangeInclusive<i16> = 4..=12;
+/// The first in which the epoch of the last batch can be sent.
+const EPOCH_CHECK_VERSION: i16 = 12;
+/// Between two questions for leaders while some are unknown; doubles from the first to the last.
+const LEADERS_BACKOFF_MIN: Duration = Duration::from_millis(50);
+const LEADERS_BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// Once none was asked for that long, the next is asked at once again.
+const LEADERS_QUIET: Duration = Duration::from_secs(5);
+
+/// Fetches until dropped.
+#[derive(Debug)]
+pub(in crate::log) struct Fetcher {
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    bootstrap: Vec<String>,
+    memory: Arc<NodeMemory>,
+    /// One a partition at most, for as long as its reader lives.
+    feeds: Mutex<BTreeMap<i32, Arc<Feed>>>,
+    leaders: Mutex<Leaders>,
+    /// The leader of a partition with a reader is not known.
+    leaders_wanted: Notify,
+}
+
+impl Fetcher {
+    /// `brokers`: `host:port`, comma-separated. Connects once somebody reads.
+    pub(in crate::log) fn start(brokers: &str) -> std::io::Result<Fetcher> {
+        let shared = Arc::new(Shared {
+            bootstrap: brokers.split(',').map(|broker| broker.trim().to_owned()).collect(),
+            memory: Arc::default(),
+            feeds: Mutex::default(),
+            leaders: Mutex::default(),
+            leaders_wanted: Notify::new(),
+        });
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let stop = CancellationToken::new();
+        let (fetching, stopped) = (Arc::clone(&shared), stop.clone());
+        let thread = std::thread::Builder::new().name("log-fetch".into()).spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = keep_leaders(fetching) => {}
+                    () = stopped.cancelled() => {}
+                }
+            });
+        })?;
+        Ok(Fetcher { shared, stop, thread: Some(thread) })
+    }
+
+    /// `None`: an earlier reader of the shard is still open.
+    pub(super) fn open(&self, shard: ShardId, from: u64) -> Option<OpenFeed> {
+        let mut feeds = self.shared.feeds.lock();
+        if feeds.contains_key(&shard.partition()) {
+            return None;
+        }
+        let feed = Arc::new(Feed::new(shard, from, Arc::clone(&self.shared.memory)));
+        feeds.insert(shard.partition(), Arc::clone(&feed));
+        drop(feeds);
+        if self.shared.leaders.lock().of_partition(shard.partition()).is_none() {
+            self.shared.leaders_wanted.notify_one();
+        }
+        self.shared.memory.tell();
+        Some(OpenFeed { feed, shared: Arc::clone(&self.shared) })
+    }
+}
+
+impl Drop for Fetcher {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the log's fetcher had panicked");
+        }
+    }
+}
+
+/// A partition that is fetched until this is dropped.
+#[derive(Debug)]
+pub(super) struct OpenFeed {
+    pub(super) feed: Arc<Feed>,
+    shared: Arc<Shared>,
+}
+
+impl Drop for OpenFeed {
+    fn drop(&mut self) {
+        self.shared.feeds.lock().remove(&self.feed.shard.partition());
+        self.shared.memory.tell();
+    }
+}
+
+/// Learns who leads what when that is wanted, and has a task for each broker.
+async fn keep_leaders(shared: Arc<Shared>) {
+    let mut brokers: BTreeSet<BrokerId> = BTreeSet::new();
+    let mut asking: JoinSet<BrokerId> = JoinSet::new();
+    let (mut backoff, mut asked_last) = (LEADERS_BACKOFF_MIN, None);
+    loop {
+        tokio::select! {
+            () = shared.leaders_wanted.notified() => {}
+            Some(ended) = asking.join_next() => match ended {
+                Ok(broker) => {
+                    brokers.remove(&broker);
+                }
+                // A fault of ours. Readers begin anew where they stand, and so does everything here.
+                Err(error) => {
+                    tracing::error!(%error, "a task that fetches from the log panicked");
+                    asking = JoinSet::new();
+                    brokers.clear();
+                    *shared.leaders.lock() = Leaders::default();
+                    shared.fail_all(&LogError::Unavailable("the fetching task panicked".into()));
+                }
+            },
+        }
+        if shared.is_any_leader_unknown() {
+            match asked_last {
+                Some(last) if Instant::now() - last < LEADERS_QUIET => {
+                    tokio::time::sleep_until(last + backoff).await;
+                    backoff = (backoff * 2).min(LEADERS_BACKOFF_MAX);
+                }
+                _ => backoff = LEADERS_BACKOFF_MIN,
+            }
+            shared.learn_leaders().await;
+            asked_last = Some(Instant::now());
+            if shared.is_any_leader_unknown() {
+                shared.leaders_wanted.notify_one();
+            }
+        }
+        let known = shared.leaders.lock().brokers.clone();
+        for (broker, address) in known {
+            if brokers.insert(broker) {
+                asking.spawn(ask_broker(Arc::clone(&shared), broker, address));
+            }
+        }
+        shared.memory.tell();
+    }
+}
+
+/// Asks one broker until it cannot be reached, or is no longer there.
+async fn ask_broker(shared: Arc<Shared>, broker: BrokerId, address: String) -> BrokerId {
+    if let Err(error) = shared.ask_until_lost(broker, &address).await {
+        tracing::warn!(broker, address, %error, "lost a broker of the log; asking who leads its partitions now");
+    }
+    shared.leaders.lock().forget_broker(broker);
+    shared.leaders_wanted.notify_one();
+    broker
+}
+
+type Asked = Vec<(FetchPosition, (Arc<Feed>, Leader))>;
+
+impl Shared {
+    fn is_any_leader_unknown(&self) -> bool {
+        let leaders = self.leaders.lock();
+        self.feeds.lock().keys().any(|&partition| leaders.of_partition(partition).is_none())
+    }
+
+    fn fail_all(&self, error: &LogError) {
+        self.feeds.lock().values().for_each(|feed| feed.fail(error.clone()));
+    }
+
+    /// Of any broker that answers: the ones known, then the ones configured.
+    async fn learn_leaders(&self) {
+        let known: Vec<String> = self.leaders.lock().brokers.values().cloned().collect();
+        for address in known.iter().chain(&self.bootstrap) {
+            match Leaders::ask(address).await {
+                Ok(Ok(leaders)) => {
+                    *self.leaders.lock() = leaders;
+                    return;
+                }
+                Ok(Err(code @ ResponseError::TopicAuthorizationFailed)) => {
+                    self.fail_all(&LogError::Fatal(code.to_string()));
+                    return;
+                }
+                Ok(Err(code)) => tracing::warn!(address, %code, "the log does not know the raw topic yet"),
+                Err(error) => tracing::warn!(address, %error, "cannot ask who leads the log's partitions"),
+            }
+        }
+    }
+
+    async fn ask_until_lost(&self, broker: BrokerId, address: &str) -> Result<(), ConnectionError> {
+        let mut connection: Option<Connection> = None;
+        let mut answers = 0;
+        loop {
+            if self.leaders.lock().brokers.get(&broker).is_none_or(|known| known != address) {
+                return Ok(());
+            }
+            // The answer is reckoned before it comes, so that brokers asked at the same time do not exceed the limit together.
+            let mut hold = self.memory.hold(ANSWER_BYTES);
+            let (asked, left_out) = match self.choose(broker) {
+                (asked, _) if asked.is_empty() => {
+                    drop(hold);
+                    self.wait_for_room(broker).await;
+                    continue;
+                }
+                chosen => chosen,
+            };
+            let connection = match &mut connection {
+                Some(connection) => connection,
+                none => none.insert(Connection::open(address).await?),
+            };
+            let version = connection.version(ApiKey::Fetch, FETCH_VERSIONS)?;
+            let wait = fetch_plan::wait_max(left_out > 0);
+            let question = question(&asked, version, wait);
+            let sent = Instant::now();
+            let answer: Answer<FetchResponse> = connection.ask(ApiKey::Fetch, version, &question, wait).await?;
+            hold.resize(answer.bytes);
+            answers += 1;
+            self.hand_out(asked, answer.message, &Arc::new(hold), answers)?;
+            tokio::time::sleep_until(sent + fetch_plan::pause(answer.bytes)).await;
+        }
+    }
+
+    /// Until some partition of the broker's may be asked for again, or something else has changed.
+    async fn wait_for_room(&self, broker: BrokerId) {
+        let room = self.memory.room.notified();
+        tokio::pin!(room);
+        // Listen first, then look once more: so that no news falls in between.
+        room.as_mut().enable();
+        self.memory.want_room();
+        if self.choose(broker).0.is_empty() {
+            room.await;
+        }
+    }
+
+    /// The broker's partitions that there is memory for, and how many there are besides.
+    fn choose(&self, broker: BrokerId) -> (Asked, usize) {
+        let held_bytes = self.memory.held_bytes();
+        let (leaders, feeds) = (self.leaders.lock(), self.feeds.lock());
+        let mut led: Asked = feeds
+            .iter()
+            .filter_map(|(&partition, feed)| {
+                let leader = leaders.of_partition(partition).filter(|leader| leader.broker == broker)?;
+                Some((feed.position()?, (Arc::clone(feed), leader)))
+            })
+            .collect();
+        drop((leaders, feeds));
+        let all = led.len();
+        led.retain(|(position, _)| fetch_plan::has_room(position, held_bytes));
+        fetch_plan::put_in_order(&mut led);
+        let left_out = all - led.len();
+        (led, left_out)
+    }
+
+    fn hand_out(
+        &self,
+        asked: Asked,
+        answer: FetchResponse,
+        hold: &Arc<Hold>,
+        served: u64,
+    ) -> Result<(), ConnectionError> {
+        if let Some(code) = ResponseError::try_from_code(answer.error_code) {
+            return Err(ConnectionError::Protocol(code.to_string()));
+        }
+        let mut asked: BTreeMap<i32, _> =
+            asked.into_iter().map(|(position, to)| (to.0.shard.partition(), (position, to))).collect();
+        for part in answer.responses.into_iter().flat_map(|topic| topic.partitions) {
+            let Some((position, (feed, leader))) = asked.remove(&part.partition_index) else { continue };
+            match FetchAnswer::of(feed.shard, position.offset, part) {
+                FetchAnswer::Records { batches, next_offset, last_epoch } => {
+                    feed.push(Chunk { batches, answer: Arc::clone(hold) }, next_offset, last_epoch, served);
+                }
+                FetchAnswer::Nothing => {}
+                FetchAnswer::LeaderMoved(code) => {
+                    tracing::info!(shard = feed.shard.0, %code, "asking who leads a partition of the log now");
+                    self.leaders.lock().forget(feed.shard.partition(), leader);
+                    self.leaders_wanted.notify_one();
+                }
+                FetchAnswer::Failed(error) => feed.fail(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn question(asked: &Asked, version: i16, wait: Duration) -> FetchRequest {
+    let partitions = asked.iter().map(|(position, (feed, leader))| {
+        let partition = FetchPartition::default()
+            .with_partition(feed.shard.partition())
+            .with_current_leader_epoch(leader.epoch)
+            // Checked when the reader was opened, and a broker's own offsets since.
+            .with_fetch_offset(i64::try_from(position.offset).unwrap_or(i64::MAX))
+            .with_partition_max_bytes(to_i32(PARTITION_BYTES));
+        if version >= EPOCH_CHECK_VERSION { partition.with_last_fetched_epoch(position.last_epoch) } else { partition }
+    });
+    let topic = FetchTopic::default().with_topic(raw_topic()).with_partitions(partitions.collect());
+    FetchRequest::default()
+        .with_max_wait_ms(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX))
+        .with_min_bytes(1)
+        .with_max_bytes(to_i32(ANSWER_BYTES))
+        .with_topics(vec![topic])
+}
+
+fn to_i32(bytes: usize) -> i32 {
+    i32::try_from(bytes).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,325 @@
+//! Kafka's record batch, format 2: its header, its checksum, and the walk through its records.
+//!
+//! Source: <https://kafka.apache.org/documentation/#recordbatch>. Multi-byte integers of the header are big-endian; those of a record
+//! are zigzag varints. Offsets inside a batch rise, with holes where a topic is compacted.
+
+use clicktally_proto::click_log::LogRecord;
+use clicktally_proto::event_time::UnixMillis;
+use clicktally_proto::varint;
+use thiserror::Error;
+
+/// Up to the first record.
+pub(super) const HEADER_BYTES: usize = 61;
+/// Offset and length, which the length does not count.
+const PREFIX_BYTES: usize = 12;
+/// The checksum speaks for everything from here on.
+const CHECKED_FROM: usize = 21;
+const MAGIC: u8 = 2;
+const LOG_APPEND_TIME: i16 = 1 << 3;
+const CONTROL: i16 = 1 << 5;
+
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(super) enum BatchError {
+    #[error("the batch at offset {offset} is not what was written: its checksum does not fit")]
+    Checksum { offset: u64 },
+    #[error(
+        "a batch has format {magic}, written before Kafka 0.11; only format 2 is read: fetch by librdkafka ([log] fetch)"
+    )]
+    OldFormat { magic: u8 },
+    #[error("a batch is compressed by codec {codec}, which this version does not know")]
+    UnknownCodec { codec: i16 },
+    #[error("a batch cannot be decompressed: {0}")]
+    Undecodable(String),
+    #[error("a batch decompresses to more than {limit} bytes")]
+    Blown { limit: usize },
+    #[error("a batch is malformed: {0}")]
+    Malformed(&'static str),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BatchHeader {
+    pub(super) base_offset: u64,
+    /// Of the last record, also where compaction took it away.
+    pub(super) last_offset: u64,
+    /// Of the leader that took the batch.
+    pub(super) leader_epoch: i32,
+    /// With the header.
+    pub(super) bytes: usize,
+    pub(super) attributes: i16,
+    checksum: u32,
+    base_timestamp_ms: i64,
+    max_timestamp_ms: i64,
+    records: u32,
+}
+
+impl BatchHeader {
+    /// Reads the header of the batch that `bytes` begin with; `None`: they end before the batch does.
+    pub(super) fn read(bytes: &[u8]) -> Result<Option<BatchHeader>, BatchError> {
+        // Where the old formats have it too.
+        match bytes.get(16) {
+            None => return Ok(None),
+            Some(&MAGIC) => {}
+            Some(&magic) => return Err(BatchError::OldFormat { magic }),
+        }
+        let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
+        let length = usize::try_from(i32_at(header, 8)).map_err(|_| BatchError::Malformed("its length is negative"))?;
+        let whole = length + PREFIX_BYTES;
+        if whole < HEADER_BYTES {
+            return Err(BatchError::Malformed("it is shorter than its header"));
+        }
+        let not_an_offset = |_| BatchError::Malformed("an offset is negative");
+        let base_offset = u64::try_from(i64_at(header, 0)).map_err(not_an_offset)?;
+        let last_offset = base_offset + u64::try_from(i32_at(header, 23)).map_err(not_an_offset)?;
+        let records = u32::try_from(i32_at(header, 57)).map_err(|_| BatchError::Malformed("its count is negative"))?;
+        let header = BatchHeader {
+            base_offset,
+            last_offset,
+            leader_epoch: i32_at(header, 12),
+            bytes: whole,
+            attributes: i16::from_be_bytes([header[21], header[22]]),
+            checksum: i32_at(header, 17).cast_unsigned(),
+            base_timestamp_ms: i64_at(header, 27),
+            max_timestamp_ms: i64_at(header, 35),
+            records,
+        };
+        Ok((bytes.len() >= whole).then_some(header))
+    }
+
+    /// Compares the checksum (CRC-32C) of the batch, header and all, with what its writer noted.
+    pub(super) fn verify(&self, batch: &[u8]) -> Result<(), BatchError> {
+        assert_eq!(batch.len(), self.bytes);
+        if crc32c::crc32c(&batch[CHECKED_FROM..]) == self.checksum {
+            return Ok(());
+        }
+        Err(BatchError::Checksum { offset: self.base_offset })
+    }
+
+    /// Notes of the broker's own about transactions, no records of anybody.
+    pub(super) fn is_control(&self) -> bool {
+        self.attributes & CONTROL != 0
+    }
+
+    pub(super) fn walk(&self) -> RecordWalk {
+        RecordWalk {
+            base_offset: self.base_offset,
+            last_offset: self.last_offset,
+            base_timestamp_ms: self.base_timestamp_ms,
+            log_append_ms: (self.attributes & LOG_APPEND_TIME != 0).then(|| to_unix_ms(self.max_timestamp_ms)),
+            left: self.records,
+            at: 0,
+            offset_due: self.base_offset,
+        }
+    }
+}
+
+/// A place among the decompressed records of one batch.
+#[derive(Debug)]
+pub(super) struct RecordWalk {
+    base_offset: u64,
+    last_offset: u64,
+    base_timestamp_ms: i64,
+    /// When the broker took the batch; else each record has its producer's time.
+    log_append_ms: Option<UnixMillis>,
+    left: u32,
+    at: usize,
+    offset_due: u64,
+}
+
+impl RecordWalk {
+    /// The next record of `records`, which must be the same at each call; `None` behind the last.
+    #[inline]
+    pub(super) fn next<'a>(&mut self, records: &'a [u8]) -> Result<Option<LogRecord<'a>>, BatchError> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let mut at = self.at;
+        let length = length(records, &mut at)?.ok_or(BatchError::Malformed("a record has no length"))?;
+        let end = at.checked_add(length).ok_or(ENDS_EARLY)?;
+        let record = records.get(..end).ok_or(ENDS_EARLY)?;
+        // Attributes of a record: none are defined.
+        at += 1;
+        let timestamp_delta_ms = zigzag(record, &mut at)?;
+        let offset_delta = zigzag(record, &mut at)?;
+        if let Some(key_bytes) = self::length(record, &mut at)? {
+            at = at.checked_add(key_bytes).ok_or(ENDS_EARLY)?;
+        }
+        // Headers may follow; nothing of ours is in them.
+        let value = match self::length(record, &mut at)? {
+            Some(value_bytes) => {
+                let value_end = at.checked_add(value_bytes).ok_or(ENDS_EARLY)?;
+                record.get(at..value_end).ok_or(ENDS_EARLY)?
+            }
+            None => &[],
+        };
+        let offset = self.base_offset.wrapping_add_signed(offset_delta);
+        if offset < self.offset_due || offset > self.last_offset {
+            return Err(BatchError::Malformed("its offsets do not rise within its bounds"));
+        }
+        self.offset_due = offset + 1;
+        self.at = end;
+        self.left -= 1;
+        let arrival_ms = match self.log_append_ms {
+            Some(at_ms) => at_ms,
+            None => to_unix_ms(self.base_timestamp_ms.saturating_add(timestamp_delta_ms)),
+        };
+        Ok(Some(LogRecord { offset, arrival_ms, value }))
+    }
+}
+
+const ENDS_EARLY: BatchError = BatchError::Malformed("a record ends before its fields do");
+
+#[inline]
+fn zigzag(bytes: &[u8], at: &mut usize) -> Result<i64, BatchError> {
+    let raw = varint::read(bytes, at).ok_or(ENDS_EARLY)?;
+    Ok((raw >> 1).cast_signed() ^ -((raw & 1).cast_signed()))
+}
+
+/// `None`: −1, absent.
+#[inline]
+fn length(bytes: &[u8], at: &mut usize) -> Result<Option<usize>, BatchError> {
+    match zigzag(bytes, at)? {
+        -1 => Ok(None),
+        length => usize::try_from(length).map(Some).map_err(|_| BatchError::Malformed("a length is negative")),
+    }
+}
+
+fn to_unix_ms(timestamp_ms: i64) -> UnixMillis {
+    u64::try_from(timestamp_ms).unwrap_or(0)
+}
+
+fn i32_at(header: &[u8; HEADER_BYTES], at: usize) -> i32 {
+    let mut bytes = [0; 4];
+    bytes.copy_from_slice(&header[at..at + 4]);
+    i32::from_be_bytes(bytes)
+}
+
+fn i64_at(header: &[u8; HEADER_BYTES], at: usize) -> i64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&header[at..at + 8]);
+    i64::from_be_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::{Bytes, BytesMut};
+    use kafka_protocol::records::{Compression, Record, RecordBatchEncoder, RecordEncodeOptions, TimestampType};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Written by somebody else's code, not compressed.
+    fn batch(records: &[(u64, u64, Vec<u8>)]) -> Vec<u8> {
+        let records: Vec<_> = records.iter().map(|(offset, time, value)| record(*offset, *time, value)).collect();
+        let mut batch = BytesMut::new();
+        let options = RecordEncodeOptions { version: 2, compression: Compression::None };
+        RecordBatchEncoder::encode(&mut batch, records.iter(), &options).unwrap();
+        batch.to_vec()
+    }
+
+    fn record(offset: u64, time_ms: u64, value: &[u8]) -> Record {
+        Record {
+            transactional: false,
+            control: false,
+            delete_horizon: false,
+            partition_leader_epoch: 7,
+            producer_id: -1,
+            producer_epoch: -1,
+            timestamp_type: TimestampType::Creation,
+            offset: offset as i64,
+            sequence: offset as i32,
+            timestamp: time_ms as i64,
+            key: (!offset.is_multiple_of(3)).then(|| Bytes::from_static(b"key")),
+            value: (!value.is_empty()).then(|| Bytes::copy_from_slice(value)),
+            headers: std::iter::repeat_n(("header".to_owned().into(), None), (offset % 2) as usize).collect(),
+        }
+    }
+
+    fn walk(batch: &[u8]) -> Result<Vec<(u64, u64, Vec<u8>)>, BatchError> {
+        let header = BatchHeader::read(batch)?.ok_or(BatchError::Malformed("torn"))?;
+        header.verify(&batch[..header.bytes])?;
+        let (mut walk, mut seen) = (header.walk(), Vec::new());
+        while let Some(record) = walk.next(&batch[HEADER_BYTES..header.bytes])? {
+            seen.push((record.offset, record.arrival_ms, record.value.to_vec()));
+        }
+        Ok(seen)
+    }
+
+    /// Rising offsets with holes, times either way, values empty and not.
+    fn records() -> impl Strategy<Value = Vec<(u64, u64, Vec<u8>)>> {
+        let steps = vec((1_u64..200, 0_u64..100_000, vec(any::<u8>(), 0..300)), 1..40);
+        (0_u64..1 << 40, steps).prop_map(|(base, steps)| {
+            let mut offset = base;
+            let place = |(step, time, value)| {
+                offset += step;
+                (offset, 1_700_000_000_000 + time, value)
+            };
+            steps.into_iter().map(place).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_others_write_is_read(records in records()) {
+            prop_assert_eq!(walk(&batch(&records)).unwrap(), records);
+        }
+
+        #[test]
+        fn no_flipped_bit_goes_unseen(records in records(), at in any::<proptest::sample::Index>(), bit in 0_u32..8) {
+            let mut batch = batch(&records);
+            let at = CHECKED_FROM + at.index(batch.len() - CHECKED_FROM);
+            batch[at] ^= 1_u8 << bit;
+            prop_assert!(walk(&batch).is_err());
+        }
+
+        #[test]
+        fn a_torn_batch_is_not_here_yet(records in records(), at in any::<proptest::sample::Index>()) {
+            let batch = batch(&records);
+            prop_assert_eq!(BatchHeader::read(&batch[..at.index(batch.len())]), Ok(None));
+        }
+
+        #[test]
+        fn records_of_a_liar_end_in_an_error(mut records in vec(any::<u8>(), 0..200), left in 1_u32..50) {
+            // Whatever the bytes are, the walk stays inside of them and ends.
+            let mut walk = RecordWalk { base_offset: 0, last_offset: 1_000, base_timestamp_ms: 0, log_append_ms: None,
+                left, at: 0, offset_due: 0 };
+            records.truncate(100);
+            let mut seen = 0;
+            while let Ok(Some(_)) = walk.next(&records) {
+                seen += 1;
+            }
+            prop_assert!(seen <= left);
+        }
+    }
+
+    /// With the checksum of what the batch has become.
+    fn sealed(mut batch: Vec<u8>) -> Vec<u8> {
+        let checksum = crc32c::crc32c(&batch[CHECKED_FROM..]);
+        batch[17..21].copy_from_slice(&checksum.to_be_bytes());
+        batch
+    }
+
+    #[test]
+    fn arrival_is_the_brokers_when_the_broker_says_so() {
+        let mut batch = batch(&[(5, 1_000, b"a".to_vec()), (6, 3_000, b"b".to_vec())]);
+        let arrivals = |batch: &[u8]| walk(batch).unwrap().into_iter().map(|(_, arrival, _)| arrival);
+        assert!(arrivals(&batch).eq([1_000, 3_000]));
+        batch[22] |= 1 << 3;
+        assert!(arrivals(&sealed(batch)).eq([3_000, 3_000]));
+    }
+
+    #[test]
+    fn older_formats_are_refused_by_name() {
+        let mut old = batch(&[(5, 1_000, b"a".to_vec())]);
+        old[16] = 1;
+        assert_eq!(walk(&old), Err(BatchError::OldFormat { magic: 1 }));
+    }
+
+    #[test]
+    fn a_batch_keeps_its_own_bounds() {
+        let mut batch = batch(&[(5, 1_000, b"a".to_vec()), (9, 1_000, b"b".to_vec())]);
+        // Says that it ends at offset 6.
+        batch[23..27].copy_from_slice(&1_i32.to_be_bytes());
+        assert!(matches!(walk(&sealed(batch)), Err(BatchError::Malformed(_))));
+    }
+}

@@ -1,0 +1,163 @@
+//! What every reader of the raw log promises, claimed of both on real Kafka.
+
+use clicktally_embedded::{Kafka, KafkaOptions};
+use clicktally_node::log::{FetchBy, KafkaLog};
+use clicktally_proto::click_log::{ClickLog, LogError, OutRecord, RAW_CLICKS};
+use clicktally_proto::shard_key::ShardId;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::{SHARD, read, records, settings};
+
+/// Those that the client library produces as it is built here, without zstd.
+const CODECS: [&str; 4] = ["none", "gzip", "snappy", "lz4"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_direct_reader_keeps_its_promises() {
+    every_claim(FetchBy::Direct).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_client_librarys_reader_keeps_its_promises() {
+    every_claim(FetchBy::Librdkafka).await;
+}
+
+async fn every_claim(fetch: FetchBy) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut kafka = Kafka::start(KafkaOptions::for_tests(dir.path())).await.unwrap();
+    let log = KafkaLog::connect(settings(kafka.bootstrap(), 1, fetch)).unwrap();
+    log.ensure_topics().await.unwrap();
+
+    every_offset_in_order_from_where_it_was_opened(&log).await;
+    shards_do_not_see_each_other_and_a_shard_can_be_opened_again(&log).await;
+    every_codec_is_read(&kafka, &log).await;
+    large_records_come_through_in_every_shard(&log).await;
+    reading_goes_on_where_it_stood_when_the_broker_is_back(&mut kafka, &log).await;
+    a_lost_offset_is_an_error_not_a_skip(&kafka, &log).await;
+}
+
+fn numbers(seen: &[(u64, Vec<u8>)]) -> impl Iterator<Item = u64> {
+    seen.iter().map(|(_, value)| std::str::from_utf8(value).unwrap().parse().unwrap())
+}
+
+async fn every_offset_in_order_from_where_it_was_opened(log: &KafkaLog) {
+    assert_eq!(log.end_offset(SHARD).await.unwrap(), 0);
+    for from in (0..2_500).step_by(500) {
+        log.publish(records(SHARD, from..from + 500)).await.unwrap();
+    }
+    assert_eq!(log.end_offset(SHARD).await.unwrap(), 2_500);
+    for from in [0, 1_234] {
+        let mut reader = log.open(SHARD, from).unwrap();
+        let seen = read(&mut *reader, usize::try_from(2_500 - from).unwrap()).await.unwrap();
+        assert!(seen.iter().map(|(offset, _)| *offset).eq(from..2_500));
+        assert!(numbers(&seen).eq(from..2_500));
+    }
+}
+
+async fn shards_do_not_see_each_other_and_a_shard_can_be_opened_again(log: &KafkaLog) {
+    let other = ShardId(6);
+    let mut readers = [log.open(SHARD, 2_500).unwrap(), log.open(other, 0).unwrap()];
+    assert!(log.open(SHARD, 2_500).is_err(), "one reader a shard");
+    log.publish(records(other, 0..10)).await.unwrap();
+    log.publish(records(SHARD, 2_500..2_510)).await.unwrap();
+    assert_eq!(read(&mut *readers[0], 10).await.unwrap().first().unwrap().0, 2_500);
+    assert_eq!(read(&mut *readers[1], 10).await.unwrap().first().unwrap().0, 0);
+    drop(readers);
+    let mut reader = log.open(SHARD, 2_505).unwrap();
+    assert_eq!(read(&mut *reader, 5).await.unwrap().first().unwrap().0, 2_505);
+}
+
+async fn every_codec_is_read(kafka: &Kafka, log: &KafkaLog) {
+    for (codec, shard) in CODECS.into_iter().zip((0..).map(ShardId)) {
+        let producer: FutureProducer = ClientConfig::new()
+            .set("bootstrap.servers", kafka.bootstrap())
+            .set("compression.codec", codec)
+            .set("linger.ms", "50")
+            .create()
+            .unwrap();
+        let texts: Vec<_> = (0..500).map(|n| format!("{n} in {codec}, {}", "again and ".repeat(20))).collect();
+        let sent = texts.iter().map(|text| {
+            let record = FutureRecord::<(), _>::to(RAW_CLICKS).partition(shard.partition()).payload(text);
+            producer.send_result(record).unwrap()
+        });
+        for delivery in futures::future::join_all(sent.collect::<Vec<_>>()).await {
+            delivery.unwrap().unwrap();
+        }
+        let from = if shard == SHARD { 2_510 } else { 0 };
+        // In the middle of a batch, too.
+        for skip in [0, 17] {
+            let mut reader = log.open(shard, from + skip).unwrap();
+            let seen = read(&mut *reader, 500 - usize::try_from(skip).unwrap()).await.unwrap();
+            let texts = texts.iter().map(String::as_bytes).skip(usize::try_from(skip).unwrap());
+            assert!(seen.iter().map(|(_, value)| value.as_slice()).eq(texts), "{codec} from {skip}");
+        }
+    }
+}
+
+/// Larger than what a reader asks for at once, between small ones, in several shards that are read at the same time.
+async fn large_records_come_through_in_every_shard(log: &KafkaLog) {
+    let shards = [ShardId(10), ShardId(11), ShardId(12)];
+    // Incompressible, so that it is as large on the wire.
+    let large: Vec<u8> = {
+        let mut state = 1_u64;
+        std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        })
+        .take(3_900_000)
+        .collect()
+    };
+    for shard in shards {
+        log.publish(records(shard, 0..3)).await.unwrap();
+        let record =
+            OutRecord { topic: RAW_CLICKS, partition: Some(shard.partition()), key: Vec::new(), value: large.clone() };
+        log.publish(vec![record]).await.unwrap();
+        log.publish(records(shard, 4..6)).await.unwrap();
+    }
+    let mut readers = shards.map(|shard| log.open(shard, 0).unwrap());
+    for reader in &mut readers {
+        let seen = read(&mut **reader, 6).await.unwrap();
+        assert!(seen.iter().map(|(offset, _)| *offset).eq(0..6));
+        assert!(seen[3].1 == large);
+    }
+}
+
+async fn reading_goes_on_where_it_stood_when_the_broker_is_back(kafka: &mut Kafka, log: &KafkaLog) {
+    let shard = ShardId(8);
+    let mut reader = log.open(shard, 0).unwrap();
+    log.publish(records(shard, 0..100)).await.unwrap();
+    read(&mut *reader, 100).await.unwrap();
+    for from in [100, 200] {
+        kafka.stop().await.unwrap();
+        assert_eq!(reader.drain(10, &mut |_| {}).unwrap_or(0), 0, "there is nothing to read");
+        kafka.restart().await.unwrap();
+        while let Err(error) = log.publish(records(shard, from..from + 100)).await {
+            assert!(matches!(error, LogError::Unavailable(_)), "{error}");
+        }
+        let seen = read(&mut *reader, 100).await.unwrap();
+        assert!(seen.iter().map(|(offset, _)| *offset).eq(from..from + 100));
+    }
+}
+
+async fn a_lost_offset_is_an_error_not_a_skip(kafka: &Kafka, log: &KafkaLog) {
+    // Beyond the end: the log was cut, or is another one.
+    let mut reader = log.open(ShardId(7), 99).unwrap();
+    let error = read(&mut *reader, 1).await.unwrap_err();
+    assert!(matches!(error, LogError::OffsetLost { shard: ShardId(7), offset: 99, .. }), "{error}");
+    // Before the beginning: retention took it.
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create().unwrap();
+    let mut cut = TopicPartitionList::new();
+    cut.add_partition_offset(RAW_CLICKS, SHARD.partition(), Offset::Offset(1_000)).unwrap();
+    admin.delete_records(&cut, &AdminOptions::new()).await.unwrap();
+    let mut reader = log.open(SHARD, 10).unwrap();
+    let error = read(&mut *reader, 1).await.unwrap_err();
+    assert!(matches!(error, LogError::OffsetLost { shard: SHARD, offset: 10, .. }), "{error}");
+    // The first that is left is there.
+    drop(reader);
+    let mut reader = log.open(SHARD, 1_000).unwrap();
+    assert_eq!(read(&mut *reader, 1).await.unwrap()[0].0, 1_000);
+}

@@ -21,13 +21,20 @@ fn snapshot_files(world: &World, node: NodeId) -> Vec<PathBuf> {
     files
 }
 
+/// Proposes until a node has purged more. One that got all entries at once has made one snapshot of them, and purges with the second.
+async fn until_purged(world: &World, node: NodeId, more_than: Option<u64>) {
+    while world.group(node, 0).status().purged <= more_than {
+        world.set_campaigns(1, 0, 0..1).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_member_behind_the_purged_log_gets_a_snapshot_and_equals() {
     let mut world = World::start(1, often()).await;
     world.configure(1).await;
     world.set_campaigns(1, 0, 0..60).await;
     let leader = world.leader(0).await;
-    world.status_when(leader, 0, |status| status.purged > Some(5)).await;
+    until_purged(&world, leader, Some(5)).await;
 
     let address = world.reserve_address(4).await;
     world.run(4).await;
@@ -44,7 +51,7 @@ async fn a_damaged_newest_snapshot_is_ignored_and_the_log_makes_up_for_it() {
     let mut world = World::start(1, often()).await;
     world.configure(1).await;
     world.set_campaigns(1, 0, 0..60).await;
-    world.status_when(3, 0, |status| status.purged > Some(5)).await;
+    until_purged(&world, 3, Some(5)).await;
     let bytes = world.assert_equal_states(0).await;
     world.stop(3).await;
 
@@ -72,7 +79,7 @@ async fn a_replica_that_lost_every_snapshot_gets_one_from_a_peer_and_keeps_its_v
     let mut world = World::start(1, often()).await;
     world.configure(1).await;
     world.set_campaigns(1, 0, 0..60).await;
-    world.status_when(3, 0, |status| status.purged > Some(5)).await;
+    until_purged(&world, 3, Some(5)).await;
     let purged = world.group(3, 0).status().purged;
     world.assert_equal_states(0).await;
     world.stop(3).await;
@@ -97,14 +104,14 @@ async fn a_replica_that_lost_every_snapshot_and_was_overtaken_gets_one_from_a_pe
     let mut world = World::start(1, often()).await;
     world.configure(1).await;
     world.set_campaigns(1, 0, 0..60).await;
-    world.status_when(3, 0, |status| status.purged > Some(5)).await;
+    until_purged(&world, 3, Some(5)).await;
     world.stop(3).await;
     ruin_snapshots(&world, 3);
     // The others forget the entries that would continue its log.
     let last = world.group(1, 0).status().last_log;
     world.set_campaigns(1, 0, 60..120).await;
     for node in [1, 2] {
-        world.status_when(node, 0, |status| status.purged > last).await;
+        until_purged(&world, node, last).await;
     }
     world.run(3).await;
     world.assert_equal_states(0).await;
@@ -117,7 +124,7 @@ async fn a_replica_that_lost_every_snapshot_refuses_to_start_alone() {
     let mut world = World::start(1, often()).await;
     world.configure(1).await;
     world.set_campaigns(1, 0, 0..60).await;
-    world.status_when(3, 0, |status| status.purged > Some(5)).await;
+    until_purged(&world, 3, Some(5)).await;
     world.stop_all().await;
     ruin_snapshots(&world, 3);
     assert!(matches!(world.open(3).await, Err(OpenError::SnapshotLost { group: 0, .. })));
@@ -129,7 +136,7 @@ async fn a_leader_whose_snapshots_rot_sends_a_whole_one_and_nothing_damaged_is_a
     world.configure(1).await;
     world.set_campaigns(1, 0, 0..60).await;
     for node in 1..=3 {
-        world.status_when(node, 0, |status| status.purged > Some(5)).await;
+        until_purged(&world, node, Some(5)).await;
     }
     world.assert_equal_states(0).await;
     // Whoever is or will be the leader has none left that is whole.
@@ -157,7 +164,7 @@ async fn a_piece_that_changes_on_its_way_is_refused_and_the_transfer_begins_agai
     world.configure(1).await;
     world.set_campaigns(1, 0, 0..60).await;
     for node in 1..=3 {
-        world.status_when(node, 0, |status| status.purged > Some(5)).await;
+        until_purged(&world, node, Some(5)).await;
     }
     world.links.damage_next(PeerCall::Snapshot);
     let address = world.reserve_address(4).await;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use clicktally_node::load::{LoadOptions, LoadSummary, run};
-use clicktally_node::log::{KafkaLog, KafkaLogSettings};
+use clicktally_node::log::{FetchBy, KafkaLog, KafkaLogSettings};
 use clicktally_proto::click_log::RAW_CLICKS;
 use clicktally_proto::shard_key::Partitioner;
 use tempfile::TempDir;
@@ -74,6 +74,7 @@ impl Trial {
             brokers: self.services.kafka.bootstrap(),
             partitioner: Partitioner::new(self.cluster.options.groups),
             replication: Some(1),
+            fetch: FetchBy::default(),
         };
         Ok(KafkaLog::connect(settings)?.ensure_topics().await?)
     }

@@ -241,7 +241,12 @@ async fn a_group_without_room_holds_its_shards_back_until_windows_leave_and_ever
     const ADS: u64 = 2_000;
     let dir = tempfile::tempdir().unwrap();
     let kafka = Kafka::start(KafkaOptions::for_tests(dir.path().join("kafka"))).await.unwrap();
-    let settings = KafkaLogSettings { brokers: kafka.bootstrap(), partitioner: Partitioner::new(1), replication: None };
+    let settings = KafkaLogSettings {
+        brokers: kafka.bootstrap(),
+        partitioner: Partitioner::new(1),
+        replication: None,
+        fetch: FetchBy::default(),
+    };
     let log = Arc::new(KafkaLog::connect(settings).unwrap());
     log.ensure_topics().await.unwrap();
     let store = one_node(&dir.path().join("raft")).await;

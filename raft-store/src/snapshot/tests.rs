@@ -156,3 +156,13 @@ fn a_snapshot_of_another_group_is_refused() {
     let bytes = whole();
     assert!(matches!(decode(GroupId(1), &mut bytes.as_slice()), Err(SnapshotError::Damaged(_))));
 }
+
+#[test]
+fn chunks_in_another_order_are_noticed_although_each_is_whole_and_none_is_missing() {
+    let bytes = whole();
+    let chunks = chunks(&bytes);
+    let first = chunks.iter().position(|(_, kind)| *kind == ChunkKind::Cells).unwrap();
+    let [(one, _), (other, ChunkKind::Cells), (end, _)] = chunks[first..first + 3] else { panic!("{chunks:?}") };
+    let swapped = [&bytes[..one], &bytes[other..end], &bytes[one..other], &bytes[end..]].concat();
+    assert_refused(&swapped, "two chunks of cells in each other's place");
+}

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use prometheus::core::Collector;
+use clicktally_raft_store::metrics_registry::{FIXED, registered};
 use prometheus::{Encoder, Histogram, HistogramOpts, IntCounterVec, Opts, TextEncoder};
 
 use crate::admin::cluster_metrics;
@@ -15,23 +15,15 @@ use crate::state::ApiState;
 pub static CAPTURE_CLICKS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     let options =
         Opts::new("clicktally_capture_clicks_total", "Clicks offered to this node's capture, by what became of them");
-    registered(IntCounterVec::new(options, &["outcome"]).expect("a constant, valid metric"))
+    registered(IntCounterVec::new(options, &["outcome"]).expect(FIXED))
 });
 
 pub static BUDGET_CHECK: LazyLock<Histogram> = LazyLock::new(|| {
     let options =
         HistogramOpts::new("clicktally_budget_check_seconds", "Time from request to answer of a budget check")
             .buckets(vec![0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1]);
-    registered(Histogram::with_opts(options).expect("a constant, valid metric"))
+    registered(Histogram::with_opts(options).expect(FIXED))
 });
-
-/// A metric that cannot be registered still counts; it is only not shown.
-pub(crate) fn registered<M: Collector + Clone + 'static>(metric: M) -> M {
-    if let Err(error) = prometheus::default_registry().register(Box::new(metric.clone())) {
-        tracing::warn!(%error, "a metric is not shown");
-    }
-    metric
-}
 
 #[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, description = "Prometheus text format", body = String)))]
 pub async fn show_metrics(State(state): State<Arc<ApiState>>) -> Response {

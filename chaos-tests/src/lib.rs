@@ -18,6 +18,8 @@ pub mod checks;
 
 pub mod trial;
 
+mod report_file;
+
 pub mod demo;
 pub mod failover;
 pub mod freshness;

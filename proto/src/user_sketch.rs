@@ -75,6 +75,25 @@ impl UserSketch {
         }
     }
 
+    /// What its value needs beside its own 16 bytes: the same for equal sketches, however they came about. What it was given room for
+    /// may be up to twice that while it is below [`DENSE_BYTES`].
+    pub fn heap_bytes(&self) -> usize {
+        match &self.0 {
+            Form::Few { .. } => 0,
+            Form::Some(marks) => marks.len() * MARK_BYTES,
+            Form::Many(_) => DENSE_BYTES,
+        }
+    }
+
+    /// By how much [`UserSketch::heap_bytes`] of another sketch can grow at most when this one is merged into it.
+    pub fn growth_bytes_max(&self) -> usize {
+        if self.is_empty() {
+            return 0;
+        }
+        // Those that stood in the other sketch itself move out with the first that does not fit.
+        ((self.marks() + FEW_MAX) * MARK_BYTES).min(DENSE_BYTES)
+    }
+
     /// Distinct users, by Ertl's estimator: standard error 1.04 / √4096 = 1.6 % up to 130 million of them; above, too few.
     pub fn estimate(&self) -> u64 {
         let mut of_rank = [0_u32; RANK_MAX as usize + 1];

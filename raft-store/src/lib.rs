@@ -26,6 +26,8 @@ pub mod peer_transport;
 
 pub mod disk_storage;
 
+pub mod metrics_registry;
+
 #[cfg(test)]
 mod at_size;
 mod cell_table;

@@ -3,14 +3,12 @@
 use std::sync::LazyLock;
 
 use clicktally_proto::shard_key::GroupId;
-use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, IntGauge, IntGaugeVec, Opts};
 
+use crate::metrics_registry::{FIXED, clamped, registered};
 use crate::state::HeldState;
 
 pub(crate) static METRICS: LazyLock<RaftMetrics> = LazyLock::new(RaftMetrics::register);
-
-const FIXED: &str = "the name and labels of a metric are constants";
 
 pub(crate) struct RaftMetrics {
     /// From wanting the state to having changed it, so waiting for readers is in it.
@@ -61,16 +59,4 @@ impl RaftMetrics {
     pub(crate) fn log_used(&self, bytes: u64) {
         self.log_bytes.set(clamped(bytes));
     }
-}
-
-/// A metric that cannot be registered still counts; it is only not shown.
-fn registered<M: Collector + Clone + 'static>(metric: M) -> M {
-    if let Err(error) = prometheus::default_registry().register(Box::new(metric.clone())) {
-        tracing::error!(%error, "a metric will not be shown");
-    }
-    metric
-}
-
-fn clamped(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }

@@ -1,7 +1,7 @@
 //! How much memory a group's state may take, and who has to wait where it is taken.
 //!
 //! Memory is counted by a law of our own, not measured: every replica must come to the same verdict, also one of another build. It
-//! counts what grows with traffic: cells and seen ids. [`HeldState`] is kept up to date by apply, and derived again from a snapshot.
+//! counts what grows with traffic: cells with their sketches of users, and seen ids. [`HeldState`] is kept up to date by apply, and derived again from a snapshot.
 //!
 //! **Why no verdict here can wait for itself.** Room comes from windows that leave: they are final, so the group's watermark has passed
 //! them, and it is that of the shard furthest behind. So whoever refuses *that* shard's clicks keeps the room from coming. Hence three
@@ -36,6 +36,8 @@ const RESERVE_SHARE: u64 = 8;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HeldState {
     pub cells: u64,
+    /// Of the cells' sketches of users, beside the cells.
+    pub sketch_bytes: u64,
     pub seen_blocks: u64,
     /// Of the packed ids.
     pub seen_bytes: u64,
@@ -44,7 +46,7 @@ pub struct HeldState {
 impl HeldState {
     /// Bytes of memory, by the law above.
     pub fn bytes(self) -> u64 {
-        self.cells * CELL_BYTES + self.seen_blocks * SEEN_BLOCK_BYTES + self.seen_bytes
+        self.cells * CELL_BYTES + self.sketch_bytes + self.seen_blocks * SEEN_BLOCK_BYTES + self.seen_bytes
     }
 
     pub(crate) fn add_block(&mut self, block: &SeenBlock) {
@@ -59,6 +61,7 @@ impl HeldState {
 
     pub(crate) fn remove_window(&mut self, window: &Window) {
         self.cells -= window.cell_count() as u64;
+        self.sketch_bytes -= window.sketch_bytes();
     }
 }
 
@@ -70,8 +73,11 @@ impl GroupState {
 
     /// Counted from scratch: as long as there are blocks of seen ids.
     pub(crate) fn recounted(&self) -> HeldState {
-        let cells = self.windows.values().map(|window| window.cell_count() as u64).sum();
-        let mut held = HeldState { cells, ..HeldState::default() };
+        let mut held = HeldState::default();
+        for window in self.windows.values() {
+            held.cells += window.cell_count() as u64;
+            held.sketch_bytes += window.sketch_bytes();
+        }
         for block in self.seen.values().flat_map(|minutes| minutes.values()).flatten() {
             held.add_block(block);
         }
@@ -97,6 +103,7 @@ impl GroupState {
         let budget = self.budget();
         let mut after = self.held;
         seen.iter().for_each(|block| after.add_block(block));
+        after.sketch_bytes += cells.iter().map(|cell| cell.counts.users.growth_bytes_max() as u64).sum::<u64>();
         let with_new = |cells: u64| HeldState { cells: after.cells + cells, ..after }.bytes();
         // Looking every cell up costs as much as merging it: not while there is room for all of them.
         if with_new(cells.len() as u64) <= budget {

@@ -29,6 +29,9 @@ const _: () = assert!(size_of::<Cell>() == 64);
 pub struct Window {
     #[serde(skip)]
     cells: CellTable,
+    /// What the sketches of all cells hold beside the cells themselves.
+    #[serde(skip)]
+    sketch_bytes: u64,
     pub(crate) fired_at: Option<u64>,
     pub(crate) final_at: Option<u64>,
     /// Newest entry that changed a cell.
@@ -64,6 +67,11 @@ impl Window {
         self.cells.len()
     }
 
+    /// What the cells' sketches of users take beside the cells.
+    pub(crate) fn sketch_bytes(&self) -> u64 {
+        self.sketch_bytes
+    }
+
     /// In an order that depends on the cells alone.
     pub(crate) fn sorted_cells(&self) -> impl Iterator<Item = (CellId, &Cell)> {
         self.cells.sorted()
@@ -71,9 +79,11 @@ impl Window {
 
     /// Puts back a cell of a snapshot. Changes nothing and says `false` if there is one already.
     pub(crate) fn restore_cell(&mut self, id: CellId, cell: Cell) -> bool {
-        let cells = self.cells.len();
+        let (cells, bytes) = (self.cells.len(), cell.counts.users.heap_bytes() as u64);
         self.cells.entry(id, || cell);
-        self.cells.len() > cells
+        let is_new = self.cells.len() > cells;
+        self.sketch_bytes += if is_new { bytes } else { 0 };
+        is_new
     }
 
     /// Adds what one checkpoint counted for one cell.
@@ -81,7 +91,10 @@ impl Window {
         let (campaign_id, ad_id) = (delta.key.campaign_id, delta.key.ad_id);
         let new = || Cell { counts: Counts::default(), spend_micros: 0, changed_at: index };
         let cell = self.cells.entry((campaign_id, ad_id), new);
+        let bytes_before = cell.counts.users.heap_bytes();
         cell.counts.merge(&delta.counts);
+        // A sketch only grows.
+        self.sketch_bytes += (cell.counts.users.heap_bytes() - bytes_before) as u64;
         cell.spend_micros = cell.spend_micros.saturating_add(spend_micros);
         cell.changed_at = index;
         self.changed_at = index;
@@ -113,5 +126,37 @@ impl Window {
                 cost_count: cell.counts.costs.count,
             })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clicktally_proto::counts::CellKey;
+    use clicktally_proto::user_mark::UserMark;
+
+    use super::*;
+
+    #[test]
+    fn sketches_are_charged_as_they_grow_and_when_they_come_back_from_a_snapshot() {
+        let mut window = Window::default();
+        for round in 0..200_u64 {
+            let mut counts = Counts { clicks: 20, ..Counts::default() };
+            (0..20).for_each(|user| counts.users.insert(UserMark::of(format!("{round}-{user}").as_bytes()).unwrap()));
+            let growth_bytes_max = counts.users.growth_bytes_max() as u64;
+            let bytes_before = window.sketch_bytes();
+            let key = CellKey { minute: Minute(1), campaign_id: 1, ad_id: 1 + round % 3 * (round % 2) };
+            window.merge(round + 1, &CellDelta { key, counts }, 0);
+            let recounted: usize = window.cells().map(|(_, _, cell)| cell.counts.users.heap_bytes()).sum();
+            assert_eq!(window.sketch_bytes(), recounted as u64, "after round {round}");
+            assert!(window.sketch_bytes() - bytes_before <= growth_bytes_max, "in round {round}");
+        }
+        assert!(window.sketch_bytes() > 2_048, "no sketch has become dense");
+        let mut restored = Window::default();
+        for (id, cell) in window.sorted_cells() {
+            assert!(restored.restore_cell(id, cell.clone()));
+        }
+        let (id, cell) = window.sorted_cells().next().unwrap();
+        assert!(!restored.restore_cell(id, cell.clone()), "a cell came back twice");
+        assert_eq!(restored.sketch_bytes(), window.sketch_bytes());
     }
 }

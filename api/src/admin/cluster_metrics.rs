@@ -7,10 +7,10 @@ use std::sync::LazyLock;
 
 use clicktally_proto::checkpoint::OutcomeCounts;
 use clicktally_proto::shard_key::{GroupId, ShardId};
+use clicktally_raft_store::metrics_registry::{FIXED, clamped, registered};
 use prometheus::{GaugeVec, IntGaugeVec, Opts};
 
 use super::hot_keys::HotKeys;
-use crate::metrics::registered;
 use crate::state::ApiState;
 
 /// The conservation equation in public: `read` is what was read, the other outcomes add up to it, always.
@@ -19,7 +19,7 @@ static SHARD_CLICKS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
         "clicktally_shard_clicks",
         "Clicks of a shard since its beginning, as committed, by what became of them",
     );
-    registered(IntGaugeVec::new(options, &["shard", "outcome"]).expect("a constant, valid metric"))
+    registered(IntGaugeVec::new(options, &["shard", "outcome"]).expect(FIXED))
 });
 
 static HOT_KEY: LazyLock<GaugeVec> = LazyLock::new(|| {
@@ -27,7 +27,7 @@ static HOT_KEY: LazyLock<GaugeVec> = LazyLock::new(|| {
         "clicktally_hot_key_ratio",
         "Share of the newest minutes' clicks that the ad of this rank takes; /v1/cluster/hot_keys names it",
     );
-    registered(GaugeVec::new(options, &["rank"]).expect("a constant, valid metric"))
+    registered(GaugeVec::new(options, &["rank"]).expect(FIXED))
 });
 
 /// Sets every gauge of this file.
@@ -63,8 +63,4 @@ fn show_outcomes(shard: ShardId, outcomes: &OutcomeCounts) {
     for (outcome, clicks) in by_outcome {
         SHARD_CLICKS.with_label_values(&[label.as_str(), outcome]).set(clamped(clicks));
     }
-}
-
-fn clamped(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::Context;
 use clicktally_node::load::LoadSummary;
 use serde::Serialize;
 
 use super::verdict::Verdict;
+use crate::report_file::write_json;
 
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
@@ -49,14 +49,6 @@ impl Report {
     }
 
     pub(super) fn write(&self, path: &Path) -> anyhow::Result<()> {
-        let write = || -> anyhow::Result<()> {
-            if let Some(folder) = path.parent() {
-                std::fs::create_dir_all(folder)?;
-            }
-            let mut text = serde_json::to_string_pretty(self)?;
-            text.push('\n');
-            Ok(std::fs::write(path, text)?)
-        };
-        write().with_context(|| format!("cannot write {}", path.display()))
+        write_json(path, self)
     }
 }

@@ -7,6 +7,8 @@ use anyhow::Context;
 use comfy_table::Table;
 use serde::Serialize;
 
+use crate::report_file::write_json;
+
 /// Milliseconds throughout.
 #[derive(Debug, Clone, Serialize)]
 pub struct FailoverReport {
@@ -88,15 +90,7 @@ impl FailoverReport {
     }
 
     pub fn write(&self, path: &Path) -> anyhow::Result<()> {
-        let write = || -> anyhow::Result<()> {
-            if let Some(folder) = path.parent() {
-                std::fs::create_dir_all(folder)?;
-            }
-            let mut text = serde_json::to_string_pretty(self)?;
-            text.push('\n');
-            Ok(std::fs::write(path, text)?)
-        };
-        write().with_context(|| format!("cannot write {}", path.display()))
+        write_json(path, self)
     }
 }
 

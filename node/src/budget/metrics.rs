@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use clicktally_proto::money::Micros;
+use clicktally_raft_store::metrics_registry::{FIXED, registered};
 use prometheus::{Gauge, Histogram, HistogramOpts};
 
 pub(super) static STALENESS: LazyLock<Histogram> = LazyLock::new(|| {
@@ -12,16 +13,12 @@ pub(super) static STALENESS: LazyLock<Histogram> = LazyLock::new(|| {
         "Age of the replica's proof of being current, at each answer",
     )
     .buckets(vec![0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0]);
-    let histogram = Histogram::with_opts(options).expect("a constant, valid metric");
-    registered(Box::new(histogram.clone()));
-    histogram
+    registered(Histogram::with_opts(options).expect(FIXED))
 });
 
 static AT_RISK: LazyLock<Gauge> = LazyLock::new(|| {
     let help = "What may be spent unseen, over all campaigns asked about lately, in units of their currencies";
-    let gauge = Gauge::new("clicktally_budget_dollars_at_risk", help).expect("a constant, valid metric");
-    registered(Box::new(gauge.clone()));
-    gauge
+    registered(Gauge::new("clicktally_budget_dollars_at_risk", help).expect(FIXED))
 });
 
 static AT_RISK_MICROS: AtomicI64 = AtomicI64::new(0);
@@ -32,10 +29,4 @@ pub(super) fn move_at_risk(before: Micros, after: Micros) {
     let sum = AT_RISK_MICROS.fetch_add(change, Ordering::Relaxed).wrapping_add(change);
     // Shown only: no decision reads this.
     AT_RISK.set(sum as f64 / 1e6);
-}
-
-fn registered(collector: Box<dyn prometheus::core::Collector>) {
-    if let Err(error) = prometheus::default_registry().register(collector) {
-        tracing::warn!(%error, "a metric is not shown");
-    }
 }

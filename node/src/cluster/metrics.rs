@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use prometheus::core::Collector;
+use clicktally_raft_store::metrics_registry::{FIXED, registered};
 use prometheus::{IntCounterVec, IntGauge, Opts};
 
 pub(super) static METRICS: LazyLock<ClusterMetrics> = LazyLock::new(ClusterMetrics::register);
@@ -13,8 +13,6 @@ pub(super) struct ClusterMetrics {
     pub(super) is_draining: IntGauge,
     pub(super) load_clicks_per_second: IntGauge,
 }
-
-const FIXED: &str = "the name and labels of a metric are constants";
 
 impl ClusterMetrics {
     fn register() -> ClusterMetrics {
@@ -31,11 +29,4 @@ impl ClusterMetrics {
             ),
         }
     }
-}
-
-fn registered<M: Collector + Clone + 'static>(metric: M) -> M {
-    if let Err(error) = prometheus::default_registry().register(Box::new(metric.clone())) {
-        tracing::error!(%error, "a metric will not be shown");
-    }
-    metric
 }

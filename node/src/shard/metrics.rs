@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clicktally_proto::event_time::UnixMillis;
 use clicktally_proto::shard_key::ShardId;
-use prometheus::core::Collector;
+use clicktally_raft_store::metrics_registry::{FIXED, clamped, registered};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 use super::commit::Committed;
@@ -24,8 +24,6 @@ pub(super) struct ShardMetrics {
     pub(super) shards_owned: IntGauge,
     pub(super) shards_halted: IntGauge,
 }
-
-const FIXED: &str = "the name and labels of a metric are constants";
 
 /// Why a shard came here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,15 +118,4 @@ impl ShardMetrics {
         let _ = self.lag_records.remove_label_values(&[&label]);
         let _ = self.watermark_lag_seconds.remove_label_values(&[&label]);
     }
-}
-
-fn registered<M: Collector + Clone + 'static>(metric: M) -> M {
-    if let Err(error) = prometheus::default_registry().register(Box::new(metric.clone())) {
-        tracing::error!(%error, "a metric will not be shown");
-    }
-    metric
-}
-
-fn clamped(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }

@@ -81,7 +81,7 @@ impl GroupState {
     /// `cells`: of one minute, those of a campaign together.
     fn merge_window(&mut self, index: u64, cells: &[CellDelta]) {
         let window = Arc::make_mut(self.windows.entry(cells[0].key.minute).or_default());
-        let cells_before = window.cell_count();
+        let (cells_before, sketch_bytes_before) = (window.cell_count(), window.sketch_bytes());
         for cells in cells.chunk_by(|a, b| a.key.campaign_id == b.key.campaign_id) {
             let mut campaign = self.campaigns.get_mut(&cells[0].key.campaign_id).map(Arc::make_mut);
             for cell in cells {
@@ -97,6 +97,7 @@ impl GroupState {
             }
         }
         self.held.cells += (window.cell_count() - cells_before) as u64;
+        self.held.sketch_bytes += window.sketch_bytes() - sketch_bytes_before;
         if window.fired_at.is_some() {
             self.newest_revision = index;
         }

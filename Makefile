@@ -55,8 +55,8 @@ bench-peers: deps ## The same beside Apache Flink and Kafka Streams, on the same
 	"$$CARGO_TARGET_DIR/release/clicktally" bench --topic single --clicks $(or $(BENCH_CLICKS),5000000) --peers bench/run-peers
 
 bench-freshness: deps ## From an acknowledged click to its count and its spend, on three nodes under load, for several checkpoint intervals.
-	$(CARGO) build --locked --release -p clicktally-chaos-tests --bins
-	"$$CARGO_TARGET_DIR/release/freshness"
+	$(CARGO) build --locked -p clicktally-chaos-tests --bins
+	"$$CARGO_TARGET_DIR/debug/freshness"
 
 bench-failover: deps ## How long counting stands still when a node dies and when it is stopped; RUNS=10 of each, RAFT_GROUPS=1 groups.
 	$(CARGO) build --locked -p clicktally-chaos-tests --bins

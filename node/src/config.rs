@@ -137,6 +137,8 @@ pub struct EventTimeSection {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StreamSection {
+    /// How often a shard's counts go into replicated state: a click is visible half of this later, on average. What shorter ones
+    /// cost is in docs/performance.md.
     pub checkpoint_ms: u64,
 }
 
@@ -227,7 +229,7 @@ impl Default for EventTimeSection {
 
 impl Default for StreamSection {
     fn default() -> Self {
-        StreamSection { checkpoint_ms: 1_000 }
+        StreamSection { checkpoint_ms: 500 }
     }
 }
 

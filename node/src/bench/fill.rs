@@ -28,6 +28,8 @@ pub(super) struct FillPlan {
     pub(super) clicks: u64,
     pub(super) clicks_per_record: usize,
     pub(super) ads: u64,
+    /// Distinct users; 0 for clicks that name none.
+    pub(super) users: u64,
     pub(super) seed: u64,
 }
 
@@ -44,7 +46,7 @@ pub(super) async fn fill(log: &dyn ClickLog, clock: &dyn Clock, plan: &FillPlan)
     while filled.clicks < plan.clicks {
         let event_time_ms = start_ms + event_time_of(filled.clicks);
         let ad_id = ads.sample(&mut random) as u64;
-        let click = click(minter.mint(event_time_ms).0, ad_id, event_time_ms, random.random());
+        let click = click(minter.mint(event_time_ms).0, ad_id, event_time_ms, random.random(), plan.users);
         let shard = partitioner.shard(click.campaign_id, click.id());
         let pack = &mut packs[usize::from(shard.0)];
         let copies = 1 + u64::from(filled.distinct.is_multiple_of(DUPLICATE_EVERY));
@@ -76,8 +78,8 @@ fn record(shard: ShardId, clicks: &[Click]) -> OutRecord {
     OutRecord { topic: RAW_CLICKS, partition: Some(shard.partition()), key: Vec::new(), value: encode_record(clicks) }
 }
 
-/// As wide as a click of production.
-fn click(click_id: u64, ad_id: u64, event_time_ms: u64, noise: u32) -> Click {
+/// As wide as a click of production, whether it names a user or not.
+fn click(click_id: u64, ad_id: u64, event_time_ms: u64, noise: u32, users: u64) -> Click {
     let [a, b, c, d] = noise.to_be_bytes();
     Click {
         click_id,
@@ -85,12 +87,12 @@ fn click(click_id: u64, ad_id: u64, event_time_ms: u64, noise: u32) -> Click {
         ad_id,
         event_time_ms,
         ingest_time_ms: event_time_ms + 40,
-        user_id: format!("{noise:08x}"),
+        user_id: u64::from(noise).checked_rem(users).map(|user| format!("{user:08x}")).unwrap_or_default(),
         ip_address: format!("{a}.{b}.{c}.{d}"),
         user_agent: "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36".into(),
         device_type: "desktop".into(),
         country: "PT".into(),
-        region: "Lisboa".into(),
+        region: if users == 0 { "Alto Alentejo PT".into() } else { "Lisboa".into() },
         ad_format: "banner".into(),
         ..Click::default()
     }

@@ -44,8 +44,11 @@ pub struct BenchOptions {
     /// Distinct ads, skewed.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub ads: u64,
-    /// Counting threads.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=256))]
+    /// Distinct users, counted for each ad and minute. 0: clicks name none, because the systems compared with count none.
+    #[arg(long, default_value_t = 0)]
+    pub users: u64,
+    /// Counting threads, as many as a node has by default.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=256))]
     pub threads: u64,
     /// What the counting reads the log by.
     #[arg(long, value_enum, default_value_t = FetchBy::Direct)]
@@ -107,7 +110,13 @@ async fn measure(options: &BenchOptions, form: TopicForm, brokers: &str, folder:
         TopicForm::Single => 1,
         TopicForm::Packed => usize::try_from(options.pack)?,
     };
-    let plan = FillPlan { clicks: options.clicks, clicks_per_record, ads: options.ads, seed: options.seed };
+    let plan = FillPlan {
+        clicks: options.clicks,
+        clicks_per_record,
+        ads: options.ads,
+        users: options.users,
+        seed: options.seed,
+    };
     let filled = fill(&log, &*clock, &plan).await?;
     // Fresh clients for each reading: none may profit from what another has fetched.
     drop(log);

@@ -1,24 +1,45 @@
 //! Planted faults, for tests of builds with debug assertions only; release builds compile them away.
 //!
 //! * `CLICKTALLY_FAIL_AT=point:n` aborts the process when the named point is reached for the n-th time, as `kill -9` would.
-//! * `CLICKTALLY_BREAK=link` disables one promise, so that a test can show that its check notices.
+//! * `CLICKTALLY_BREAK=mutant` breaks one promise (see [`Mutant`]), so that a test can show that its check notices.
 //! * `CLICKTALLY_LOSE=point:n` loses what is received at the named point, every n-th time, as a network may.
 
-/// One of the three links of exactly-once, broken on purpose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Link {
+macro_rules! mutants {
+    ($($(#[$doc:meta])+ $name:ident = $text:literal,)+) => {
+        /// One promise broken on purpose, as a plausible mistake would break it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Mutant {
+            $($(#[$doc])+ $name,)+
+        }
+
+        impl Mutant {
+            pub const ALL: &'static [Mutant] = &[$(Mutant::$name,)+];
+
+            /// As `CLICKTALLY_BREAK` spells it.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Mutant::$name => $text,)+
+                }
+            }
+        }
+    };
+}
+
+mutants! {
     /// Clicks are counted without looking at the ids already seen.
-    Identity,
+    Identity = "identity",
     /// Counts are merged without comparing the checkpoint's offsets with the committed ones.
-    Offset,
+    Offset = "offset",
     /// Rows are added up in PostgreSQL instead of replaced by revision.
-    Sink,
+    Sink = "sink",
 }
 
 #[cfg(debug_assertions)]
 mod active {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::Mutant;
 
     struct Point {
         name: String,
@@ -66,9 +87,14 @@ mod active {
         loss.name == name && (loss.reached.fetch_add(1, Ordering::SeqCst) + 1).is_multiple_of(loss.every)
     }
 
-    pub(super) fn broken() -> Option<&'static str> {
-        static BROKEN: OnceLock<Option<String>> = OnceLock::new();
-        BROKEN.get_or_init(|| std::env::var("CLICKTALLY_BREAK").ok()).as_deref()
+    pub(super) fn broken() -> Option<Mutant> {
+        static BROKEN: OnceLock<Option<Mutant>> = OnceLock::new();
+        *BROKEN.get_or_init(|| {
+            let name = std::env::var("CLICKTALLY_BREAK").ok()?;
+            let known = Mutant::ALL.iter().copied().find(|mutant| mutant.name() == name);
+            assert!(known.is_some(), "CLICKTALLY_BREAK={name}: no such mutant");
+            known
+        })
     }
 }
 
@@ -81,20 +107,16 @@ pub fn point(name: &str) {
     let _ = name;
 }
 
+/// Whether this process is to make the given mistake.
 #[inline]
-pub fn is_broken(link: Link) -> bool {
+pub fn is_broken(mutant: Mutant) -> bool {
     #[cfg(debug_assertions)]
     {
-        let name = match link {
-            Link::Identity => "identity",
-            Link::Offset => "offset",
-            Link::Sink => "sink",
-        };
-        active::broken() == Some(name)
+        active::broken() == Some(mutant)
     }
     #[cfg(not(debug_assertions))]
     {
-        let _ = link;
+        let _ = mutant;
         false
     }
 }

@@ -23,7 +23,7 @@ use clicktally_proto::click::Click;
 use clicktally_proto::click_log::{LogRecord, OutRecord};
 use clicktally_proto::click_view::{ClickView, decode_record, decode_record_owned};
 use clicktally_proto::event_time::{EventTimeRules, Minute, UnixMillis};
-use clicktally_proto::fault::{Link, is_broken};
+use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::seen_ids::{DamagedBlock, SeenBlock};
 use clicktally_proto::shard_key::{Partitioner, Place, ShardId};
 use clicktally_raft_store::state::ShardEntry;
@@ -197,7 +197,7 @@ impl ShardState {
             }
             return;
         }
-        let is_new = self.seen.insert(place, minute, &horizon) || is_broken(Link::Identity);
+        let is_new = self.seen.insert(place, minute, &horizon) || is_broken(Mutant::Identity);
         if !is_new {
             self.outcomes.duplicate += 1;
             return;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use clicktally_proto::click_log::{LATE_CLICKS, WINDOW_COUNTS};
 use clicktally_proto::clock::Clock;
 use clicktally_proto::event_time::{Minute, UnixMillis};
-use clicktally_proto::fault::{self, Link, is_broken};
+use clicktally_proto::fault::{self, Mutant, is_broken};
 use clicktally_proto::window_count::WindowState;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
@@ -217,7 +217,7 @@ async fn write_batch(client: &mut Client, rows: &WindowRows) -> Result<(), Write
             .await?;
     }
     writer.as_mut().finish().await?;
-    let upsert = if is_broken(Link::Sink) { ADD_UP } else { UPSERT };
+    let upsert = if is_broken(Mutant::Sink) { ADD_UP } else { UPSERT };
     transaction.batch_execute(upsert).await?;
     transaction.batch_execute("INSERT INTO reports.late_click SELECT * FROM new_late ON CONFLICT DO NOTHING").await?;
     for ((topic, partition), (first, next)) in &rows.progress {
@@ -258,7 +258,7 @@ const UPSERT: &str = "INSERT INTO reports.ad_minute SELECT * FROM new_minute \
     cost_sum_micros = excluded.cost_sum_micros, cost_count = excluded.cost_count \
     WHERE excluded.revision > reports.ad_minute.revision";
 
-/// The mistake that `Link::Sink` plants: at-least-once deliveries added up.
+/// The mistake that `Mutant::Sink` plants: at-least-once deliveries added up.
 const ADD_UP: &str = "INSERT INTO reports.ad_minute SELECT * FROM new_minute \
     ON CONFLICT (minute, ad_id, campaign_id) DO UPDATE SET clicks = reports.ad_minute.clicks + excluded.clicks, \
     revision = excluded.revision, state = excluded.state";

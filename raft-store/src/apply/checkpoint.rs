@@ -11,7 +11,7 @@ use clicktally_proto::checkpoint::Checkpoint;
 use clicktally_proto::command::{Outcome, Rejection};
 use clicktally_proto::counts::CellDelta;
 use clicktally_proto::event_time::EventTimeRules;
-use clicktally_proto::fault::{Link, is_broken};
+use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::money::price_of;
 
 use crate::state::GroupState;
@@ -27,7 +27,7 @@ impl GroupState {
         if to < from {
             return Err(Rejection::OffsetsBackwards);
         }
-        if !is_broken(Link::Offset) {
+        if !is_broken(Mutant::Offset) {
             if to > from && entry.last_range == Some((from, to)) {
                 return Ok(Outcome::AlreadyApplied);
             }

@@ -13,7 +13,7 @@ DEBIAN_PACKAGES := build-essential cmake pkg-config libcurl4-openssl-dev libssl-
 # What the peers are built with, beside the runtime that Kafka needs.
 PEER_PACKAGES := openjdk-17-jdk-headless
 
-.PHONY: help deps build demo test lint verify fix bench bench-peers bench-freshness bench-failover
+.PHONY: help deps build demo test lint verify fix bench bench-peers bench-freshness bench-failover sim sim-mutants
 
 help: ## This list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,14 @@ verify: ## Formatting, lints, licences and advisories; writes nothing into the c
 fix: ## Formats, and applies the lints' own suggestions.
 	$(CARGO) fmt --all
 	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+
+sim: deps ## The cluster in a deterministic simulation: SEEDS=1000 schedules from SEED=1 on; a failure says how to replay it.
+	$(CARGO) build --locked -p clicktally-chaos-tests --bin sim
+	"$$CARGO_TARGET_DIR/debug/sim" run --tier $(or $(TIER),0) --seeds $(or $(SEEDS),1000) --seed $(or $(SEED),1)
+
+sim-mutants: deps ## Plants every known mistake, fails if the simulation does not find one, and writes the table of docs/simulation.md.
+	$(CARGO) build --locked -p clicktally-chaos-tests --bin sim
+	"$$CARGO_TARGET_DIR/debug/sim" mutants --document docs/simulation.md
 
 bench: deps ## Events/s and CPU-seconds per million: raw consume against the whole shard path, in one run.
 	$(CARGO) build --locked --release -p clicktally-node

@@ -9,7 +9,12 @@ fn root() -> PathBuf {
 }
 
 fn documents() -> Vec<(PathBuf, String)> {
-    let mut files = vec![root().join("README.md"), root().join("ARCHITECTURE.md"), root().join("CHANGELOG.md")];
+    let mut files = vec![
+        root().join("README.md"),
+        root().join("ARCHITECTURE.md"),
+        root().join("CHANGELOG.md"),
+        root().join("docs/simulation.md"),
+    ];
     for entry in std::fs::read_dir(root().join("docs/decisions")).unwrap() {
         files.push(entry.unwrap().path());
     }

@@ -64,14 +64,12 @@ mutants! {
     CutUncommitted = "cut-uncommitted",
     /// An offset gap is taken for a success.
     GapTakenForSuccess = "gap-taken-for-success",
-    /// A proposal without an answer is taken for one that failed.
-    UndecidedTakenForFailure = "undecided-taken-for-failure",
     /// Windows leave replicated state before they are published.
     EvictedUnpublished = "evicted-unpublished",
     /// Assignments do not compare the epoch they saw.
     MoveEpochUnchecked = "move-epoch-unchecked",
-    /// A shard that comes back to a node goes on from what the node remembers of it.
-    FencedKeepsMemory = "fenced-keeps-memory",
+    /// A reader that is opened begins at the log's end.
+    ResetToLatest = "reset-to-latest",
     /// A stale replica says yes.
     StalenessIgnored = "staleness-ignored",
     /// A positive answer of the budget lane holds for ten times its life.

@@ -100,8 +100,10 @@ impl ClickOracle {
     /// Looks at what was written since the last look.
     pub fn read_on(&mut self, log: &SimLog, shard: ShardId) {
         let known = self.known.entry(shard).or_default();
-        // Behind an unclean election there is nothing to compare any more.
-        known.truncate(log.held(shard).len());
+        // What an unclean election has taken away was read before it; what comes behind it is nobody's business.
+        if log.truncated_from(shard).is_some() {
+            return;
+        }
         for record in &log.held(shard)[known.len()..] {
             let clicks = decode_record_owned(&record.value).ok();
             let honest = clicks.iter().flatten().filter(|click| {
@@ -132,8 +134,13 @@ impl ClickOracle {
     }
 
     /// The recount. `late_says_the_log`: of these shards a proof was committed that its owner did not know of (an earlier life's), so
-    /// that the late topic, not the oracle, says which clicks it holds for late.
-    pub fn expect(&self, late_says_the_log: &BTreeMap<ShardId, BTreeSet<Instance>>) -> Expected {
+    /// that the late topic, not the oracle, says which clicks it holds for late. `ends`: where a partition that has lost records ends
+    /// for this purpose.
+    pub fn expect(
+        &self,
+        late_says_the_log: &BTreeMap<ShardId, BTreeSet<Instance>>,
+        ends: &BTreeMap<ShardId, u64>,
+    ) -> Expected {
         let mut expected = Expected::default();
         let mut users: HashMap<RowKey, BTreeSet<&str>> = HashMap::new();
         let mut misrouted: BTreeSet<u64> = BTreeSet::new();
@@ -144,7 +151,8 @@ impl ClickOracle {
             let mut outcomes = OutcomesView::default();
             let mut watermark_ms = 0;
             let mut counted: HashMap<u64, Minute> = HashMap::new();
-            for (offset, record) in (0_u64..).zip(records) {
+            let end = ends.get(&shard).copied().unwrap_or(u64::MAX);
+            for (offset, record) in (0..end).zip(records) {
                 while let Some(proof) = proofs.next_if(|proof| proof.to <= offset) {
                     watermark_ms = watermark_ms.max(proof.watermark_ms);
                 }
@@ -240,7 +248,7 @@ mod tests {
         }
         oracle.read_on(&log, ShardId(3));
         oracle.note_committed(ShardId(3), CommittedWatermark { to: 1, watermark_ms: 60_000 });
-        let expected = oracle.expect(&BTreeMap::new());
+        let expected = oracle.expect(&BTreeMap::new(), &BTreeMap::new());
         assert_eq!(expected.counts, Counts::from([((5, 0), 1)]));
         assert_eq!(expected.late, BTreeSet::from([Instance { shard: ShardId(3), offset: 1, click_id: own_id(2) }]));
     }
@@ -252,7 +260,7 @@ mod tests {
             write(&mut log, own_id(n), at);
         }
         oracle.read_on(&log, ShardId(3));
-        let expected = oracle.expect(&BTreeMap::new());
+        let expected = oracle.expect(&BTreeMap::new(), &BTreeMap::new());
         assert_eq!(expected.counts, Counts::from([((5, 0), 1), ((5, 3), 1)]));
         let outcomes = expected.outcomes[&3];
         assert_eq!((outcomes.read, outcomes.counted, outcomes.duplicate, outcomes.late), (4, 2, 1, 1));

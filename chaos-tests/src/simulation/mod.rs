@@ -13,3 +13,10 @@ pub mod click_oracle;
 pub mod trace;
 
 pub mod report;
+
+pub mod core;
+
+pub mod tier;
+
+pub mod campaign;
+pub mod mutants;

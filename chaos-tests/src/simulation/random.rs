@@ -47,7 +47,7 @@ impl Stream {
     pub fn zipf(&mut self, ranks: u64) -> u64 {
         // The product of two uniform draws has the density −ln x: near enough to Zipf's for a viral head and a long tail.
         let (a, b) = (self.below(1 << 20), self.below(1 << 20));
-        ((a * b) >> 20) * ranks >> 20
+        (((a * b) >> 20) * ranks) >> 20
     }
 }
 

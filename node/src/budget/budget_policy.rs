@@ -85,9 +85,8 @@ impl BudgetRules {
         at_risk: Micros,
     ) -> (BudgetDecision, &'static str) {
         let pause = |reason| (BudgetDecision::Pause, reason);
-        if is_broken(Mutant::StalenessIgnored) {
-            // Goes on as if the replica were fresh.
-        } else if facts.staleness.is_none_or(|staleness| staleness > self.staleness_max) {
+        let is_stale = facts.staleness.is_none_or(|staleness| staleness > self.staleness_max);
+        if is_stale && !is_broken(Mutant::StalenessIgnored) {
             return pause("replica_stale");
         }
         if lag > self.counting_lag_max {

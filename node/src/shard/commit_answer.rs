@@ -62,9 +62,6 @@ impl CommitAttempts {
             Ok(Outcome::Rejected(rejection @ Rejection::FinalWindow)) => restart(rejection.to_string()),
             Ok(Outcome::Rejected(rejection @ Rejection::StateFull { .. })) => NextStep::AwaitRoom(rejection),
             Ok(other) => NextStep::End(CommitEnd::Halted(format!("the group refused a checkpoint: {other:?}"))),
-            Err(ProposeError::Retry(_)) if is_broken(Mutant::UndecidedTakenForFailure) => {
-                restart("the proposal failed".into())
-            }
             Err(ProposeError::Retry(reason)) => {
                 self.is_repeat = true;
                 NextStep::AgainLater(reason)

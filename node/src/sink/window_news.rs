@@ -36,8 +36,9 @@ impl WindowNews {
 
     /// One for each row that changed, made as they are asked for.
     pub fn records(&self) -> impl Iterator<Item = OutRecord> {
-        let rows = |(minute, window): &(Minute, Arc<Window>)| -> Vec<OutRecord> {
-            window.rows_after(*minute, self.published_revision).map(|row| record_of(&row)).collect()
+        let published_revision = self.published_revision;
+        let rows = move |(minute, window): &(Minute, Arc<Window>)| -> Vec<OutRecord> {
+            window.rows_after(*minute, published_revision).map(|row| record_of(&row)).collect()
         };
         self.windows.iter().flat_map(rows)
     }

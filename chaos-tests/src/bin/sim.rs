@@ -1,0 +1,139 @@
+//! `make sim` and `make sim-mutants`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand};
+use clicktally_chaos_tests::simulation::campaign::{Campaign, CampaignReport, explain};
+use clicktally_chaos_tests::simulation::mutants::{CASES, table, with_table};
+use clicktally_chaos_tests::simulation::tier::Tier;
+
+/// The cluster in a deterministic simulation: thousands of schedules, each a number.
+#[derive(Debug, Parser)]
+#[command(name = "sim")]
+struct Options {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Runs seeds until one breaks an invariant.
+    Run(Run),
+    /// The same, for programs: prints the report as JSON.
+    #[command(hide = true)]
+    Hunt(Run),
+    /// Plants each known mistake in a process of its own, and fails if one is not found.
+    Mutants {
+        /// Only these.
+        names: Vec<String>,
+        /// A document whose table is to be written anew.
+        #[arg(long, value_name = "FILE")]
+        document: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// 0: the pure rules.
+    #[arg(long, default_value = "0", value_parser = parse_tier)]
+    tier: Tier,
+    /// How many.
+    #[arg(long, default_value_t = 1_000)]
+    seeds: u64,
+    /// The first one.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Begins no seed after so many minutes.
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// Seeds side by side.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+}
+
+fn parse_tier(text: &str) -> Result<Tier, String> {
+    text.parse().ok().and_then(Tier::of).ok_or_else(|| format!("there is no tier {text}"))
+}
+
+fn main() -> ExitCode {
+    // A panic is a finding with a seed; the report tells it.
+    std::panic::set_hook(Box::new(|_| {}));
+    let done = match Options::parse().what {
+        What::Run(run) => simulate(&run),
+        What::Hunt(run) => hunt(&run),
+        What::Mutants { names, document } => hunt_all(&names, document),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&error),
+    }
+}
+
+impl Run {
+    fn campaign(&self) -> Campaign {
+        Campaign {
+            tier: self.tier,
+            first_seed: self.seed,
+            seeds: self.seeds,
+            time_max: self.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
+            threads: self.threads,
+        }
+    }
+}
+
+#[allow(clippy::print_stdout)] // It talks to a person.
+fn simulate(run: &Run) -> anyhow::Result<()> {
+    let report = run.campaign().run(&|so_far: &CampaignReport| println!("{}", so_far.summary()));
+    println!("{}", report.summary());
+    let faults: Vec<String> = report.faults.iter().map(|(kind, times)| format!("{kind} {times}")).collect();
+    println!("faults: {}", faults.join(", "));
+    match &report.failed {
+        Some(failed) => bail!("{}", explain(failed, run.tier)),
+        None => Ok(()),
+    }
+}
+
+#[allow(clippy::print_stdout)] // JSON for a program.
+fn hunt(run: &Run) -> anyhow::Result<()> {
+    let report = Campaign { threads: 1, ..run.campaign() }.run(&|_| {});
+    println!("{}", serde_json::to_string(&report)?);
+    Ok(())
+}
+
+#[allow(clippy::print_stdout)] // It talks to a person.
+fn hunt_all(names: &[String], document: Option<PathBuf>) -> anyhow::Result<()> {
+    let program = std::env::current_exe().context("where this program is")?;
+    let mut hunts = Vec::new();
+    for case in CASES.iter().filter(|case| names.is_empty() || names.iter().any(|name| name == case.mutant.name())) {
+        let hunt = case.hunt(&program)?;
+        println!(
+            "{}: {}",
+            case.mutant.name(),
+            match &hunt.killed {
+                Some((check, seed)) => format!("killed by {check} in seed {seed}"),
+                None => format!("SURVIVED {} seeds", case.seeds_max),
+            }
+        );
+        hunts.push(hunt);
+    }
+    if let Some(path) = document {
+        let before = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        std::fs::write(&path, with_table(&before, &table(&hunts))?)?;
+    }
+    let survivors: Vec<&str> =
+        hunts.iter().filter(|hunt| hunt.killed.is_none()).map(|hunt| hunt.case.mutant.name()).collect();
+    println!("{} of {} mutants killed", hunts.len() - survivors.len(), hunts.len());
+    if !survivors.is_empty() {
+        bail!("a check or a schedule is missing: {} survived", survivors.join(", "));
+    }
+    Ok(())
+}
+
+#[allow(clippy::print_stderr)] // It talks to a person.
+fn complain(error: &anyhow::Error) -> ExitCode {
+    eprintln!("sim: {error:#}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,72 @@
+//! Tier 0: the pure core. Real rules (`ShardState`, the commit decision, `GroupState`, placement, heartbeats, snapshots, the selection
+//! of rows, budgets) under a scheduler of ours; no sockets, no runtime, no threads, and consensus as a model.
+//!
+//! In the order of a run: the plan, the clockwork, the nodes and what they do, what goes wrong, who looks on, and the end.
+
+mod agenda;
+mod event;
+mod plan;
+
+mod consensus;
+mod node;
+mod node_clock;
+mod owner;
+mod replica;
+
+mod budget_work;
+mod leader_work;
+mod replication;
+mod shard_work;
+mod sink_work;
+
+mod faults;
+mod settle;
+mod watch;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::random::Seed;
+use super::report::{SeedReport, Violation};
+use world::World;
+
+/// Runs one seed to its end, or to its first violation. An assert of the product that fires is one too.
+pub fn run_seed(seed: u64) -> SeedReport {
+    let mut world = World::new(Seed(seed));
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        world.run_until(world.faulty_ms());
+        if world.is_clean() {
+            world.settle();
+        }
+    }));
+    world.into_report(ended.err().map(|panic| {
+        let message = panic.downcast_ref::<String>().cloned();
+        message.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned())).unwrap_or_default()
+    }))
+}
+
+impl World {
+    fn faulty_ms(&self) -> u64 {
+        self.plan.faulty_ms
+    }
+
+    fn is_clean(&self) -> bool {
+        !self.watch.has_violations()
+    }
+
+    fn into_report(self, panic: Option<String>) -> SeedReport {
+        let tail = self.trace.tail();
+        let violation = match (panic, self.watch.first_violation()) {
+            (Some(message), _) => Some(Violation { check: "panic".into(), message, trace_tail: tail }),
+            (None, Some(breach)) => Some(Violation::of(breach, tail)),
+            (None, None) => None,
+        };
+        SeedReport {
+            trace_hash: self.trace.hash(),
+            trace_lines: self.trace.lines(),
+            simulated_ms: self.agenda.now_ms(),
+            violation,
+            ..self.report
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! One simulated node: what dies with it, and what does not.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use clicktally_node::budget::spend_velocity::SpendVelocity;
+use clicktally_proto::ids::{CampaignId, NodeId};
+use clicktally_proto::shard_key::ShardId;
+use clicktally_raft_store::heartbeats::HeartbeatTable;
+
+use super::event::{IndexFor, Life, Proposer, Publication};
+use super::node_clock::NodeClock;
+use super::owner::Owner;
+use super::plan::LEASE;
+use super::replica::{Replica, ReplicaDisk};
+
+#[derive(Debug)]
+pub(super) struct SimNode {
+    pub(super) id: NodeId,
+    pub(super) incarnation: u64,
+    pub(super) is_alive: bool,
+    /// Removed for good.
+    pub(super) is_gone: bool,
+    pub(super) paused_until_ms: u64,
+    pub(super) clock: NodeClock,
+    pub(super) disk: ReplicaDisk,
+    pub(super) is_log_reachable: bool,
+    pub(super) memory: Memory,
+}
+
+/// What a crash takes.
+#[derive(Debug)]
+pub(super) struct Memory {
+    pub(super) replica: Replica,
+    pub(super) known_leader: Option<NodeId>,
+    pub(super) known_term: u64,
+    pub(super) heartbeats: HeartbeatTable,
+    /// When each peer was last heard, in true time.
+    pub(super) heard_at_ms: BTreeMap<NodeId, u64>,
+    pub(super) owners: BTreeMap<ShardId, Owner>,
+    pub(super) pending: BTreeMap<u64, Proposer>,
+    pub(super) placements_in_flight: u32,
+    pub(super) publication: Option<Publication>,
+    pub(super) is_publishing: bool,
+    pub(super) awaited: Vec<(u64, IndexFor)>,
+    /// When the replica was last proven current (monotonic milliseconds), and up to where the group had committed then.
+    pub(super) fresh: Option<(u64, u64)>,
+    pub(super) velocities: BTreeMap<CampaignId, SpendVelocity>,
+}
+
+impl Memory {
+    pub(super) fn new(replica: Replica) -> Memory {
+        Memory {
+            replica,
+            known_leader: None,
+            known_term: 0,
+            heartbeats: HeartbeatTable::new(LEASE / 2),
+            heard_at_ms: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            placements_in_flight: 0,
+            publication: None,
+            is_publishing: false,
+            awaited: Vec::new(),
+            fresh: None,
+            velocities: BTreeMap::new(),
+        }
+    }
+}
+
+impl SimNode {
+    pub(super) fn new(id: NodeId, clock: NodeClock) -> SimNode {
+        let mut disk = ReplicaDisk::default();
+        let (replica, _) = Replica::restore(&mut disk);
+        SimNode {
+            id,
+            incarnation: 1,
+            is_alive: true,
+            is_gone: false,
+            paused_until_ms: 0,
+            clock,
+            disk,
+            is_log_reachable: true,
+            memory: Memory::new(replica),
+        }
+    }
+
+    pub(super) fn life(&self) -> Life {
+        Life { node: self.id, incarnation: self.incarnation }
+    }
+
+    pub(super) fn is_running(&self, now_ms: u64) -> bool {
+        self.is_alive && self.paused_until_ms <= now_ms
+    }
+
+    pub(super) fn believes_to_lead(&self) -> bool {
+        self.memory.known_leader == Some(self.id)
+    }
+
+    pub(super) fn crash(&mut self) {
+        self.is_alive = false;
+        self.paused_until_ms = 0;
+        // Nothing of it may be looked at while the node is down.
+        let (replica, _) = Replica::restore(&mut ReplicaDisk::default());
+        self.memory = Memory::new(replica);
+    }
+
+    /// Returns how many damaged snapshots were found.
+    pub(super) fn restart(&mut self) -> usize {
+        let (replica, damaged) = Replica::restore(&mut self.disk);
+        self.memory = Memory::new(replica);
+        self.incarnation += 1;
+        self.is_alive = true;
+        damaged
+    }
+
+    /// What leases are measured with.
+    pub(super) fn lease_clock(&mut self, now_ms: u64) -> Duration {
+        if clicktally_proto::fault::is_broken(clicktally_proto::fault::Mutant::LeaseByWallClock) {
+            return Duration::from_millis(self.clock.wall_ms(now_ms));
+        }
+        self.clock.monotonic(now_ms)
+    }
+}

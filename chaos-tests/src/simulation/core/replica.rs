@@ -1,0 +1,101 @@
+//! One node's replica of the group, and what of it survives the node: snapshots on a disk that may tear or rot.
+
+use std::sync::Arc;
+
+use clicktally_proto::ids::NodeId;
+use clicktally_raft_store::state::GroupState;
+
+use super::consensus::{Consensus, GROUP, digest, encode};
+use crate::checks::ct3_replicas_equal::ReplicaDigest;
+
+/// As many as the real disk keeps.
+const SNAPSHOTS_KEPT: usize = 2;
+
+#[derive(Debug, Clone)]
+struct StoredSnapshot {
+    index: u64,
+    bytes: Vec<u8>,
+}
+
+/// Survives crashes.
+#[derive(Debug, Default)]
+pub(super) struct ReplicaDisk {
+    /// The newest last.
+    snapshots: Vec<StoredSnapshot>,
+}
+
+impl ReplicaDisk {
+    pub(super) fn store(&mut self, index: u64, bytes: Vec<u8>) {
+        self.snapshots.push(StoredSnapshot { index, bytes });
+        if self.snapshots.len() > SNAPSHOTS_KEPT {
+            self.snapshots.remove(0);
+        }
+    }
+
+    /// Ruins the newest snapshot: only a part of it is there, or one bit is another. `at` is taken modulo its length.
+    pub(super) fn ruin(&mut self, at: u64, is_torn: bool) -> bool {
+        let Some(newest) = self.snapshots.last_mut() else { return false };
+        let at = usize::try_from(at % newest.bytes.len() as u64).unwrap_or(0);
+        if is_torn {
+            newest.bytes.truncate(at);
+        } else {
+            newest.bytes[at] ^= 1 << (at % 8);
+        }
+        true
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Replica {
+    pub(super) state: GroupState,
+    pub(super) applied: u64,
+}
+
+impl Replica {
+    /// From the newest snapshot that is whole; damaged ones are set aside. Returns how many were.
+    pub(super) fn restore(disk: &mut ReplicaDisk) -> (Replica, usize) {
+        let mut damaged = 0;
+        while let Some(newest) = disk.snapshots.last() {
+            if let Ok(state) = GroupState::read_from(GROUP, &mut newest.bytes.as_slice()) {
+                return (Replica { state, applied: newest.index }, damaged);
+            }
+            damaged += 1;
+            disk.snapshots.pop();
+        }
+        (Replica { state: GroupState::new(GROUP), applied: 0 }, damaged)
+    }
+
+    /// Applies the next entry. At every multiple of `snapshot_every` a snapshot goes to the disk, and what it says is returned.
+    pub(super) fn apply_next(
+        &mut self,
+        node: NodeId,
+        consensus: &Consensus,
+        disk: &mut ReplicaDisk,
+        snapshot_every: u64,
+    ) -> Option<ReplicaDigest> {
+        self.applied += 1;
+        self.state.apply(self.applied, consensus.entry(self.applied));
+        if !self.applied.is_multiple_of(snapshot_every) {
+            return None;
+        }
+        let bytes = encode(&self.state);
+        let found = ReplicaDigest { node, index: self.applied, digest: digest(&bytes) };
+        disk.store(self.applied, bytes);
+        Some(found)
+    }
+
+    /// Takes over a peer's state, as it comes over the network.
+    pub(super) fn install(&mut self, index: u64, bytes: Arc<[u8]>, disk: &mut ReplicaDisk) {
+        if index <= self.applied {
+            return;
+        }
+        let state =
+            GroupState::read_from(GROUP, &mut &bytes[..]).expect("a peer's snapshot arrives whole or not at all");
+        *self = Replica { state, applied: index };
+        disk.store(index, bytes.to_vec());
+    }
+
+    pub(super) fn digest(&self, node: NodeId) -> ReplicaDigest {
+        ReplicaDigest { node, index: self.applied, digest: digest(&encode(&self.state)) }
+    }
+}

@@ -1,0 +1,221 @@
+//! The end of a run: everything heals, comes to rest, and is compared with what the log says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use clicktally_proto::click_log::{LATE_CLICKS, WINDOW_COUNTS};
+use clicktally_proto::event_time::Minute;
+use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::window_count::{LateClick, WindowCount};
+use prost::Message;
+
+use super::plan::HEAL_MS;
+use super::watch::{ad_minute, outcomes_view};
+use super::world::World;
+use crate::checks::ct14_liveness::Unfinished;
+use crate::checks::{
+    Violation, ct1_conservation, ct3_replicas_equal, ct5_budget, ct10_read_once, ct11_acknowledged_is_logged,
+    ct12_users_and_costs, ct13_watermark_honest,
+};
+use crate::database::AdMinute;
+use crate::oracle::Counts;
+use crate::simulation::click_oracle::Instance;
+
+/// How often a healing cluster is looked at: what was there at one look has to be everywhere at the next.
+const LOOK_EVERY_MS: u64 = 2_000;
+
+/// How far everything had come at a look.
+#[derive(Debug, Clone, Default)]
+struct Progress {
+    committed: u64,
+    newest_revision: u64,
+    out_ends: BTreeMap<(&'static str, i32), i64>,
+}
+
+impl World {
+    /// Heals, waits, and compares.
+    pub(super) fn settle(&mut self) {
+        self.heal_everything();
+        let healed_at_ms = self.now_ms();
+        let mut before = self.progress();
+        loop {
+            self.run_until(self.now_ms() + LOOK_EVERY_MS);
+            if self.watch.has_violations() {
+                return;
+            }
+            let unfinished = self.unfinished(&before);
+            let waited_ms = self.now_ms() - healed_at_ms;
+            if unfinished.is_empty() || waited_ms >= HEAL_MS {
+                self.watch.finish_chain(&unfinished, waited_ms);
+                break;
+            }
+            before = self.progress();
+        }
+        if !self.watch.has_violations() {
+            self.compare(&before);
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        let out = [WINDOW_COUNTS, LATE_CLICKS]
+            .into_iter()
+            .flat_map(|topic| (0..self.log.partitions(topic)).map(move |partition| (topic, partition)));
+        let end = |(topic, partition)| self.log.read_out(topic, partition, 0, usize::MAX).len() as i64;
+        Progress {
+            committed: self.consensus.committed(),
+            newest_revision: self.consensus.state.newest_revision(),
+            out_ends: out.map(|at| (at, end(at))).collect(),
+        }
+    }
+
+    fn unfinished(&self, before: &Progress) -> Vec<Unfinished> {
+        let mut unfinished = Vec::new();
+        if self.consensus.leader.is_none() {
+            unfinished.push(Unfinished::NoLeader);
+        }
+        let state = &self.consensus.state;
+        for (&shard, entry) in state.shards() {
+            // A shard whose log has lost records stands still until somebody looks at it.
+            if self.log.truncated_from(shard).is_some() {
+                continue;
+            }
+            if entry.owner.is_none() {
+                unfinished.push(Unfinished::NoOwner { shard: shard.0 });
+            }
+            let (committed, end) = (entry.committed_offset, self.log.held(shard).len() as u64);
+            if committed != end {
+                unfinished.push(Unfinished::Unread { shard: shard.0, committed, end });
+            }
+        }
+        for node in self.nodes.values().filter(|node| !node.is_gone) {
+            let applied = node.memory.replica.applied;
+            if applied < before.committed {
+                unfinished.push(Unfinished::ReplicaBehind { node: node.id, applied, committed: before.committed });
+            }
+        }
+        let (published, newest) = (state.published_revision(), before.newest_revision);
+        if published < newest {
+            unfinished.push(Unfinished::Unpublished { published, newest });
+        }
+        let progress = &self.sink.database.tables().progress;
+        for (at, &end) in &before.out_ends {
+            let read = progress.get(at).copied().unwrap_or(0);
+            if read < end {
+                unfinished.push(Unfinished::Unwritten { partition: at.1, read, end });
+            }
+        }
+        unfinished
+    }
+
+    fn compare(&mut self, before: &Progress) {
+        for node in self.nodes.values_mut().filter(|node| !node.is_gone) {
+            let (replica, disk) = (&mut node.memory.replica, &mut node.disk);
+            while replica.applied < self.consensus.committed() {
+                replica.apply_next(node.id, &self.consensus, disk, self.plan.snapshot_every);
+            }
+        }
+        let mut digests: Vec<_> = self.consensus.digest_at(self.consensus.committed()).into_iter().collect();
+        let running = self.nodes.values().filter(|node| !node.is_gone);
+        digests.extend(running.map(|node| node.memory.replica.digest(node.id)));
+        self.watch.found(ct3_replicas_equal::check(&digests));
+
+        let truncated: BTreeSet<ShardId> =
+            self.log.shards().filter(|shard| self.log.truncated_from(*shard).is_some()).collect();
+        let ends: BTreeMap<ShardId, u64> =
+            truncated.iter().map(|shard| (*shard, self.consensus.state.shards()[shard].committed_offset)).collect();
+        for shard in self.log.shards() {
+            self.watch.read_on(&self.log, shard);
+        }
+        let declared = self.declared_late(&ends);
+        let told = self
+            .watch
+            .proven_by_another
+            .iter()
+            .map(|shard| (*shard, declared.iter().filter(|instance| instance.shard == *shard).copied().collect()));
+        let expected = self.watch.oracle.expect(&told.collect(), &ends);
+        self.report.clicks = expected.clicks_in_log;
+        let mut found = ct13_watermark_honest::check_late(&expected.late, &declared);
+        let (counts, rows) = self.counted();
+        found.extend(ct1_conservation::check(&expected.counts, &counts));
+        found.extend(ct12_users_and_costs::check(&expected.measures, &rows));
+        for (shard, entry) in self.consensus.state.shards() {
+            let wanted = expected.outcomes.get(&shard.0).copied().unwrap_or_default();
+            found.extend(ct10_read_once::check_outcomes(shard.0, &outcomes_view(entry), &wanted));
+        }
+        for (&id, campaign) in self.consensus.state.campaigns() {
+            let counted = expected.counted_by_campaign.get(&id).copied().unwrap_or(0);
+            let price = campaign.terms.cost_per_click_micros;
+            found.extend(ct5_budget::check_spend(id, counted, price, campaign.spend_micros));
+        }
+        if truncated.is_empty() {
+            found.extend(ct11_acknowledged_is_logged::check(self.watch.oracle.acknowledged(), &expected.ids));
+            found.extend(ct11_acknowledged_is_logged::check(&expected.ids, self.watch.oracle.ever_sent()));
+            found.extend(ct11_acknowledged_is_logged::check(&expected.not_rerouted, &BTreeSet::new()));
+        }
+        let halted = self.watch.halted.iter().filter(|(shard, _)| !truncated.contains(shard));
+        found.extend(halted.map(|(shard, reason)| Violation {
+            invariant: "CT-14",
+            detail: format!("shard {} was halted: {reason}", shard.0),
+        }));
+        found.extend(self.unequal_rows(before));
+        self.watch.found(found);
+    }
+
+    /// What the late topic says, once for each click however often it was sent.
+    fn declared_late(&self, ends: &BTreeMap<ShardId, u64>) -> BTreeSet<Instance> {
+        let records = (0..self.log.partitions(LATE_CLICKS))
+            .flat_map(|partition| self.log.read_out(LATE_CLICKS, partition, 0, usize::MAX));
+        let clicks = records.filter_map(|record| LateClick::decode(&record.value[..]).ok());
+        let instances = clicks.map(|click| Instance {
+            shard: ShardId(u16::try_from(click.shard).unwrap_or(u16::MAX)),
+            offset: click.offset.unsigned_abs(),
+            click_id: click.click_id,
+        });
+        // What a halted shard sent ahead of a checkpoint that never came is read again once somebody has looked at it.
+        instances.filter(|at| ends.get(&at.shard).is_none_or(|end| at.offset < *end)).collect()
+    }
+
+    /// What the cluster says was counted: the replicas as long as they hold a window, PostgreSQL behind that.
+    fn counted(&self) -> (Counts, Vec<AdMinute>) {
+        let mut counts = Counts::new();
+        let mut rows = Vec::new();
+        let state = &self.consensus.state;
+        for (minute, window) in state.windows() {
+            for (campaign_id, ad_id, cell) in window.cells() {
+                rows.push(AdMinute {
+                    minute: minute.0.into(),
+                    ad_id: ad_id.cast_signed(),
+                    campaign_id: campaign_id.cast_signed(),
+                    clicks: cell.counts.clicks.cast_signed(),
+                    unique_users: Some(cell.counts.users.estimate().cast_signed()),
+                    cost_sum_micros: cell.counts.costs.sum_micros,
+                    cost_count: cell.counts.costs.count.cast_signed(),
+                    ..AdMinute::default()
+                });
+            }
+        }
+        let stored = self.sink.database.tables().rows.values();
+        rows.extend(stored.filter(|row| !state.windows().contains_key(&Minute(row.minute))).map(ad_minute));
+        for row in rows.iter().filter(|row| row.clicks > 0) {
+            *counts.entry((row.ad_id.unsigned_abs(), row.minute.unsigned_abs())).or_default() +=
+                row.clicks.unsigned_abs();
+        }
+        (counts, rows)
+    }
+
+    /// Rows in PostgreSQL that are not what the replicas hold, of all that was published before the last look.
+    fn unequal_rows(&self, before: &Progress) -> Vec<Violation> {
+        let stored = &self.sink.database.tables().rows;
+        let mut found = Vec::new();
+        for (minute, window) in self.consensus.state.windows() {
+            for row in window.rows_after(*minute, 0).filter(|row| row.revision <= before.newest_revision) {
+                let in_sink: Option<&WindowCount> = stored.get(&(row.minute, row.ad_id, row.campaign_id));
+                if in_sink != Some(&row) {
+                    let detail =
+                        format!("replicas hold {:?}, PostgreSQL {:?}", ad_minute(&row), in_sink.map(ad_minute));
+                    found.push(Violation { invariant: "CT-4", detail });
+                }
+            }
+        }
+        found
+    }
+}

@@ -135,7 +135,7 @@ fn counted(state: &GroupState) -> Sums {
     let mut sums = Sums::new();
     for (minute, window) in state.windows() {
         for (_, ad_id, cell) in window.cells() {
-            *sums.entry((minute.0, ad_id)).or_default() += cell.counts.clicks;
+            *sums.entry((minute.0, ad_id)).or_default() += cell.clicks();
         }
     }
     sums

@@ -16,12 +16,14 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::counts::{CellDelta, CellKey, CostSum, Counts};
+use crate::counts::{CellDelta, CostSum};
 use crate::event_time::Minute;
+use crate::ids::{AdId, CampaignId};
 use crate::money::Micros;
 use crate::user_mark::REGISTERS;
 use crate::user_sketch::UserSketch;
 use crate::varint;
+use crate::window_cells::{Sparse, WindowCells};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CellBlock {
@@ -44,56 +46,54 @@ const COSTS: [Guess; 2] = [|_| 0, |clicks| clicks];
 const MARKS: [Guess; 2] = [|_| 0, |clicks| clicks];
 
 impl CellBlock {
-    /// Sorts `cells` in place; each key at most once, ids below 2^63, cost sums not below zero.
-    pub fn pack(cells: &mut [CellDelta]) -> CellBlock {
-        cells.sort_unstable_by_key(|cell| cell.key);
-        let mut packed = Vec::with_capacity(cells.len() * 8 + 16);
-        let mut minute_before = 0_u64;
-        for window in cells.chunk_by(|a, b| a.key.minute == b.key.minute) {
-            let minute = u64::from(window[0].key.minute.0);
-            varint::write(minute - minute_before, &mut packed);
-            minute_before = minute;
-            write_keys(window, &mut packed);
-            write_column(window, |counts| counts.clicks, &CLICKS, &mut packed);
-            write_column(window, |counts| counts.invalid_clicks, &INVALID, &mut packed);
-            write_column(window, |counts| counts.costs.count, &COSTS, &mut packed);
-            for CellDelta { counts, .. } in window {
-                if counts.costs.count > 0 {
-                    assert!(counts.costs.sum_micros >= 0);
-                    varint::write(counts.costs.sum_micros.unsigned_abs(), &mut packed);
-                }
-            }
-            write_column(window, |counts| counts.users.marks() as u64, &MARKS, &mut packed);
-            window.iter().for_each(|cell| cell.counts.users.write_to(&mut packed));
+    /// Windows in order of time, none of them empty; ids below 2^63, cost sums not below zero.
+    pub fn pack_windows(windows: &[WindowCells]) -> CellBlock {
+        let cells: usize = windows.iter().map(WindowCells::len).sum();
+        let mut packed = Vec::with_capacity(cells * 4 + 64);
+        let mut minute_before = None;
+        for window in windows {
+            let minute = u64::from(window.minute.0);
+            assert!(minute_before.is_none_or(|before| before < minute) && !window.is_empty());
+            varint::write(minute - minute_before.unwrap_or(0), &mut packed);
+            minute_before = Some(minute);
+            write_window(window, &mut packed);
         }
         CellBlock { packed }
     }
 
+    /// Sorts `cells` in place; each key at most once, ids below 2^63, cost sums not below zero.
+    pub fn pack(cells: &mut [CellDelta]) -> CellBlock {
+        cells.sort_unstable_by_key(|cell| cell.key);
+        let windows = cells.chunk_by(|a, b| a.key.minute == b.key.minute).map(|cells| {
+            let mut window = WindowCells::new(cells[0].key.minute);
+            for CellDelta { key, counts } in cells {
+                window.push((key.campaign_id, key.ad_id), counts.clone());
+            }
+            window
+        });
+        CellBlock::pack_windows(&windows.collect::<Vec<_>>())
+    }
+
+    /// In order of time; none is empty.
+    pub fn unpack_windows(&self) -> Result<Vec<WindowCells>, DamagedCells> {
+        let mut reader = Reader { packed: &self.packed, at: 0 };
+        let mut windows: Vec<WindowCells> = Vec::new();
+        while reader.at < self.packed.len() {
+            let step = reader.next()?;
+            let before = windows.last().map(|window| u64::from(window.minute.0));
+            // The same minute again would be the same cells again.
+            if before.is_some() && step == 0 {
+                return Err(reader.damaged());
+            }
+            let minute = before.unwrap_or(0).checked_add(step).and_then(|minute| u32::try_from(minute).ok());
+            windows.push(reader.read_window(Minute(minute.ok_or(reader.damaged())?))?);
+        }
+        Ok(windows)
+    }
+
     /// In the order of their keys.
     pub fn unpack(&self) -> Result<Vec<CellDelta>, DamagedCells> {
-        let mut reader = Reader { packed: &self.packed, at: 0 };
-        let mut cells = Vec::new();
-        let mut minute = 0_u64;
-        while reader.at < self.packed.len() {
-            minute = minute.checked_add(reader.next()?).ok_or(reader.damaged())?;
-            let window_minute = Minute(u32::try_from(minute).map_err(|_| reader.damaged())?);
-            let first = cells.len();
-            reader.read_keys(window_minute, &mut cells)?;
-            let window = &mut cells[first..];
-            let column = reader.read_column(window, &CLICKS)?;
-            window.iter_mut().zip(column).for_each(|(cell, clicks)| cell.counts.clicks = clicks);
-            let column = reader.read_column(window, &INVALID)?;
-            window.iter_mut().zip(column).for_each(|(cell, invalid)| cell.counts.invalid_clicks = invalid);
-            let column = reader.read_column(window, &COSTS)?;
-            for (cell, count) in window.iter_mut().zip(column).filter(|(_, count)| *count > 0) {
-                cell.counts.costs = CostSum { sum_micros: reader.read_micros()?, count };
-            }
-            let column = reader.read_column(window, &MARKS)?;
-            for (cell, marks) in window.iter_mut().zip(column).filter(|(_, marks)| *marks > 0) {
-                cell.counts.users = reader.read_sketch(marks)?;
-            }
-        }
-        Ok(cells)
+        Ok(self.unpack_windows()?.iter().flat_map(WindowCells::deltas).collect())
     }
 
     pub fn packed_bytes(&self) -> usize {
@@ -101,12 +101,26 @@ impl CellBlock {
     }
 }
 
-/// The keys of one window, sorted.
-fn write_keys(window: &[CellDelta], packed: &mut Vec<u8>) {
-    varint::write(window.len() as u64, packed);
+fn write_window(window: &WindowCells, packed: &mut Vec<u8>) {
+    write_ids(&window.ids, packed);
+    let clicks = &window.clicks;
+    assert_eq!(clicks.len(), window.ids.len());
+    write_column(clicks, clicks.iter().copied(), &CLICKS, packed);
+    write_sparse(clicks, &window.invalid_clicks, |invalid| *invalid, &INVALID, packed);
+    write_sparse(clicks, &window.costs, |costs| costs.count, &COSTS, packed);
+    for (_, costs) in &window.costs {
+        assert!(costs.count > 0 && costs.sum_micros >= 0);
+        varint::write(costs.sum_micros.unsigned_abs(), packed);
+    }
+    write_sparse(clicks, &window.users, |users| users.marks() as u64, &MARKS, packed);
+    window.users.iter().for_each(|(_, users)| users.write_to(packed));
+}
+
+fn write_ids(ids: &[(CampaignId, AdId)], packed: &mut Vec<u8>) {
+    varint::write(ids.len() as u64, packed);
     let mut campaign_before = 0;
-    for ads in window.chunk_by(|a, b| a.key.campaign_id == b.key.campaign_id) {
-        let campaign_id = ads[0].key.campaign_id;
+    for ads in ids.chunk_by(|a, b| a.0 == b.0) {
+        let campaign_id = ads[0].0;
         let step = campaign_id - campaign_before;
         assert!(step < 1 << 63);
         campaign_before = campaign_id;
@@ -115,28 +129,40 @@ fn write_keys(window: &[CellDelta], packed: &mut Vec<u8>) {
             varint::write(ads.len() as u64 - 2, packed);
         }
         let mut ad_before = 0;
-        for ad in ads {
-            varint::write(ad.key.ad_id - ad_before, packed);
-            ad_before = ad.key.ad_id;
+        for (_, ad_id) in ads {
+            varint::write(ad_id - ad_before, packed);
+            ad_before = *ad_id;
         }
     }
 }
 
-fn write_column(window: &[CellDelta], value: impl Fn(&Counts) -> u64, guesses: &[Guess], packed: &mut Vec<u8>) {
-    let wrong = |guess: Guess| window.iter().filter(|cell| value(&cell.counts) != guess(cell.counts.clicks)).count();
+/// A column that not every cell has a value in.
+fn write_sparse<T>(clicks: &[u64], column: &Sparse<T>, value: fn(&T) -> u64, guesses: &[Guess], packed: &mut Vec<u8>) {
+    if column.is_empty() {
+        // The first guess is that nobody has any, and no cell is an exception.
+        packed.extend([1, 0]);
+        return;
+    }
+    let mut numbers = column.iter().peekable();
+    let values = (0..clicks.len() as u32)
+        .map(move |number| numbers.next_if(|(held, _)| *held == number).map_or(0, |(_, held)| value(held)));
+    write_column(clicks, values, guesses, packed);
+}
+
+fn write_column(clicks: &[u64], values: impl Iterator<Item = u64> + Clone, guesses: &[Guess], packed: &mut Vec<u8>) {
+    let wrong = |guess: Guess| values.clone().zip(clicks).filter(|(value, clicks)| *value != guess(**clicks)).count();
     let best = (1_u64..).zip(guesses).map(|(form, guess)| (wrong(*guess), form, *guess)).min_by_key(|best| best.0);
     // An exception takes two bytes or so, a value one.
-    let Some((exceptions, form, guess)) = best.filter(|best| best.0 * 2 <= window.len()) else {
+    let Some((exceptions, form, guess)) = best.filter(|best| best.0 * 2 <= clicks.len()) else {
         varint::write(0, packed);
-        window.iter().for_each(|cell| varint::write(value(&cell.counts), packed));
+        values.for_each(|value| varint::write(value, packed));
         return;
     };
     varint::write(form, packed);
     varint::write(exceptions as u64, packed);
     let mut next = 0;
-    for (at, cell) in window.iter().enumerate() {
-        let value = value(&cell.counts);
-        if value != guess(cell.counts.clicks) {
+    for (at, (value, clicks)) in values.zip(clicks).enumerate() {
+        if value != guess(*clicks) {
             varint::write((at - next) as u64, packed);
             varint::write(value, packed);
             next = at + 1;
@@ -154,6 +180,7 @@ impl Reader<'_> {
         DamagedCells { at: self.at }
     }
 
+    #[inline]
     fn next(&mut self) -> Result<u64, DamagedCells> {
         let damaged = self.damaged();
         varint::read(self.packed, &mut self.at).ok_or(damaged)
@@ -166,41 +193,105 @@ impl Reader<'_> {
         length.filter(|length| *length <= self.packed.len() - self.at).ok_or(damaged)
     }
 
-    /// Appends the window's cells, not counted yet.
-    fn read_keys(&mut self, minute: Minute, cells: &mut Vec<CellDelta>) -> Result<(), DamagedCells> {
+    fn read_window(&mut self, minute: Minute) -> Result<WindowCells, DamagedCells> {
+        let ids = self.read_ids()?;
+        let clicks = self.read_clicks(ids.len())?;
+        let invalid_clicks = self.read_sparse(&clicks, &INVALID)?;
+        let mut costs = Vec::new();
+        for (number, count) in self.read_sparse(&clicks, &COSTS)? {
+            costs.push((number, CostSum { sum_micros: self.read_micros()?, count }));
+        }
+        let mut users = Vec::new();
+        for (number, marks) in self.read_sparse(&clicks, &MARKS)? {
+            users.push((number, self.read_sketch(marks)?));
+        }
+        Ok(WindowCells { minute, ids, clicks, invalid_clicks, costs, users })
+    }
+
+    fn read_ids(&mut self) -> Result<Vec<(CampaignId, AdId)>, DamagedCells> {
         let mut left = self.next_length()?;
-        cells.reserve(left);
+        if left == 0 || u32::try_from(left).is_err() {
+            return Err(self.damaged());
+        }
+        let mut ids = Vec::with_capacity(left);
         let mut campaign_id = 0_u64;
         while left > 0 {
             let step = self.next()?;
+            if step >> 1 == 0 && !ids.is_empty() {
+                return Err(self.damaged());
+            }
             campaign_id = campaign_id.checked_add(step >> 1).ok_or(self.damaged())?;
             let ads = if step & 1 == 0 { 1 } else { self.next_length()?.saturating_add(2) };
             left = left.checked_sub(ads).ok_or(self.damaged())?;
             let mut ad_id = 0_u64;
-            for _ in 0..ads {
-                ad_id = ad_id.checked_add(self.next()?).ok_or(self.damaged())?;
-                cells.push(CellDelta { key: CellKey { minute, campaign_id, ad_id }, counts: Counts::default() });
+            for ad in 0..ads {
+                let step = self.next()?;
+                if step == 0 && ad > 0 {
+                    return Err(self.damaged());
+                }
+                ad_id = ad_id.checked_add(step).ok_or(self.damaged())?;
+                ids.push((campaign_id, ad_id));
             }
+        }
+        Ok(ids)
+    }
+
+    fn read_form(&mut self, guesses: &[Guess]) -> Result<Option<Guess>, DamagedCells> {
+        match usize::try_from(self.next()?).map_err(|_| self.damaged())? {
+            0 => Ok(None),
+            form => guesses.get(form - 1).copied().map(Some).ok_or(self.damaged()),
+        }
+    }
+
+    /// Hands over each cell whose value is not as guessed, by number.
+    fn read_exceptions(&mut self, cells: usize, mut take: impl FnMut(usize, u64)) -> Result<(), DamagedCells> {
+        let mut next = 0_usize;
+        for _ in 0..self.next_length()? {
+            let skipped = usize::try_from(self.next()?).map_err(|_| self.damaged())?;
+            let at = next.checked_add(skipped).filter(|at| *at < cells).ok_or(self.damaged())?;
+            take(at, self.next()?);
+            next = at + 1;
         }
         Ok(())
     }
 
-    /// The values of one column. What they are guessed from must have been read before.
-    fn read_column(&mut self, window: &[CellDelta], guesses: &[Guess]) -> Result<Vec<u64>, DamagedCells> {
-        let form = usize::try_from(self.next()?).map_err(|_| self.damaged())?;
-        if form == 0 {
-            return window.iter().map(|_| self.next()).collect();
+    fn read_clicks(&mut self, cells: usize) -> Result<Vec<u64>, DamagedCells> {
+        let Some(guess) = self.read_form(&CLICKS)? else {
+            return (0..cells).map(|_| self.next()).collect();
+        };
+        let mut clicks = vec![guess(0); cells];
+        self.read_exceptions(cells, |at, value| clicks[at] = value)?;
+        Ok(clicks)
+    }
+
+    /// The values of one column other than zero.
+    fn read_sparse(&mut self, clicks: &[u64], guesses: &[Guess]) -> Result<Sparse<u64>, DamagedCells> {
+        let mut column = Vec::new();
+        let mut put = |number: usize, value: u64| {
+            if value > 0 {
+                column.push((number as u32, value));
+            }
+        };
+        match self.read_form(guesses)? {
+            None => {
+                for number in 0..clicks.len() {
+                    put(number, self.next()?);
+                }
+            }
+            Some(guess) => {
+                // Where the guess is that nobody has any, only exceptions are looked at.
+                let mut guessed = if guess(1) == 0 { &[][..] } else { clicks }.iter().enumerate().peekable();
+                self.read_exceptions(clicks.len(), |at, value| {
+                    while let Some((number, clicks)) = guessed.next_if(|(number, _)| *number < at) {
+                        put(number, guess(*clicks));
+                    }
+                    guessed.next_if(|(number, _)| *number == at);
+                    put(at, value);
+                })?;
+                guessed.for_each(|(number, clicks)| put(number, guess(*clicks)));
+            }
         }
-        let guess = guesses.get(form - 1).ok_or(self.damaged())?;
-        let mut values: Vec<u64> = window.iter().map(|cell| guess(cell.counts.clicks)).collect();
-        let mut next = 0_usize;
-        for _ in 0..self.next_length()? {
-            let skipped = usize::try_from(self.next()?).map_err(|_| self.damaged())?;
-            let at = next.checked_add(skipped).ok_or(self.damaged())?;
-            *values.get_mut(at).ok_or(self.damaged())? = self.next()?;
-            next = at + 1;
-        }
-        Ok(values)
+        Ok(column)
     }
 
     fn read_micros(&mut self) -> Result<Micros, DamagedCells> {
@@ -224,6 +315,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::counts::{CellKey, Counts};
     use crate::user_mark::UserMark;
 
     type Raw = BTreeMap<(u32, u64, u64), Counts>;
@@ -262,8 +354,12 @@ mod tests {
         }
 
         #[test]
-        fn damage_is_an_error_not_a_panic(packed in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let _ = CellBlock { packed }.unpack();
+        fn damage_is_an_error_not_a_panic(packed in proptest::collection::vec(prop_oneof![Just(0_u8), Just(1), any::<u8>()], 0..64)) {
+            let block = CellBlock { packed };
+            for window in block.unpack_windows().unwrap_or_default() {
+                prop_assert!(window.ids.is_sorted_by(|a, b| a < b), "the same cell twice");
+                prop_assert!(window.users.is_sorted_by(|a, b| a.0 < b.0));
+            }
         }
 
         #[test]

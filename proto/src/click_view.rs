@@ -140,31 +140,45 @@ fn decode_click(bytes: &[u8]) -> Result<ClickView, Malformed> {
     let mut evidence = 0;
     let mut user_agent: &[u8] = &[];
     let mut user_id: &[u8] = &[];
+    // From the first short text field to the last: most of a click, written in one piece by everybody, checked in one piece.
+    let mut texts = bytes.len()..0;
     let mut at = 0;
     while at < bytes.len() {
-        // Short text fields are most of a click: their tag and their length are a byte each.
-        if let [tag @ SHORT_TEXT_TAG_MIN..=SHORT_TEXT_TAG_MAX, length @ 0..=0x7f, rest @ ..] = &bytes[at..]
+        // Nearly all tags are a byte, and so are the lengths of most texts.
+        if let [tag @ ..0x80, length @ 0..=0x7f, rest @ ..] = &bytes[at..]
             && tag & 7 == 2
+            && SHORT_TEXT_TAGS.contains(tag)
         {
             let text = rest.get(..usize::from(*length)).ok_or(Malformed::Truncated(at))?;
-            let field = u64::from(tag >> 3);
-            check_text(field, text)?;
-            match field {
+            match u64::from(tag >> 3) {
                 USER_ID => user_id = text,
                 USER_AGENT => user_agent = text,
                 _ => {}
             }
+            texts.start = texts.start.min(at);
             at += 2 + text.len();
+            texts.end = at;
+            continue;
+        }
+        if let tag @ ..0x80 = bytes[at]
+            && tag & 7 == 0
+        {
+            let start = at;
+            at += 1;
+            let value = varint::read(bytes, &mut at).ok_or(Malformed::Truncated(start))?;
+            match tag >> 3 {
+                1 => view.click_id = ClickId(value),
+                2 => view.campaign_id = value,
+                3 => view.ad_id = value,
+                4 => view.event_time_ms = value,
+                15 => view.cost_per_click_micros = value.cast_signed(),
+                5 => {}
+                field => return Err(Malformed::WireType(field.into())),
+            }
             continue;
         }
         match read_field(bytes, &mut at)? {
-            (1, Value::Integer(value)) => view.click_id = ClickId(value),
-            (2, Value::Integer(value)) => view.campaign_id = value,
-            (3, Value::Integer(value)) => view.ad_id = value,
-            (4, Value::Integer(value)) => view.event_time_ms = value,
             (17, Value::Integer(value)) => evidence = u32::try_from(value).unwrap_or(u32::MAX),
-            (15, Value::Integer(value)) => view.cost_per_click_micros = value.cast_signed(),
-            (5, Value::Integer(_)) => {}
             (field @ (6..=7 | 9 | 11..=14), Value::Bytes(text)) => check_text(field, text)?,
             (USER_ID, Value::Bytes(text)) => {
                 check_text(USER_ID, text)?;
@@ -175,20 +189,40 @@ fn decode_click(bytes: &[u8]) -> Result<ClickView, Malformed> {
                 user_agent = text;
             }
             (16, Value::Bytes(_)) => {}
+            // A tag may be written longer than it must be.
+            (1, Value::Integer(value)) => view.click_id = ClickId(value),
+            (2, Value::Integer(value)) => view.campaign_id = value,
+            (3, Value::Integer(value)) => view.ad_id = value,
+            (4, Value::Integer(value)) => view.event_time_ms = value,
+            (15, Value::Integer(value)) => view.cost_per_click_micros = value.cast_signed(),
+            (5, Value::Integer(_)) => {}
             (field @ 1..=17, _) => return Err(Malformed::WireType(field)),
             _ => {}
         }
     }
+    if !bytes.get(texts).is_none_or(<[u8]>::is_ascii) {
+        check_short_texts(bytes)?;
+    }
     checked(view, evidence, user_agent, user_id)
+}
+
+/// One by one: something that is not ASCII lies among them, or between them.
+#[cold]
+fn check_short_texts(bytes: &[u8]) -> Result<(), Malformed> {
+    let mut at = 0;
+    while at < bytes.len() {
+        if let (field @ 6..=14, Value::Bytes(text)) = read_field(bytes, &mut at)? {
+            check_text(field, text)?;
+        }
+    }
+    Ok(())
 }
 
 const USER_ID: u64 = 8;
 const USER_AGENT: u64 = 10;
 /// Fields 6 to 14 are all text.
-const SHORT_TEXT_TAG_MIN: u8 = 6 << 3;
-const SHORT_TEXT_TAG_MAX: u8 = 14 << 3 | 7;
+const SHORT_TEXT_TAGS: std::ops::RangeInclusive<u8> = 6 << 3..=14 << 3 | 7;
 
-#[inline]
 fn check_text(field: u64, text: &[u8]) -> Result<(), Malformed> {
     if text.is_ascii() || std::str::from_utf8(text).is_ok() { Ok(()) } else { Err(Malformed::Text(field)) }
 }
@@ -309,6 +343,27 @@ mod tests {
         let mut views = Vec::new();
         decode_record(&record, &mut views).unwrap();
         assert_eq!(views, [view_of(&click(1)).unwrap()]);
+    }
+
+    #[test]
+    fn text_must_be_utf_8_in_whichever_field_and_whatever_stands_around_it() {
+        let decode = |record: &[u8]| decode_record(record, &mut Vec::new());
+        let of_field = |field: u8, text: &[u8]| [&[field << 3 | 2, text.len() as u8], text].concat();
+        let required = encode_record(&[Click { user_id: String::new(), ..click(1) }]);
+        for field in 6..=14 {
+            for (first, second) in [(field, 14), (6, field)] {
+                let good = [of_field(first, "Évora".as_bytes()), of_field(second, b"plain")].concat();
+                let torn = [of_field(first, b"plain"), of_field(second, &"Évora".as_bytes()[..1])].concat();
+                for records in [[&required[..], &good], [&good, &required]] {
+                    assert_eq!(decode(&records.concat()), Ok(()));
+                }
+                for records in [[&required[..], &torn], [&torn, &required]] {
+                    assert_eq!(decode(&records.concat()), Err(Malformed::Text(second.into())));
+                }
+            }
+        }
+        let whole_number = [&required[..], &[6 << 3, 1]].concat();
+        assert_eq!(decode(&whole_number), Err(Malformed::WireType(6)));
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod user_estimate;
 pub mod user_mark;
 pub mod user_sketch;
 pub mod varint;
+pub mod window_cells;
 
 pub mod command;
 pub mod window_count;

@@ -58,11 +58,14 @@ pub struct DamagedSketch(pub usize);
 
 impl Default for UserSketch {
     fn default() -> UserSketch {
-        UserSketch(Form::Few { length: 0, marks: [0; FEW_MAX] })
+        UserSketch::EMPTY
     }
 }
 
 impl UserSketch {
+    /// Nobody.
+    pub const EMPTY: UserSketch = UserSketch(Form::Few { length: 0, marks: [0; FEW_MAX] });
+
     pub fn is_empty(&self) -> bool {
         matches!(self.0, Form::Few { length: 0, .. })
     }

@@ -8,6 +8,9 @@
 //!    instead would be simpler, but a checkpoint that touches every minute would then copy every cell there is, under the lock
 //!    that readers and the next applies wait for.
 //! 3. The first change after the base is ours again folds the overlay into it: what that costs was paid in by earlier changes.
+//!
+//! Whose a base is, is asked once for all changes of a checkpoint ([`CellTableChange`]): the answer needs an atomic operation that lets
+//! no memory access overtake it, and overtaking is how the processor waits for many cells at once.
 
 use std::sync::Arc;
 
@@ -15,7 +18,7 @@ use clicktally_proto::ids::{AdId, CampaignId};
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 
-use crate::window::Cell;
+use crate::cell::Cell;
 
 const PARTS: usize = 64;
 const PART_BITS: u32 = PARTS.ilog2();
@@ -69,13 +72,9 @@ impl CellTable {
         })
     }
 
-    /// The cell, made if there is none.
-    pub(crate) fn entry(&mut self, id: CellId, make: impl FnOnce() -> Cell) -> &mut Cell {
-        let cells = &mut self.cells;
-        self.parts[part_of(id)].entry(id, || {
-            *cells += 1;
-            make()
-        })
+    pub(crate) fn change(&mut self) -> CellTableChange<'_> {
+        let parts = self.parts.iter_mut().map(PartChange::Closed).collect();
+        CellTableChange { parts, cells: &mut self.cells }
     }
 
     pub(crate) fn get(&self, id: CellId) -> Option<&Cell> {
@@ -100,19 +99,71 @@ impl Part {
         self.base.iter().filter(move |(id, _)| is_current(id)).chain(overlay.into_iter().flat_map(Cells::iter))
     }
 
-    fn entry(&mut self, id: CellId, make: impl FnOnce() -> Cell) -> &mut Cell {
-        // Only we could share it further, so a base that is ours stays ours during this call.
-        if Arc::strong_count(&self.base) == 1 {
-            let base = Arc::make_mut(&mut self.base);
-            if let Some(overlay) = self.overlay.take() {
+    /// Says into what changes go, and puts things straight where that is the base.
+    fn open(&mut self) -> PartChange<'_> {
+        let Part { base, overlay } = self;
+        // Only we could share it further, so a base that is ours stays ours as long as this part is borrowed.
+        if Arc::strong_count(base) == 1 {
+            let base = Arc::make_mut(base);
+            if let Some(overlay) = overlay.take() {
                 base.extend(Arc::unwrap_or_clone(overlay));
             }
-            return base.entry(id).or_insert_with(make);
+            return PartChange::Own(base);
         }
-        let overlay = Arc::make_mut(self.overlay.get_or_insert_default());
-        match overlay.entry(id) {
-            Entry::Occupied(changed) => changed.into_mut(),
-            Entry::Vacant(unchanged) => unchanged.insert(self.base.get(&id).cloned().unwrap_or_else(make)),
+        PartChange::Shared { base, overlay: Arc::make_mut(overlay.get_or_insert_default()) }
+    }
+}
+
+/// A table while it is changed.
+pub(crate) struct CellTableChange<'a> {
+    parts: Vec<PartChange<'a>>,
+    cells: &'a mut usize,
+}
+
+enum PartChange<'a> {
+    /// Nothing of it was changed yet.
+    Closed(&'a mut Part),
+    Own(&'a mut Cells),
+    Shared {
+        base: &'a Cells,
+        overlay: &'a mut Cells,
+    },
+    /// Between closed and open.
+    Opening,
+}
+
+impl CellTableChange<'_> {
+    /// The cell as the base has it; of a shared table none is found.
+    #[inline]
+    pub(crate) fn get(&self, id: CellId) -> Option<&Cell> {
+        match &self.parts[part_of(id)] {
+            PartChange::Own(base) => base.get(&id),
+            PartChange::Closed(part) => part.base.get(&id),
+            PartChange::Shared { .. } | PartChange::Opening => None,
+        }
+    }
+
+    /// The cell, made if there is none.
+    #[inline]
+    pub(crate) fn entry(&mut self, id: CellId, make: impl FnOnce() -> Cell) -> &mut Cell {
+        let part = &mut self.parts[part_of(id)];
+        if matches!(part, PartChange::Closed(_))
+            && let PartChange::Closed(closed) = std::mem::replace(part, PartChange::Opening)
+        {
+            *part = closed.open();
+        }
+        let cells = &mut *self.cells;
+        let make = || {
+            *cells += 1;
+            make()
+        };
+        match part {
+            PartChange::Own(base) => base.entry(id).or_insert_with(make),
+            PartChange::Shared { base, overlay } => match overlay.entry(id) {
+                Entry::Occupied(changed) => changed.into_mut(),
+                Entry::Vacant(unchanged) => unchanged.insert(base.get(&id).cloned().unwrap_or_else(make)),
+            },
+            PartChange::Closed(_) | PartChange::Opening => unreachable!("it has been opened above"),
         }
     }
 }
@@ -121,18 +172,17 @@ impl Part {
 mod tests {
     use std::collections::BTreeMap;
 
-    use clicktally_proto::counts::Counts;
+    use clicktally_proto::counts::CostSum;
     use proptest::prelude::*;
 
     use super::*;
 
     fn add(table: &mut CellTable, id: CellId, clicks: u64) {
-        let cell = table.entry(id, || Cell { counts: Counts::default(), spend_micros: 0, changed_at: 0 });
-        cell.counts.clicks += clicks;
+        table.change().entry(id, Cell::new).merge(0, clicks, (0, CostSum::default(), None), 0);
     }
 
     fn clicks(table: &CellTable) -> BTreeMap<CellId, u64> {
-        table.iter().map(|(id, cell)| (*id, cell.counts.clicks)).collect()
+        table.iter().map(|(id, cell)| (*id, cell.clicks())).collect()
     }
 
     fn overlaid(table: &CellTable) -> usize {
@@ -155,14 +205,14 @@ mod tests {
         assert_eq!(overlaid(&table), 530);
         assert!((0..PARTS).all(|part| Arc::as_ptr(&table.parts[part].base) == bases[part]), "a base was copied");
         assert_eq!((frozen.len(), table.len()), (50_000, 50_030));
-        assert!(frozen.iter().all(|(_, cell)| cell.counts.clicks == 1), "what was frozen has changed");
+        assert!(frozen.iter().all(|(_, cell)| cell.clicks() == 1), "what was frozen has changed");
 
         // Unshared again, the next change of a part puts things straight, in the same base.
         drop(frozen);
         (0..50_000).for_each(|ad_id| add(&mut table, (1, ad_id), 0));
         assert_eq!(overlaid(&table), 0);
         assert_eq!(base_of(&table, (1, 0)), bases[part_of((1, 0))]);
-        assert_eq!(table.iter().filter(|(_, cell)| cell.counts.clicks == 2).count(), 500);
+        assert_eq!(table.iter().filter(|(_, cell)| cell.clicks() == 2).count(), 500);
     }
 
     proptest! {

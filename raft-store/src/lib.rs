@@ -30,6 +30,7 @@ pub mod metrics_registry;
 
 #[cfg(test)]
 mod at_size;
+mod cell;
 mod cell_table;
 mod fail_stop;
 mod group_log;

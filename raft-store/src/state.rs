@@ -17,10 +17,11 @@ use clicktally_proto::seen_ids::SeenBlock;
 use clicktally_proto::shard_key::{GroupId, ShardId};
 use serde::{Deserialize, Serialize};
 
+pub use crate::cell::Cell;
 use crate::snapshot;
 pub use crate::snapshot::SnapshotError;
 pub use crate::state_budget::HeldState;
-pub use crate::window::{Cell, Window};
+pub use crate::window::Window;
 
 /// Bounds what one group may hold; apply rejects what goes beyond, it never grows without end.
 pub const CAMPAIGNS_MAX: usize = 1_000_000;

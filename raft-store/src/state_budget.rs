@@ -18,15 +18,15 @@
 //! wrong, so it stays so, visibly (`clicktally_checkpoint_failures_total`, the log), until the budget is raised.
 
 use clicktally_proto::command::Rejection;
-use clicktally_proto::counts::CellDelta;
 use clicktally_proto::seen_ids::SeenBlock;
 use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::window_cells::WindowCells;
 
 use crate::state::GroupState;
 use crate::window::Window;
 
 /// A cell in its table, however full that is; `a_cell_fits_what_it_is_charged` compares. A change of it changes the replicated law.
-pub const CELL_BYTES: u64 = 192;
+pub const CELL_BYTES: u64 = 160;
 /// What a block of seen ids takes beside its ids.
 pub const SEEN_BLOCK_BYTES: u64 = 96;
 /// The reserve is this share of the budget.
@@ -99,21 +99,27 @@ impl GroupState {
     }
 
     /// May these be added, on behalf of a shard?
-    pub(crate) fn check_room(&self, shard: ShardId, cells: &[CellDelta], seen: &[SeenBlock]) -> Result<(), Rejection> {
+    pub(crate) fn check_room(
+        &self,
+        shard: ShardId,
+        windows: &[WindowCells],
+        seen: &[SeenBlock],
+    ) -> Result<(), Rejection> {
         let budget = self.budget();
         let mut after = self.held;
         seen.iter().for_each(|block| after.add_block(block));
-        after.sketch_bytes += cells.iter().map(|cell| cell.counts.users.growth_bytes_max() as u64).sum::<u64>();
+        let users = windows.iter().flat_map(|cells| &cells.users);
+        after.sketch_bytes += users.map(|(_, users)| users.growth_bytes_max() as u64).sum::<u64>();
         let with_new = |cells: u64| HeldState { cells: after.cells + cells, ..after }.bytes();
         // Looking every cell up costs as much as merging it: not while there is room for all of them.
-        if with_new(cells.len() as u64) <= budget {
+        if with_new(windows.iter().map(|cells| cells.len() as u64).sum()) <= budget {
             return Ok(());
         }
-        let is_new = |cell: &&CellDelta| {
-            let window = self.windows.get(&cell.key.minute);
-            window.is_none_or(|window| window.cell(cell.key.campaign_id, cell.key.ad_id).is_none())
+        let new_in = |cells: &WindowCells| match self.windows.get(&cells.minute) {
+            Some(window) => cells.ids.iter().filter(|(campaign, ad)| window.cell(*campaign, *ad).is_none()).count(),
+            None => cells.len(),
         };
-        let needed_bytes = with_new(cells.iter().filter(is_new).count() as u64);
+        let needed_bytes = with_new(windows.iter().map(|cells| new_in(cells) as u64).sum());
         let holds_the_watermark = self.shards.get(&shard).is_some_and(|entry| entry.watermark_ms <= self.watermark_ms);
         let limit_bytes = if holds_the_watermark { budget.saturating_add(budget / RESERVE_SHARE) } else { budget };
         if needed_bytes == self.held.bytes() || needed_bytes <= limit_bytes {
@@ -126,13 +132,15 @@ impl GroupState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cell::{Cell, Rare};
     use crate::cell_table::CellId;
-    use crate::window::Cell;
 
     #[test]
     fn a_cell_fits_what_it_is_charged() {
         // A hash table keeps a byte beside each slot and is at its emptiest 7/16 full, after it has grown.
-        let slot = size_of::<(CellId, Cell)>() as u64 + 1;
-        assert!(slot * 16 <= CELL_BYTES * 7, "a slot has {slot} bytes");
+        let slot = size_of::<(CellId, Cell)>() + 1;
+        // What has an allocation of its own has the allocator's word beside it, too.
+        let bytes = (slot * 16).div_ceil(7) + size_of::<Rare>() + size_of::<usize>();
+        assert!(bytes as u64 <= CELL_BYTES, "a cell may take {bytes} bytes");
     }
 }

@@ -3,27 +3,16 @@
 //! Cells lie in a [`CellTable`], which whoever reads or snapshots a window shares. There is no order in it; what must be the same on
 //! every replica (the encoded form) is sorted when it is made.
 
-use clicktally_proto::counts::{CellDelta, Counts};
+use clicktally_proto::counts::CostSum;
 use clicktally_proto::event_time::Minute;
-use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::ids::{AdId, CampaignId};
 use clicktally_proto::money::Micros;
+use clicktally_proto::user_sketch::UserSketch;
 use clicktally_proto::window_count::{WindowCount, WindowState};
 use serde::{Deserialize, Serialize};
 
-use crate::cell_table::{CellId, CellTable};
-
-/// One (campaign, ad) of one minute.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cell {
-    pub counts: Counts,
-    pub spend_micros: Micros,
-    /// Log index of the entry that changed it last.
-    pub changed_at: u64,
-}
-
-/// There may be tens of millions of these, with 16 bytes of key each: what few cells have stands behind a pointer.
-const _: () = assert!(size_of::<Cell>() == 64);
+use crate::cell::Cell;
+use crate::cell_table::{CellId, CellTable, CellTableChange};
 
 /// Its encoded form is that of everything but the cells: a snapshot holds those in chunks of their own behind it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,28 +69,17 @@ impl Window {
 
     /// Puts back a cell of a snapshot. Changes nothing and says `false` if there is one already.
     pub(crate) fn restore_cell(&mut self, id: CellId, cell: Cell) -> bool {
-        let (cells, bytes) = (self.cells.len(), cell.counts.users.heap_bytes() as u64);
-        self.cells.entry(id, || cell);
+        let (cells, bytes) = (self.cells.len(), cell.users().heap_bytes() as u64);
+        self.cells.change().entry(id, || cell);
         let is_new = self.cells.len() > cells;
         self.sketch_bytes += if is_new { bytes } else { 0 };
         is_new
     }
 
-    /// Adds what one checkpoint counted for one cell.
-    pub(crate) fn merge(&mut self, index: u64, delta: &CellDelta, spend_micros: Micros) {
-        let (campaign_id, ad_id) = (delta.key.campaign_id, delta.key.ad_id);
-        let new = || Cell { counts: Counts::default(), spend_micros: 0, changed_at: index };
-        let cell = self.cells.entry((campaign_id, ad_id), new);
-        let bytes_before = cell.counts.users.heap_bytes();
-        if is_broken(Mutant::MergeReplaces) {
-            cell.counts.clicks = 0;
-        }
-        cell.counts.merge(&delta.counts);
-        // A sketch only grows.
-        self.sketch_bytes += (cell.counts.users.heap_bytes() - bytes_before) as u64;
-        cell.spend_micros = cell.spend_micros.saturating_add(spend_micros);
-        cell.changed_at = index;
+    /// Begins to add what one checkpoint, the entry at `index`, counted of this minute.
+    pub(crate) fn merge(&mut self, index: u64) -> WindowMerge<'_> {
         self.changed_at = index;
+        WindowMerge { index, cells: self.cells.change(), sketch_bytes: &mut self.sketch_bytes }
     }
 
     /// Rows whose revision is above `published`; none while the window is open.
@@ -111,31 +89,59 @@ impl Window {
             let fired_at = fired_at?;
             let state = match self.final_at {
                 Some(_) => WindowState::Final,
-                None if cell.changed_at > fired_at => WindowState::Corrected,
+                None if cell.changed_at() > fired_at => WindowState::Corrected,
                 None => WindowState::Fired,
             };
-            let revision = cell.changed_at.max(fired_at).max(self.final_at.unwrap_or(0));
+            let revision = cell.changed_at().max(fired_at).max(self.final_at.unwrap_or(0));
             (revision > published).then(|| WindowCount {
                 ad_id,
                 campaign_id,
                 minute: minute.0,
-                clicks: cell.counts.clicks,
-                invalid_clicks: cell.counts.invalid_clicks,
-                spend_micros: cell.spend_micros,
+                clicks: cell.clicks(),
+                invalid_clicks: cell.invalid_clicks(),
+                spend_micros: cell.spend_micros(),
                 revision,
                 state: state.into(),
-                unique_users: cell.counts.users.estimate(),
-                user_sketch: cell.counts.users.to_bytes(),
-                cost_sum_micros: cell.counts.costs.sum_micros,
-                cost_count: cell.counts.costs.count,
+                unique_users: cell.users().estimate(),
+                user_sketch: cell.users().to_bytes(),
+                cost_sum_micros: cell.costs().sum_micros,
+                cost_count: cell.costs().count,
             })
         })
     }
 }
 
+/// The cells of a window while one checkpoint is merged into them.
+pub(crate) struct WindowMerge<'a> {
+    index: u64,
+    cells: CellTableChange<'a>,
+    sketch_bytes: &'a mut u64,
+}
+
+impl WindowMerge<'_> {
+    /// Reads cells that [`WindowMerge::add`] is about to change, and does nothing else: short steps that do not depend on each other,
+    /// so that the processor waits for the memory of many at once.
+    #[inline]
+    pub(crate) fn fetch(&self, ids: &[CellId]) -> u64 {
+        ids.iter().filter_map(|id| self.cells.get(*id)).map(Cell::changed_at).fold(0, u64::max)
+    }
+
+    /// Clicks of one cell; `rest`: invalid clicks, costs and users.
+    #[inline]
+    pub(crate) fn add(
+        &mut self,
+        id: CellId,
+        clicks: u64,
+        rest: (u64, CostSum, Option<&UserSketch>),
+        spend_micros: Micros,
+    ) {
+        let grown_bytes = self.cells.entry(id, Cell::new).merge(self.index, clicks, rest, spend_micros);
+        *self.sketch_bytes += grown_bytes as u64;
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clicktally_proto::counts::CellKey;
     use clicktally_proto::user_mark::UserMark;
 
     use super::*;
@@ -144,13 +150,13 @@ mod tests {
     fn sketches_are_charged_as_they_grow_and_when_they_come_back_from_a_snapshot() {
         let mut window = Window::default();
         for round in 0..200_u64 {
-            let mut counts = Counts { clicks: 20, ..Counts::default() };
-            (0..20).for_each(|user| counts.users.insert(UserMark::of(format!("{round}-{user}").as_bytes()).unwrap()));
-            let growth_bytes_max = counts.users.growth_bytes_max() as u64;
+            let mut users = UserSketch::default();
+            (0..20).for_each(|user| users.insert(UserMark::of(format!("{round}-{user}").as_bytes()).unwrap()));
+            let growth_bytes_max = users.growth_bytes_max() as u64;
             let bytes_before = window.sketch_bytes();
-            let key = CellKey { minute: Minute(1), campaign_id: 1, ad_id: 1 + round % 3 * (round % 2) };
-            window.merge(round + 1, &CellDelta { key, counts }, 0);
-            let recounted: usize = window.cells().map(|(_, _, cell)| cell.counts.users.heap_bytes()).sum();
+            let id = (1, 1 + round % 3 * (round % 2));
+            window.merge(round + 1).add(id, 20, (0, CostSum::default(), Some(&users)), 0);
+            let recounted: usize = window.cells().map(|(_, _, cell)| cell.users().heap_bytes()).sum();
             assert_eq!(window.sketch_bytes(), recounted as u64, "after round {round}");
             assert!(window.sketch_bytes() - bytes_before <= growth_bytes_max, "in round {round}");
         }

@@ -88,7 +88,7 @@ fn newest_windows(group: &Group) -> Vec<Arc<Window>> {
 }
 
 fn weight(cell: &Cell) -> u64 {
-    cell.counts.clicks.saturating_add(cell.counts.invalid_clicks)
+    cell.clicks().saturating_add(cell.invalid_clicks())
 }
 
 #[cfg(test)]

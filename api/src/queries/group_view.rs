@@ -49,10 +49,10 @@ impl GroupView {
         let cells = self.windows.get(&minute).into_iter().flat_map(|window| window.cells());
         for (campaign_id, _, cell) in cells.filter(|(_, ad, _)| *ad == ad_id) {
             count.merge(AdCount {
-                clicks: cell.counts.clicks,
-                revision: cell.changed_at,
-                users: Some(cell.counts.users.clone()),
-                costs: Some(AdCosts::of_campaign(campaign_id, cell.counts.costs)),
+                clicks: cell.clicks(),
+                revision: cell.changed_at(),
+                users: Some(cell.users().clone()),
+                costs: Some(AdCosts::of_campaign(campaign_id, cell.costs())),
             });
         }
         count

@@ -117,7 +117,7 @@ fn sum_by_ad(views: &[GroupView]) -> HashMap<AdId, u64> {
     let mut clicks: HashMap<AdId, u64> = HashMap::new();
     for (_, ad_id, cell) in views.iter().flat_map(|view| view.windows.values()).flat_map(|window| window.cells()) {
         let sum = clicks.entry(ad_id).or_default();
-        *sum = sum.saturating_add(cell.counts.clicks);
+        *sum = sum.saturating_add(cell.clicks());
     }
     clicks
 }

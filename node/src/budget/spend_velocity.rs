@@ -60,7 +60,7 @@ pub fn busiest_minute(windows: &[Arc<Window>], wanted: &[CampaignId]) -> BTreeMa
         let mut spent: BTreeMap<CampaignId, Micros> = BTreeMap::new();
         for (campaign, _, cell) in window.cells().filter(|(campaign, ..)| busiest.contains_key(campaign)) {
             let sum = spent.entry(campaign).or_default();
-            *sum = sum.saturating_add(cell.spend_micros);
+            *sum = sum.saturating_add(cell.spend_micros());
         }
         for (campaign, micros) in spent {
             let per_second = micros / (WINDOW_MS as Micros / 1_000) + 1;

@@ -1,94 +1,43 @@
 //! Stage one: partial counts since the last checkpoint.
 //!
-//! One [`Aggregator`] per (campaign, ad) of the shard. It is an actor in the sense of the design (owns its state, addressed by a
-//! key, activated by its first message, passivated when idle) hosted in the shard actor, which is its mailbox: a click costs a
-//! table lookup instead of a message.
+//! One [`Aggregator`] per (campaign, ad, minute) of the shard. It is an actor in the sense of the design (owns its state, addressed by a
+//! key, activated by its first message, passivated by the checkpoint that takes what it holds) hosted in the shard actor, which is
+//! its mailbox: a click costs a table lookup instead of a message.
+//!
+//! Each minute has a table of its own. Clicks come nearly in order of time, so that the tables in use are those of a minute or two, and fit
+//! a core's cache; one table for all ads a shard has ever seen does not (`docs/decisions/011-cpu-of-the-stream-path.md`).
+
+use std::hash::BuildHasher;
 
 use clicktally_proto::click_view::ClickView;
-use clicktally_proto::counts::{CellDelta, CellKey, CostSum, Counts};
+use clicktally_proto::counts::CostSum;
 use clicktally_proto::event_time::Minute;
 use clicktally_proto::ids::{AdId, CampaignId};
 use clicktally_proto::user_sketch::UserSketch;
-use hashbrown::HashMap;
+use clicktally_proto::window_cells::{Sparse, WindowCells};
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 
 use super::shard_state::PENDING_CLICKS_MAX;
 
-/// An aggregator not touched for so many checkpoints is passivated; it holds nothing by then.
-pub const IDLE_CHECKPOINTS_MAX: u32 = 60;
+/// Emptied tables that are kept for minutes to come, and the largest: what a shard holds while nothing is counted.
+const SPARE_TABLES_MAX: usize = 8;
+const SPARE_TABLE_CELLS_MAX: usize = 8_192;
 
-type Address = (CampaignId, AdId);
-
-/// What an aggregator counts itself, of one minute. Nothing is in it where both counts are 0.
-#[derive(Debug, Clone, Copy, Default)]
-struct OpenCell {
-    minute: Minute,
+/// One salt's share of one ad's minute: what it has counted since the last checkpoint.
+#[derive(Debug, Clone, Copy)]
+struct Aggregator {
+    campaign_id: CampaignId,
+    ad_id: AdId,
     clicks: u32,
     invalid_clicks: u32,
-    /// Its number among the cells opened since the last checkpoint.
-    number: u32,
 }
 
-/// Counts of one aggregator between two checkpoints, and numbers of cells, fit 32 bits: a shard stops reading long before.
-const _: () = assert!(PENDING_CLICKS_MAX < u32::MAX as u64);
-
-impl OpenCell {
-    fn is_untouched(&self) -> bool {
-        self.clicks == 0 && self.invalid_clicks == 0
-    }
-}
-
-/// One salt's share of one ad: what it has counted since the last checkpoint.
-#[derive(Debug, Default)]
-struct Aggregator {
-    /// The minute it counts now; clicks come nearly in order. Untouched, its `number` is that of the checkpoint that took something
-    /// from it last.
-    now: OpenCell,
-    /// The minutes it counted before; seldom any.
-    #[allow(clippy::box_collection)] // Eight bytes instead of 24, in a table that may have millions of these.
-    others: Option<Box<Vec<OpenCell>>>,
-}
-
-/// With its address 40 bytes of the table.
+/// Counts of one aggregator between two checkpoints, and numbers of aggregators, fit 32 bits: a shard stops reading long before.
+const _: () = assert!(PENDING_CLICKS_MAX < u32::MAX as u64 / 2);
 const _: () = assert!(size_of::<Aggregator>() == 24);
 
-impl Aggregator {
-    /// Returns true when this opened a cell, `number`.
-    #[inline]
-    fn count(&mut self, minute: Minute, is_invalid: bool, number: u32) -> bool {
-        let opens = self.now.is_untouched() || (self.now.minute != minute && self.change_minute(minute));
-        if opens {
-            self.now.minute = minute;
-            self.now.number = number;
-        }
-        self.now.clicks += u32::from(!is_invalid);
-        self.now.invalid_clicks += u32::from(is_invalid);
-        opens
-    }
-
-    /// Puts the present cell aside and takes up that of `minute`; true where there is none.
-    #[cold]
-    fn change_minute(&mut self, minute: Minute) -> bool {
-        let others = self.others.get_or_insert_default();
-        let known = others.iter().position(|other| other.minute == minute).map(|at| others.swap_remove(at));
-        others.push(self.now);
-        self.now = known.unwrap_or_default();
-        known.is_none()
-    }
-
-    fn take(&mut self, checkpoint: u32, mut emit: impl FnMut(OpenCell)) {
-        emit(self.now);
-        self.now = OpenCell { number: checkpoint, ..OpenCell::default() };
-        // Emptied, not given back: a replay comes through several minutes between any two checkpoints.
-        self.others.iter_mut().flat_map(|others| others.drain(..)).for_each(emit);
-    }
-
-    /// The checkpoint that took something from it last; of an untouched one.
-    fn taken_at(&self) -> u32 {
-        self.now.number
-    }
-}
-
-/// What not every click has, by number of its cell: where nobody has it, nothing is held and nothing done.
+/// What not every click has, by number of its aggregator: where nobody has it, nothing is held and nothing done.
 #[derive(Debug)]
 struct Column<T>(Vec<T>);
 
@@ -98,7 +47,7 @@ impl<T> Default for Column<T> {
     }
 }
 
-impl<T: Clone + Default> Column<T> {
+impl<T: Clone + Default + PartialEq> Column<T> {
     #[inline]
     fn of(&mut self, number: u32) -> &mut T {
         let at = number as usize;
@@ -108,83 +57,170 @@ impl<T: Clone + Default> Column<T> {
         &mut self.0[at]
     }
 
-    fn take(&mut self, number: u32) -> T {
-        self.0.get_mut(number as usize).map(std::mem::take).unwrap_or_default()
+    /// Empties it, in the order of `numbers`.
+    fn take(&mut self, numbers: &[u32]) -> Sparse<T> {
+        if self.0.is_empty() {
+            return Vec::new();
+        }
+        let mut taken = Vec::with_capacity(self.0.len());
+        for (place, number) in (0_u32..).zip(numbers) {
+            let value = self.0.get_mut(*number as usize).map(std::mem::take).unwrap_or_default();
+            if value != T::default() {
+                taken.push((place, value));
+            }
+        }
+        self.0.clear();
+        taken
+    }
+}
+
+/// The aggregators of one minute, numbered as they were activated.
+#[derive(Debug, Default)]
+struct OpenMinute {
+    minute: Minute,
+    hosted: Vec<Aggregator>,
+    /// Their numbers, by address.
+    by_address: HashTable<u32>,
+    costs: Column<CostSum>,
+    users: Column<UserSketch>,
+}
+
+impl OpenMinute {
+    #[inline]
+    fn count(&mut self, click: &ClickView, hasher: &RandomState) {
+        let OpenMinute { hosted, by_address, .. } = self;
+        let address = (click.campaign_id, click.ad_id);
+        let is_it = |number: &u32| {
+            let held = &hosted[*number as usize];
+            held.ad_id == click.ad_id && held.campaign_id == click.campaign_id
+        };
+        let hash = hasher.hash_one(address);
+        let number = match by_address.find(hash, is_it) {
+            Some(number) => *number,
+            None => {
+                let number = hosted.len() as u32;
+                let (campaign_id, ad_id) = address;
+                hosted.push(Aggregator { campaign_id, ad_id, clicks: 0, invalid_clicks: 0 });
+                let hash_of = |number: &u32| {
+                    let held = &hosted[*number as usize];
+                    hasher.hash_one((held.campaign_id, held.ad_id))
+                };
+                by_address.insert_unique(hash, number, hash_of);
+                number
+            }
+        };
+        let aggregator = &mut hosted[number as usize];
+        aggregator.clicks += u32::from(!click.is_invalid);
+        aggregator.invalid_clicks += u32::from(click.is_invalid);
+        if click.is_invalid {
+            return;
+        }
+        if let Some(user) = click.user {
+            self.users.of(number).insert(user);
+        }
+        if click.cost_per_click_micros > 0 {
+            self.costs.of(number).add(click.cost_per_click_micros);
+        }
+    }
+
+    /// Passivates all of them.
+    fn take(&mut self) -> WindowCells {
+        let numbers = self.sorted_numbers();
+        let mut cells = WindowCells {
+            minute: self.minute,
+            ids: Vec::with_capacity(numbers.len()),
+            clicks: Vec::with_capacity(numbers.len()),
+            invalid_clicks: Vec::new(),
+            costs: self.costs.take(&numbers),
+            users: self.users.take(&numbers),
+        };
+        for (place, number) in (0_u32..).zip(&numbers) {
+            let Aggregator { campaign_id, ad_id, clicks, invalid_clicks } = self.hosted[*number as usize];
+            cells.ids.push((campaign_id, ad_id));
+            cells.clicks.push(clicks.into());
+            if invalid_clicks > 0 {
+                cells.invalid_clicks.push((place, invalid_clicks.into()));
+            }
+        }
+        self.hosted.clear();
+        self.by_address.clear();
+        cells
+    }
+
+    /// In the order of (campaign, ad).
+    fn sorted_numbers(&self) -> Vec<u32> {
+        let bits_of = |value: u64| u64::BITS - value.leading_zeros();
+        let (campaigns, ads) = self.hosted.iter().fold((0, 0), |all, it| (all.0 | it.campaign_id, all.1 | it.ad_id));
+        let number_bits = bits_of(self.hosted.len() as u64);
+        let ad_bits = bits_of(ads);
+        if bits_of(campaigns) + ad_bits + number_bits <= u64::BITS {
+            // Ids of usual size and the number make one integer: sorting those takes a quarter of the time.
+            let key = |(number, it): (u64, &Aggregator)| {
+                it.campaign_id << (ad_bits + number_bits) | it.ad_id << number_bits | number
+            };
+            let mut keys: Vec<u64> = (0_u64..).zip(&self.hosted).map(key).collect();
+            keys.sort_unstable();
+            let number_mask = (1 << number_bits) - 1;
+            return keys.into_iter().map(|key| (key & number_mask) as u32).collect();
+        }
+        let mut numbers: Vec<u32> = (0..self.hosted.len() as u32).collect();
+        numbers.sort_unstable_by_key(|number| {
+            let it = &self.hosted[*number as usize];
+            (it.campaign_id, it.ad_id)
+        });
+        numbers
     }
 }
 
 /// The aggregators of one shard.
 #[derive(Debug, Default)]
 pub struct Aggregators {
-    hosted: HashMap<Address, Aggregator, foldhash::fast::RandomState>,
-    /// Whoever has something to say at the next checkpoint.
-    touched: Vec<Address>,
-    /// Cells opened since the last checkpoint, and what their aggregators do not hold.
-    cells: u32,
-    costs: Column<CostSum>,
-    users: Column<UserSketch>,
-    checkpoints: u32,
+    open: Vec<OpenMinute>,
+    /// Of these the one that the last click was of.
+    now: usize,
+    spare: Vec<OpenMinute>,
+    /// Keyed at random: a producer must not be able to choose ads that meet in one slot.
+    hasher: RandomState,
 }
 
 impl Aggregators {
     #[inline]
     pub fn count(&mut self, minute: Minute, click: &ClickView) {
-        let address = (click.campaign_id, click.ad_id);
-        let aggregator = self.hosted.entry(address).or_default();
-        if aggregator.now.is_untouched() {
-            self.touched.push(address);
+        if self.open.get(self.now).is_none_or(|open| open.minute != minute) {
+            self.change_minute(minute);
         }
-        self.cells += u32::from(aggregator.count(minute, click.is_invalid, self.cells));
-        if click.is_invalid {
-            return;
-        }
-        if let Some(user) = click.user {
-            self.users.of(aggregator.now.number).insert(user);
-        }
-        if click.cost_per_click_micros > 0 {
-            self.costs.of(aggregator.now.number).add(click.cost_per_click_micros);
-        }
+        self.open[self.now].count(click, &self.hasher);
     }
 
-    /// Cells opened since the last checkpoint.
-    pub fn cells(&self) -> usize {
-        self.cells as usize
+    #[cold]
+    fn change_minute(&mut self, minute: Minute) {
+        self.now = self.open.iter().position(|open| open.minute == minute).unwrap_or_else(|| {
+            let empty = self.spare.pop().unwrap_or_default();
+            self.open.push(OpenMinute { minute, ..empty });
+            self.open.len() - 1
+        });
     }
 
+    /// Those active: cells opened since the last checkpoint.
     pub fn hosted(&self) -> usize {
-        self.hosted.len()
+        self.open.iter().map(|open| open.hosted.len()).sum()
     }
 
-    /// Takes the deltas, in no particular order, and passivates who has been idle.
-    pub fn take_deltas(&mut self) -> Vec<CellDelta> {
-        self.checkpoints = self.checkpoints.wrapping_add(1);
-        let now = self.checkpoints;
-        let mut deltas = Vec::with_capacity(self.cells());
-        for (campaign_id, ad_id) in self.touched.drain(..) {
-            let Some(aggregator) = self.hosted.get_mut(&(campaign_id, ad_id)) else { continue };
-            aggregator.take(now, |cell| {
-                let counts = Counts {
-                    clicks: cell.clicks.into(),
-                    invalid_clicks: cell.invalid_clicks.into(),
-                    costs: self.costs.take(cell.number),
-                    users: self.users.take(cell.number),
-                };
-                deltas.push(CellDelta { key: CellKey { minute: cell.minute, campaign_id, ad_id }, counts });
-            });
-        }
-        assert_eq!(deltas.len(), self.cells());
-        self.cells = 0;
-        self.costs.0.clear();
-        self.users.0.clear();
-        if now.is_multiple_of(IDLE_CHECKPOINTS_MAX) {
-            self.hosted.retain(|_, aggregator| now.wrapping_sub(aggregator.taken_at()) < IDLE_CHECKPOINTS_MAX);
-        }
-        deltas
+    /// Takes what was counted, in order of time, and passivates everybody.
+    pub fn take_cells(&mut self) -> Vec<WindowCells> {
+        self.open.sort_unstable_by_key(|open| open.minute);
+        let cells = self.open.iter_mut().map(OpenMinute::take).collect();
+        let kept = self.open.drain(..).filter(|empty| empty.hosted.capacity() <= SPARE_TABLE_CELLS_MAX);
+        self.spare.extend(kept);
+        self.spare.truncate(SPARE_TABLES_MAX);
+        self.now = 0;
+        cells
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use clicktally_proto::counts::CellDelta;
     use clicktally_proto::ids::ClickId;
     use clicktally_proto::user_mark::UserMark;
 
@@ -204,8 +240,7 @@ mod tests {
 
     /// (minute, clicks, invalid clicks, costs, distinct users) of each cell of ad 7, in order.
     fn taken(aggregators: &mut Aggregators) -> Vec<(u32, u64, u64, CostSum, u64)> {
-        let mut deltas = aggregators.take_deltas();
-        deltas.sort_by_key(|delta| delta.key);
+        let deltas: Vec<CellDelta> = aggregators.take_cells().iter().flat_map(WindowCells::deltas).collect();
         assert!(deltas.iter().all(|delta| delta.key.campaign_id == 1 && delta.key.ad_id == 7));
         let row = |CellDelta { key, counts }: CellDelta| {
             (key.minute.0, counts.clicks, counts.invalid_clicks, counts.costs, counts.users.estimate())
@@ -225,20 +260,43 @@ mod tests {
         aggregators.count(Minute(1), &ClickView { user: user("b"), cost_per_click_micros: 6, ..click(7, false) });
         let costs = |sum_micros, count| CostSum { sum_micros, count };
         assert_eq!(taken(&mut aggregators), [(1, 4, 0, costs(11, 2), 2), (2, 1, 1, costs(30, 1), 1)]);
-        assert!(aggregators.take_deltas().is_empty());
+        assert!(aggregators.take_cells().is_empty());
         aggregators.count(Minute(1), &click(7, false));
         assert_eq!(taken(&mut aggregators), [(1, 1, 0, costs(0, 0), 0)]);
     }
 
     #[test]
-    fn an_idle_aggregator_is_passivated_and_a_busy_one_is_not() {
+    fn a_checkpoint_passivates_everybody_and_little_memory_is_kept() {
         let mut aggregators = Aggregators::default();
-        aggregators.count(Minute(1), &click(7, false));
-        for _ in 0..2 * IDLE_CHECKPOINTS_MAX {
-            aggregators.count(Minute(1), &click(8, false));
-            aggregators.take_deltas();
+        for minute in 0..3 * SPARE_TABLES_MAX as u32 {
+            let ads = if minute == 1 { 2 * SPARE_TABLE_CELLS_MAX as u64 } else { 10 };
+            (1..=ads).for_each(|ad_id| aggregators.count(Minute(minute), &click(ad_id, false)));
         }
-        assert_eq!(aggregators.hosted(), 1);
+        assert_eq!(aggregators.hosted(), 2 * SPARE_TABLE_CELLS_MAX + 10 * (3 * SPARE_TABLES_MAX - 1));
+        let minutes: Vec<u32> = aggregators.take_cells().iter().map(|cells| cells.minute.0).collect();
+        assert!(minutes.into_iter().eq(0..3 * SPARE_TABLES_MAX as u32));
+        assert_eq!((aggregators.hosted(), aggregators.spare.len()), (0, SPARE_TABLES_MAX));
+        assert!(aggregators.spare.iter().all(|spare| spare.hosted.capacity() <= SPARE_TABLE_CELLS_MAX));
+    }
+
+    #[test]
+    fn cells_are_sorted_whatever_size_their_ids_have() {
+        for id_max in [9, 1_u64 << 20, 1 << 40, u64::MAX >> 1] {
+            let mut aggregators = Aggregators::default();
+            let mut expected = std::collections::BTreeMap::new();
+            for n in 0..3_000_u64 {
+                let random = |salt: u64| (n + salt).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31) % id_max + 1;
+                let (campaign_id, ad_id) = (random(0) % 50 * (id_max / 50) + 1, random(7));
+                aggregators.count(Minute(1), &ClickView { campaign_id, ad_id, ..click(1, n % 5 == 0) });
+                let counts: &mut (u64, u64) = expected.entry((campaign_id, ad_id)).or_default();
+                *if n % 5 == 0 { &mut counts.1 } else { &mut counts.0 } += 1;
+            }
+            let taken = aggregators.take_cells();
+            let row = |delta: CellDelta| {
+                ((delta.key.campaign_id, delta.key.ad_id), (delta.counts.clicks, delta.counts.invalid_clicks))
+            };
+            assert!(taken[0].deltas().map(row).eq(expected), "ids up to {id_max}");
+        }
     }
 
     #[test]
@@ -246,6 +304,6 @@ mod tests {
         let mut aggregators = Aggregators::default();
         aggregators.count(Minute(1), &click(7, false));
         aggregators.count(Minute(1), &ClickView { user: UserMark::of(b"robot"), ..click(7, true) });
-        assert!(aggregators.users.0.is_empty() && aggregators.costs.0.is_empty());
+        assert!(aggregators.open[0].users.0.is_empty() && aggregators.open[0].costs.0.is_empty());
     }
 }

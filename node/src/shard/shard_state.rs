@@ -26,6 +26,7 @@ use clicktally_proto::event_time::{EventTimeRules, Minute, UnixMillis};
 use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::seen_ids::{DamagedBlock, SeenBlock};
 use clicktally_proto::shard_key::{Partitioner, Place, ShardId};
+use clicktally_proto::window_cells::WindowCells;
 use clicktally_raft_store::state::ShardEntry;
 
 use super::aggregator::Aggregators;
@@ -289,9 +290,8 @@ impl ShardState {
         }
         let outcomes = std::mem::take(&mut self.outcomes);
         assert!(outcomes.is_conserved(), "clicks got lost or were invented: {outcomes:?}");
-        let mut cells = self.aggregators.take_deltas();
-        let counted: u64 = cells.iter().map(|cell| cell.counts.clicks + cell.counts.invalid_clicks).sum();
-        assert_eq!(counted, outcomes.counted + outcomes.invalid);
+        let cells = self.aggregators.take_cells();
+        assert_eq!(cells.iter().map(WindowCells::all_clicks).sum::<u64>(), outcomes.counted + outcomes.invalid);
         let horizon = self.horizon();
         let seen = std::mem::take(&mut self.fresh_ids)
             .into_iter()
@@ -300,7 +300,7 @@ impl ShardState {
             .map(|(minute, mut places)| SeenBlock::pack(minute, &mut places))
             .collect();
         self.seen.sweep(&horizon);
-        let partials = cells.len() as u64;
+        let partials = cells.iter().map(|window| window.len() as u64).sum();
         let checkpoint = Checkpoint {
             shard: self.terms.shard,
             epoch: self.terms.epoch,
@@ -309,7 +309,7 @@ impl ShardState {
             watermark_ms: horizon.watermark_ms,
             complete_to_ms: self.complete_to_ms,
             outcomes,
-            cells: CellBlock::pack(&mut cells),
+            cells: CellBlock::pack_windows(&cells),
             seen,
         };
         self.from = self.position;

@@ -185,10 +185,10 @@ impl World {
                     minute: minute.0.into(),
                     ad_id: ad_id.cast_signed(),
                     campaign_id: campaign_id.cast_signed(),
-                    clicks: cell.counts.clicks.cast_signed(),
-                    unique_users: Some(cell.counts.users.estimate().cast_signed()),
-                    cost_sum_micros: cell.counts.costs.sum_micros,
-                    cost_count: cell.counts.costs.count.cast_signed(),
+                    clicks: cell.clicks().cast_signed(),
+                    unique_users: Some(cell.users().estimate().cast_signed()),
+                    cost_sum_micros: cell.costs().sum_micros,
+                    cost_count: cell.costs().count.cast_signed(),
                     ..AdMinute::default()
                 });
             }

@@ -355,7 +355,8 @@ mod tests {
 
         #[test]
         fn damage_is_an_error_not_a_panic(packed in proptest::collection::vec(prop_oneof![Just(0_u8), Just(1), any::<u8>()], 0..64)) {
-            for window in CellBlock { packed }.unpack_windows().unwrap_or_default() {
+            let block = CellBlock { packed };
+            for window in block.unpack_windows().unwrap_or_default() {
                 prop_assert!(window.ids.is_sorted_by(|a, b| a < b), "the same cell twice");
                 prop_assert!(window.users.is_sorted_by(|a, b| a.0 < b.0));
             }

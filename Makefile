@@ -13,7 +13,9 @@ DEBIAN_PACKAGES := build-essential cmake pkg-config libcurl4-openssl-dev libssl-
 # What the peers are built with, beside the runtime that Kafka needs.
 PEER_PACKAGES := openjdk-17-jdk-headless
 
-.PHONY: help deps build demo test lint verify fix bench bench-peers bench-freshness bench-failover sim sim-mutants
+FLAME_PACKAGES := linux-perf
+
+.PHONY: help deps build demo test lint verify fix bench bench-peers bench-flame bench-freshness bench-failover sim sim-mutants
 
 help: ## This list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +63,12 @@ bench-peers: deps ## The same beside Apache Flink and Kafka Streams, on the same
 	@deploy/install-deps $(PEER_PACKAGES)
 	$(CARGO) build --locked --release -p clicktally-node
 	"$$CARGO_TARGET_DIR/release/clicktally" bench --topic single --clicks $(or $(BENCH_CLICKS),5000000) --peers bench/run-peers
+
+bench-flame: deps ## Where the CPU time of the shard path goes: docs/flamegraph-shard-path.svg, and a table on the terminal.
+	@deploy/install-deps $(FLAME_PACKAGES)
+	command -v inferno-flamegraph >/dev/null || $(CARGO) install --locked inferno
+	$(CARGO) build --locked --release -p clicktally-node
+	bench/flame "$$CARGO_TARGET_DIR/release/clicktally" docs/flamegraph-shard-path.svg
 
 bench-freshness: deps ## From an acknowledged click to its count and its spend, on three nodes under load, for several checkpoint intervals.
 	$(CARGO) build --locked -p clicktally-chaos-tests --bins

@@ -133,16 +133,6 @@ enum PartChange<'a> {
 }
 
 impl CellTableChange<'_> {
-    /// The cell as the base has it; of a shared table none is found.
-    #[inline]
-    pub(crate) fn get(&self, id: CellId) -> Option<&Cell> {
-        match &self.parts[part_of(id)] {
-            PartChange::Own(base) => base.get(&id),
-            PartChange::Closed(part) => part.base.get(&id),
-            PartChange::Shared { .. } | PartChange::Opening => None,
-        }
-    }
-
     /// The cell, made if there is none.
     #[inline]
     pub(crate) fn entry(&mut self, id: CellId, make: impl FnOnce() -> Cell) -> &mut Cell {

@@ -119,13 +119,6 @@ pub(crate) struct WindowMerge<'a> {
 }
 
 impl WindowMerge<'_> {
-    /// Reads cells that [`WindowMerge::add`] is about to change, and does nothing else: short steps that do not depend on each other,
-    /// so that the processor waits for the memory of many at once.
-    #[inline]
-    pub(crate) fn fetch(&self, ids: &[CellId]) -> u64 {
-        ids.iter().filter_map(|id| self.cells.get(*id)).map(Cell::changed_at).fold(0, u64::max)
-    }
-
     /// Clicks of one cell; `rest`: invalid clicks, costs and users.
     #[inline]
     pub(crate) fn add(

@@ -5,7 +5,6 @@
 //! 3. A range that does not begin at the committed offset is a gap (or an overlap): refused with the offset expected.
 //! 4. Everything is checked before anything changes.
 
-use std::hint::black_box;
 use std::sync::Arc;
 
 use clicktally_proto::checkpoint::Checkpoint;
@@ -16,9 +15,6 @@ use clicktally_proto::money::price_of;
 use clicktally_proto::window_cells::{Rows, WindowCells};
 
 use crate::state::GroupState;
-
-/// Cells whose memory is waited for at once: they fit the smallest cache many times.
-const CELLS_FETCHED: usize = 32;
 
 impl GroupState {
     pub(super) fn apply_checkpoint(&mut self, index: u64, checkpoint: Checkpoint) -> Result<Outcome, Rejection> {
@@ -89,16 +85,11 @@ impl GroupState {
         let window = Arc::make_mut(self.windows.entry(cells.minute).or_default());
         let (cells_before, sketch_bytes_before) = (window.cell_count(), window.sketch_bytes());
         let mut merge = window.merge(index);
-        let mut clicks_of_cells = (0_usize..).zip(&cells.clicks);
-        let mut fetched = 0;
+        let mut clicks_of_cells = cells.clicks.iter();
         let mut rows = Rows::of(cells);
         for ids in cells.ids.chunk_by(|a, b| a.0 == b.0) {
             let mut campaign = self.campaigns.get_mut(&ids[0].0).map(Arc::make_mut);
-            for (id, (number, &clicks)) in ids.iter().zip(&mut clicks_of_cells) {
-                if number == fetched {
-                    fetched = cells.len().min(number + CELLS_FETCHED);
-                    black_box(merge.fetch(&cells.ids[number..fetched]));
-                }
+            for (id, &clicks) in ids.iter().zip(&mut clicks_of_cells) {
                 let mut spend_micros = 0;
                 if let Some(campaign) = &mut campaign {
                     // A price that overflows saturates: the budget lane pauses, which is the safe side.

@@ -15,6 +15,7 @@ pub mod sink;
 pub mod budget;
 
 pub mod cluster_node;
+pub mod member;
 pub mod database;
 
 pub mod bench;

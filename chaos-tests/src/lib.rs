@@ -18,6 +18,8 @@ pub mod checks;
 
 pub mod trial;
 
+pub mod simulation;
+
 mod report_file;
 
 pub mod demo;

@@ -166,7 +166,10 @@ impl Trial {
         .await??;
         let counted = self.database.stream_counts().await?;
         // First what explains the rest.
-        let mut violations = ct11_acknowledged_is_logged::check(&summary.tally.event_ids, &recount.event_ids);
+        let mut violations = ct11_acknowledged_is_logged::check(
+            &summary.tally.event_ids.iter().collect(),
+            &recount.event_ids.iter().collect(),
+        );
         let expected: Counts = summary.tally.expected().map(|line| ((line.ad_id, line.minute), line.clicks)).collect();
         violations.extend(ct1_conservation::check(&expected, &counted));
         violations.extend(ct1_conservation::check(&recount.counts_without(&late), &counted));

@@ -32,6 +32,56 @@ mutants! {
     Offset = "offset",
     /// Rows are added up in PostgreSQL instead of replaced by revision.
     Sink = "sink",
+    /// A checkpoint of a former owner is taken.
+    EpochUnchecked = "epoch-unchecked",
+    /// A partial count replaces what was there instead of being added to it.
+    MergeReplaces = "merge-replaces",
+    /// A shard that has not read to the log's end follows the clock all the same.
+    WatermarkByTimer = "watermark-by-timer",
+    /// A proof of emptiness carries the time of the answer instead of that of the question.
+    ProofAfterAnswer = "proof-after-answer",
+    /// A new owner starts without its predecessor's watermark, and apply takes over whatever a checkpoint says.
+    WatermarkGoesBack = "watermark-goes-back",
+    /// Seen ids are forgotten when their window has fired, not when it is final.
+    DedupEvictedEarly = "dedup-evicted-early",
+    /// Snapshots leave out the seen ids.
+    SnapshotWithoutSeenIds = "snapshot-without-seen-ids",
+    /// Rows replace each other in PostgreSQL whatever their revision.
+    UpsertUnversioned = "upsert-unversioned",
+    /// The sink's offsets are committed before the rows they stand for.
+    SinkOffsetsFirst = "sink-offsets-first",
+    /// Windows are reported as published before they are.
+    ReportedUnpublished = "reported-unpublished",
+    /// A checkpoint is proposed before the late clicks it tells of are durable.
+    LateAfterCommit = "late-after-commit",
+    /// Late clicks are counted as such and sent nowhere.
+    LateDropped = "late-dropped",
+    /// A click dated far ahead of its arrival is counted like any other.
+    FarAheadCounted = "far-ahead-counted",
+    /// A click in another shard's partition is counted where it is found.
+    MisroutedCounted = "misrouted-counted",
+    /// The next checkpoint is proposed before the one before it is committed.
+    CutUncommitted = "cut-uncommitted",
+    /// An offset gap is taken for a success.
+    GapTakenForSuccess = "gap-taken-for-success",
+    /// A proposal without an answer is taken for one that failed.
+    UndecidedTakenForFailure = "undecided-taken-for-failure",
+    /// Windows leave replicated state before they are published.
+    EvictedUnpublished = "evicted-unpublished",
+    /// Assignments do not compare the epoch they saw.
+    MoveEpochUnchecked = "move-epoch-unchecked",
+    /// A shard that comes back to a node goes on from what the node remembers of it.
+    FencedKeepsMemory = "fenced-keeps-memory",
+    /// A stale replica says yes.
+    StalenessIgnored = "staleness-ignored",
+    /// A positive answer of the budget lane holds for ten times its life.
+    AnswerOutlives = "answer-outlives",
+    /// A budget is charged twice for every click.
+    SpendTwice = "spend-twice",
+    /// Nodes are taken for dead by wall clocks.
+    LeaseByWallClock = "lease-by-wall-clock",
+    /// A record that nobody can read leaves no trace in the outcomes.
+    GarbageSkipped = "garbage-skipped",
     /// An entry is acknowledged to the leader before it is on the disk.
     AckBeforeFsync = "ack-before-fsync",
     /// An fsync that failed is taken for one that succeeded.

@@ -73,7 +73,7 @@ const HEARD_NODES_MAX: usize = 1_024;
 
 /// What this node has heard. Times are monotonic times of this process.
 #[derive(Debug)]
-pub(crate) struct HeartbeatTable {
+pub struct HeartbeatTable {
     /// Between two beats of its own a listener is taken to have been frozen, or deaf, if more than this passed.
     gap_max: Duration,
     heard: Mutex<Heard>,
@@ -88,12 +88,12 @@ struct Heard {
 }
 
 impl HeartbeatTable {
-    pub(crate) fn new(gap_max: Duration) -> HeartbeatTable {
+    pub fn new(gap_max: Duration) -> HeartbeatTable {
         HeartbeatTable { gap_max, heard: Mutex::default() }
     }
 
     /// This node's own beat: proof that it runs and hears.
-    pub(crate) fn beat(&self, own: Heartbeat, now: Duration) {
+    pub fn beat(&self, own: Heartbeat, now: Duration) {
         let mut heard = self.heard.lock();
         let since = match heard.listening {
             Some((since, last)) if now.saturating_sub(last) <= self.gap_max => since,
@@ -103,11 +103,12 @@ impl HeartbeatTable {
         heard.record(own, now);
     }
 
-    pub(crate) fn record(&self, heartbeat: Heartbeat, now: Duration) {
+    /// What another node said, `now` in monotonic time of this process.
+    pub fn record(&self, heartbeat: Heartbeat, now: Duration) {
         self.heard.lock().record(heartbeat, now);
     }
 
-    pub(crate) fn view(&self, now: Duration) -> HeartbeatView {
+    pub fn view(&self, now: Duration) -> HeartbeatView {
         let heard = self.heard.lock();
         let nodes = heard.nodes.iter().map(|(node, (at, heartbeat))| {
             (*node, HeardNode { silent_for: now.saturating_sub(*at), heartbeat: heartbeat.clone() })

@@ -5,7 +5,7 @@
 //! ([`crate::snapshot`]).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::Arc;
 
 use clicktally_proto::checkpoint::{Epoch, OutcomeCounts};
@@ -173,6 +173,12 @@ impl GroupState {
             .filter(|(_, window)| is_new(window))
             .map(|(minute, window)| (*minute, Arc::clone(window)))
             .collect()
+    }
+
+    /// Reads what [`FrozenState::write_to`] wrote: a state nobody has seen yet, or the reason why there is none. Errors as a
+    /// snapshot's: damage is found by its checksums, never applied.
+    pub fn read_from(group: GroupId, source: &mut dyn Read) -> Result<GroupState, SnapshotError> {
+        snapshot::decode_state(group, source)
     }
 
     /// Copies pointers under the caller's lock; encode the result elsewhere.

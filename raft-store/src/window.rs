@@ -5,6 +5,7 @@
 
 use clicktally_proto::counts::{CellDelta, Counts};
 use clicktally_proto::event_time::Minute;
+use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::ids::{AdId, CampaignId};
 use clicktally_proto::money::Micros;
 use clicktally_proto::window_count::{WindowCount, WindowState};
@@ -92,6 +93,9 @@ impl Window {
         let new = || Cell { counts: Counts::default(), spend_micros: 0, changed_at: index };
         let cell = self.cells.entry((campaign_id, ad_id), new);
         let bytes_before = cell.counts.users.heap_bytes();
+        if is_broken(Mutant::MergeReplaces) {
+            cell.counts.clicks = 0;
+        }
         cell.counts.merge(&delta.counts);
         // A sketch only grows.
         self.sketch_bytes += (cell.counts.users.heap_bytes() - bytes_before) as u64;

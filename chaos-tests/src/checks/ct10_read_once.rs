@@ -25,6 +25,12 @@ fn check_shard(shard: u16, outcomes: &OutcomesView, in_log: &BTreeMap<u16, u64>)
     details.into_iter().map(|detail| Violation { invariant: "CT-10", detail }).collect()
 }
 
+/// The same, outcome by outcome, where somebody knows what each had to be.
+pub fn check_outcomes(shard: u16, outcomes: &OutcomesView, expected: &OutcomesView) -> Option<Violation> {
+    let detail = format!("shard {shard}: {outcomes:?}, expected {expected:?}");
+    (outcomes != expected).then_some(Violation { invariant: "CT-10", detail })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -36,5 +42,7 @@ mod tests {
         assert!(check_shard(3, &whole, &in_log).is_empty());
         assert_eq!(check_shard(3, &OutcomesView { read: 9, counted: 6, ..whole }, &in_log).len(), 1);
         assert_eq!(check_shard(3, &OutcomesView { counted: 6, ..whole }, &in_log).len(), 1);
+        assert_eq!(check_outcomes(3, &whole, &whole), None);
+        assert!(check_outcomes(3, &OutcomesView { late: 0, duplicate: 2, ..whole }, &whole).is_some());
     }
 }

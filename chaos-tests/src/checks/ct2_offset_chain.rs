@@ -21,7 +21,7 @@ impl OffsetChain {
         }
     }
 
-    fn observe_shard(&mut self, shard: u16, seen: &ShardView) {
+    pub fn observe_shard(&mut self, shard: u16, seen: &ShardView) {
         let Some(owner) = seen.owner else { return };
         let first = *self.owners.entry((shard, seen.epoch)).or_insert(owner);
         if first != owner {
@@ -55,6 +55,24 @@ impl OffsetChain {
     }
 }
 
+/// Watches checkpoints in the order in which they are applied: nothing may be skipped or repeated, and no former owner heard.
+#[derive(Debug, Default)]
+pub struct AppliedChain {
+    shards: BTreeMap<u16, (u64, u64)>,
+}
+
+impl AppliedChain {
+    /// Of a checkpoint that was taken: `[from, to)` under `epoch`, while `assigned_epoch` was the shard's.
+    pub fn observe(&mut self, shard: u16, epoch: u64, assigned_epoch: u64, from: u64, to: u64) -> Option<Violation> {
+        let (epoch_before, to_before) = self.shards.insert(shard, (epoch, to)).unwrap_or((0, 0));
+        let is_continued = from == to_before && to >= from && epoch >= epoch_before && epoch == assigned_epoch;
+        let detail = format!(
+            "shard {shard}: [{from}, {to}) of epoch {epoch} was taken under epoch {assigned_epoch}, after {to_before} of epoch {epoch_before}"
+        );
+        (!is_continued).then_some(Violation { invariant: "CT-2", detail })
+    }
+}
+
 /// Every shard has counted to the end of its partition.
 pub fn check_read_to_end(view: &ClusterView, end_offsets: &[u64]) -> Vec<Violation> {
     let shards = view.shards();
@@ -81,6 +99,18 @@ mod tests {
             epoch,
             committed_offset,
             outcomes: OutcomesView::default(),
+        }
+    }
+
+    #[test]
+    fn a_gap_an_overlap_and_a_fenced_owner_are_seen_as_they_are_applied() {
+        let chain = |steps: &[(u64, u64, u64, u64)]| {
+            let mut chain = AppliedChain::default();
+            steps.iter().filter_map(|&(epoch, assigned, from, to)| chain.observe(3, epoch, assigned, from, to)).count()
+        };
+        assert_eq!(chain(&[(1, 1, 0, 5), (1, 1, 5, 5), (2, 2, 5, 9)]), 0);
+        for broken in [[(1, 1, 0, 5), (1, 1, 6, 9)], [(1, 1, 0, 5), (1, 1, 4, 9)], [(2, 2, 0, 5), (2, 3, 5, 9)]] {
+            assert_eq!(chain(&broken), 1, "{broken:?}");
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clicktally_api::budget_check::BudgetDecision;
 use clicktally_proto::event_time::UnixMillis;
+use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::money::Micros;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,10 +61,13 @@ impl BudgetRules {
         let remaining_micros = facts.budget_micros.saturating_sub(facts.spend_micros);
         let lag = Duration::from_millis(facts.now_ms.saturating_sub(facts.complete_to_ms));
         // The lag is by the wall clocks of two nodes, the staleness by one monotonic clock: the worse of the two counts.
-        let blind = lag.max(facts.staleness.unwrap_or(Duration::MAX)).saturating_add(self.answer_life);
+        let staleness = facts.staleness.unwrap_or(Duration::MAX);
+        let staleness = if is_broken(Mutant::StalenessIgnored) { Duration::ZERO } else { staleness };
+        let blind = lag.max(staleness).saturating_add(self.answer_life);
         let at_risk_micros = spent_in(facts.velocity_micros, blind);
         let (decision, reason) = self.judge(facts, lag, remaining_micros, at_risk_micros);
-        let life_ms = u64::try_from(self.answer_life.as_millis()).unwrap_or(0);
+        let life = if is_broken(Mutant::AnswerOutlives) { self.answer_life * 10 } else { self.answer_life };
+        let life_ms = u64::try_from(life.as_millis()).unwrap_or(0);
         Verdict {
             decision,
             remaining_micros,
@@ -81,7 +85,9 @@ impl BudgetRules {
         at_risk: Micros,
     ) -> (BudgetDecision, &'static str) {
         let pause = |reason| (BudgetDecision::Pause, reason);
-        if facts.staleness.is_none_or(|staleness| staleness > self.staleness_max) {
+        if is_broken(Mutant::StalenessIgnored) {
+            // Goes on as if the replica were fresh.
+        } else if facts.staleness.is_none_or(|staleness| staleness > self.staleness_max) {
             return pause("replica_stale");
         }
         if lag > self.counting_lag_max {

@@ -5,16 +5,13 @@ use std::time::Duration;
 
 use clicktally_proto::checkpoint::OutcomeCounts;
 use clicktally_proto::click_log::{ClickLog, LogError};
-use clicktally_proto::command::{Command, Outcome, Rejection};
+use clicktally_proto::command::{Command, Outcome};
 use clicktally_proto::fault;
-use clicktally_raft_store::group::{Group, ProposeError};
+use clicktally_raft_store::group::Group;
 
+use super::commit_answer::{BACKOFF_MAX, BACKOFF_MIN, CommitAttempts, CommitEnd, NextStep};
 use super::metrics::METRICS;
 use super::shard_state::Cut;
-
-/// Between attempts; doubles from the first to the last.
-const BACKOFF_MIN: Duration = Duration::from_millis(20);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// Grows from [`BACKOFF_MIN`] to [`BACKOFF_MAX`].
 #[derive(Debug)]
@@ -33,7 +30,7 @@ impl Backoff {
     }
 }
 
-/// What is in replicated state now.
+/// What a cut adds to replicated state.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Committed {
     pub(super) outcomes: OutcomeCounts,
@@ -41,19 +38,9 @@ pub(super) struct Committed {
     pub(super) partials: u64,
 }
 
-#[derive(Debug)]
-pub(super) enum CommitEnd {
-    Committed(Committed),
-    /// Another owner counts this shard now.
-    Fenced,
-    /// Memory and replicated state went apart: start again from the latter.
-    Restart(String),
-    Halted(String),
-}
-
 /// Tries for as long as the answer is unknown; dropping the future gives up, and what it left undecided is settled by the
 /// offsets of whoever proposes next.
-pub(super) async fn commit(group: Arc<Group>, log: Arc<dyn ClickLog>, cut: Cut) -> CommitEnd {
+pub(super) async fn commit(group: Arc<Group>, log: Arc<dyn ClickLog>, cut: Cut) -> (CommitEnd, Committed) {
     let Cut { checkpoint, partials, out_records } = cut;
     let shard = checkpoint.shard.0;
     let committed = Committed { outcomes: checkpoint.outcomes, partials };
@@ -67,49 +54,34 @@ pub(super) async fn commit(group: Arc<Group>, log: Arc<dyn ClickLog>, cut: Cut) 
                 tracing::warn!(shard, reason, "cannot send late or quarantined clicks yet");
                 backoff.wait().await;
             }
-            Err(error) => return CommitEnd::Halted(error.to_string()),
+            Err(error) => return (CommitEnd::Halted(error.to_string()), committed),
         }
     }
     drop(out_records);
     fault::point("checkpoint.before_propose");
     // 2. Offsets and counts, in one entry.
     let command = Command::Checkpoint(checkpoint);
-    let mut is_repeat = false;
+    let mut attempts = CommitAttempts::default();
     let mut is_waiting_for_room = false;
     loop {
-        match group.propose(&command).await {
-            Ok(Outcome::Done | Outcome::AlreadyApplied) if fault::loses("checkpoint.ack") => {}
-            Ok(Outcome::Done) => return CommitEnd::Committed(committed),
-            Ok(Outcome::AlreadyApplied) if is_repeat => return CommitEnd::Committed(committed),
-            // Somebody read the same records under this epoch: this node, in an earlier life. Its watermark may differ.
-            Ok(Outcome::AlreadyApplied) => {
-                return CommitEnd::Restart("an earlier life committed the same offsets".into());
+        let answer = group.propose(&command).await;
+        let is_applied = matches!(answer, Ok(Outcome::Done | Outcome::AlreadyApplied));
+        match attempts.judge(answer, is_applied && fault::loses("checkpoint.ack")) {
+            NextStep::End(end) => return (end, committed),
+            NextStep::Again => {}
+            NextStep::AgainLater(reason) => {
+                METRICS.checkpoint_failures.inc();
+                tracing::debug!(shard, reason, "checkpoint undecided");
+                backoff.wait().await;
             }
-            Ok(Outcome::Fenced { .. }) => return CommitEnd::Fenced,
-            Ok(Outcome::OffsetGap { expected }) => {
-                return CommitEnd::Restart(format!("the group is at offset {expected}"));
-            }
-            Ok(Outcome::Rejected(rejection @ Rejection::FinalWindow)) => {
-                return CommitEnd::Restart(rejection.to_string());
-            }
-            // Certainly not applied, and only a matter of time. Meanwhile the shard stops reading at its own limit.
-            Ok(Outcome::Rejected(rejection @ Rejection::StateFull { .. })) => {
+            NextStep::AwaitRoom(rejection) => {
                 METRICS.checkpoint_failures.inc();
                 if !is_waiting_for_room {
                     is_waiting_for_room = true;
                     tracing::warn!(shard, %rejection, "the shard waits until windows become final and leave");
                 }
                 backoff.wait().await;
-                continue;
             }
-            Ok(other) => return CommitEnd::Halted(format!("the group refused a checkpoint: {other:?}")),
-            Err(ProposeError::Retry(reason)) => {
-                METRICS.checkpoint_failures.inc();
-                tracing::debug!(shard, reason, "checkpoint undecided");
-                backoff.wait().await;
-            }
-            Err(ProposeError::Halt(reason)) => return CommitEnd::Halted(reason),
         }
-        is_repeat = true;
     }
 }

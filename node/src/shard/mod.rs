@@ -7,6 +7,7 @@
 //! Rules first (no I/O), then the shells.
 
 pub mod aggregator;
+pub mod commit_answer;
 pub mod dedup;
 pub mod meters;
 pub mod out_records;

@@ -10,11 +10,12 @@ use actix::prelude::*;
 use clicktally_proto::click_log::{ClickLog, LogError, ShardReader};
 use clicktally_proto::clock::Clock;
 use clicktally_proto::event_time::UnixMillis;
-use clicktally_proto::fault;
+use clicktally_proto::fault::{self, Mutant, is_broken};
 use clicktally_raft_store::group::Group;
 use tokio::sync::oneshot;
 
-use super::commit::{CommitEnd, commit};
+use super::commit::{Committed, commit};
+use super::commit_answer::CommitEnd;
 use super::meters::ShardMeters;
 use super::metrics::METRICS;
 use super::shard_life::Arrival;
@@ -153,7 +154,9 @@ impl ShardActor {
         let (log, shard) = (Arc::clone(&self.parts.log), self.parts.state.shard());
         let question = async move { log.end_offset(shard).await };
         ctx.spawn(question.into_actor(self).map(move |end, actor, ctx| {
-            actor.note_end(asked_at_ms, end);
+            let is_stamped_late = is_broken(Mutant::ProofAfterAnswer);
+            let proven_at_ms = if is_stamped_late { actor.parts.clock.now_ms() } else { asked_at_ms };
+            actor.note_end(proven_at_ms, end);
             actor.propose(ctx);
         }));
     }
@@ -166,9 +169,7 @@ impl ShardActor {
                 let lag_records = end.saturating_sub(state.position());
                 METRICS.lag(shard, lag_records);
                 self.parts.meters.lag(shard, lag_records);
-                if state.position() >= end {
-                    state.prove_empty(asked_at_ms);
-                }
+                state.note_end(asked_at_ms, end);
             }
             // No proof, so the watermark keeps still.
             Err(error) => tracing::warn!(shard = shard.0, %error, "cannot ask the log for its end"),
@@ -186,12 +187,21 @@ impl ShardActor {
         let records = cut.checkpoint.to - cut.checkpoint.from;
         let cut_at = self.parts.clock.monotonic();
         let commit = commit(Arc::clone(&self.parts.group), Arc::clone(&self.parts.log), cut);
-        ctx.spawn(commit.into_actor(self).map(move |end, actor, ctx| actor.settle(cut_at, records, end, ctx)));
+        ctx.spawn(commit.into_actor(self).map(move |(end, committed), actor, ctx| {
+            actor.settle(cut_at, records, end, committed, ctx);
+        }));
     }
 
-    fn settle(&mut self, cut_at: Duration, records: u64, end: CommitEnd, ctx: &mut Context<ShardActor>) {
+    fn settle(
+        &mut self,
+        cut_at: Duration,
+        records: u64,
+        end: CommitEnd,
+        committed: Committed,
+        ctx: &mut Context<ShardActor>,
+    ) {
         match end {
-            CommitEnd::Committed(committed) => {
+            CommitEnd::Committed => {
                 fault::point("checkpoint.after_commit");
                 let ShardParts { state, clock, .. } = &self.parts;
                 let behind_ms = clock.now_ms().saturating_sub(state.watermark_ms());

@@ -92,7 +92,8 @@ impl ShardState {
     /// it off the counting threads.
     pub fn restore(terms: ShardTerms, entry: &ShardEntry, seen: &[Arc<SeenBlock>]) -> Result<ShardState, DamagedBlock> {
         let mut ids = SeenIds::default();
-        let horizon = Horizon { rules: terms.event_time, watermark_ms: entry.watermark_ms };
+        let watermark_ms = if is_broken(Mutant::WatermarkGoesBack) { 0 } else { entry.watermark_ms };
+        let horizon = Horizon { rules: terms.event_time, watermark_ms };
         for block in seen {
             for place in block.unpack()? {
                 ids.insert(place, block.minute, &horizon);
@@ -100,7 +101,7 @@ impl ShardState {
         }
         Ok(ShardState {
             terms,
-            watermark: WatermarkTracker::new(terms.event_time.out_of_orderness_ms, entry.watermark_ms),
+            watermark: WatermarkTracker::new(terms.event_time.out_of_orderness_ms, watermark_ms),
             complete_to_ms: entry.complete_to_ms,
             seen: ids,
             from: entry.committed_offset,
@@ -154,7 +155,11 @@ impl ShardState {
             Err(malformed) => {
                 // One, because nobody can count the clicks of a record that nobody can read.
                 self.outcomes.read += 1;
-                self.outcomes.quarantined += 1;
+                if is_broken(Mutant::GarbageSkipped) {
+                    self.outcomes.read -= 1;
+                } else {
+                    self.outcomes.quarantined += 1;
+                }
                 self.quarantine(record.offset, malformed.to_string(), record.value.to_vec());
             }
         }
@@ -167,9 +172,9 @@ impl ShardState {
         self.outcomes.read += clicks.len() as u64;
         for (index, click) in clicks.iter().enumerate() {
             let own = self.terms.partitioner.shard(click.campaign_id, click.click_id);
-            if own != self.terms.shard {
+            if own != self.terms.shard && !is_broken(Mutant::MisroutedCounted) {
                 detours.push((index, Detour::Misrouted(own)));
-            } else if click.event_time_ms > newest_ms {
+            } else if click.event_time_ms > newest_ms && !is_broken(Mutant::FarAheadCounted) {
                 detours.push((index, Detour::Quarantined("dated too far ahead of its arrival")));
             } else if click.ad_id > ID_MAX || click.campaign_id > ID_MAX {
                 detours.push((index, Detour::Quarantined("ad or campaign id of 2^63 or more")));
@@ -193,7 +198,9 @@ impl ShardState {
                 self.outcomes.duplicate += 1;
             } else {
                 self.outcomes.late += 1;
-                self.send(out_records::late(self.terms.shard, offset, horizon.watermark_ms, click));
+                if !is_broken(Mutant::LateDropped) {
+                    self.send(out_records::late(self.terms.shard, offset, horizon.watermark_ms, click));
+                }
             }
             return;
         }
@@ -256,6 +263,14 @@ impl ShardState {
     fn send(&mut self, record: OutRecord) {
         self.out_bytes += record.key.len() + record.value.len();
         self.out_records.push(record);
+    }
+
+    /// The log's answer when asked for its end. `asked_at_ms`: wall time *before* the question, because whatever arrives later is
+    /// not covered by the answer.
+    pub fn note_end(&mut self, asked_at_ms: UnixMillis, end: u64) {
+        if self.position >= end || is_broken(Mutant::WatermarkByTimer) {
+            self.prove_empty(asked_at_ms);
+        }
     }
 
     /// Everything that arrived before `proven_at_ms` has been read: the log's end, asked for after that moment, was not beyond

@@ -4,5 +4,6 @@
 pub mod catalog_writer;
 pub mod postgres_writer;
 pub mod singleton;
+pub mod window_news;
 pub mod window_publisher;
-mod window_rows;
+pub mod window_rows;

@@ -6,13 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use clicktally_proto::click_log::{ClickLog, OutRecord, WINDOW_COUNTS};
+use clicktally_proto::click_log::ClickLog;
 use clicktally_proto::command::Command;
-use clicktally_proto::fault;
-use clicktally_proto::window_count::WindowCount;
+use clicktally_proto::fault::{self, Mutant, is_broken};
 use clicktally_raft_store::group::Group;
-use prost::Message;
 use tokio::sync::watch;
+
+use super::window_news::WindowNews;
 
 /// Records handed to the log at once: bounds memory, and what a failed publish repeats.
 const RECORDS_MAX: usize = 20_000;
@@ -47,36 +47,27 @@ pub async fn run(group: Group, log: Arc<dyn ClickLog>, mut stop: watch::Receiver
 }
 
 async fn publish_news(group: &Group, log: &dyn ClickLog) -> Result<(), PublishError> {
-    let (published, newest, windows) =
-        group.read(|state| (state.published_revision(), state.newest_revision(), state.unpublished_windows()));
-    if windows.is_empty() {
+    let news = group.read(WindowNews::of);
+    if news.is_empty() {
         return Ok(());
     }
+    let report = || Command::SinkProgress { published_revision: news.newest_revision() };
+    if is_broken(Mutant::ReportedUnpublished) {
+        group.propose(&report()).await?;
+    }
     let (mut records, mut bytes) = (Vec::new(), 0);
-    for (minute, window) in windows {
-        for row in window.rows_after(minute, published) {
-            let record = record_of(&row);
-            bytes += record.value.len();
-            records.push(record);
-            if records.len() >= RECORDS_MAX || bytes >= BYTES_MAX {
-                log.publish(std::mem::take(&mut records)).await?;
-                bytes = 0;
-            }
+    for record in news.records() {
+        bytes += record.value.len();
+        records.push(record);
+        if records.len() >= RECORDS_MAX || bytes >= BYTES_MAX {
+            log.publish(std::mem::take(&mut records)).await?;
+            bytes = 0;
         }
     }
     if !records.is_empty() {
         log.publish(records).await?;
     }
     fault::point("sink.after_publish");
-    group.propose(&Command::SinkProgress { published_revision: newest }).await?;
+    group.propose(&report()).await?;
     Ok(())
-}
-
-/// Compaction keeps the newest value of each (ad, campaign, minute).
-fn record_of(row: &WindowCount) -> OutRecord {
-    let mut key = Vec::with_capacity(20);
-    key.extend_from_slice(&row.ad_id.to_be_bytes());
-    key.extend_from_slice(&row.minute.to_be_bytes());
-    key.extend_from_slice(&row.campaign_id.to_be_bytes());
-    OutRecord { topic: WINDOW_COUNTS, partition: None, key, value: row.encode_to_vec() }
 }

@@ -17,28 +17,33 @@ const ROW_AGE_MAX: Duration = Duration::from_millis(250);
 
 /// What was read from the outbound topics since the last transaction.
 #[derive(Debug, Default)]
-pub(super) struct WindowRows {
-    pub(super) windows: BTreeMap<(u32, u64, u64), WindowCount>,
-    pub(super) late: BTreeMap<u64, LateClick>,
+pub struct WindowRows {
+    /// By (minute, ad, campaign): the newest revision of each.
+    pub windows: BTreeMap<(u32, u64, u64), WindowCount>,
+    /// By click id: the first that was read of each.
+    pub late: BTreeMap<u64, LateClick>,
     /// (topic, partition) → (first offset read, next offset).
-    pub(super) progress: BTreeMap<(&'static str, i32), (i64, i64)>,
-    pub(super) undecodable: u64,
+    pub progress: BTreeMap<(&'static str, i32), (i64, i64)>,
+    /// Records passed over.
+    pub undecodable: u64,
     /// Of everything taken, also of what a newer revision replaced.
     sketch_bytes: usize,
 }
 
 impl WindowRows {
-    pub(super) fn is_empty(&self) -> bool {
+    /// Nothing was read.
+    pub fn is_empty(&self) -> bool {
         self.progress.is_empty()
     }
 
     /// Whether they are to be written now: `is_quiet` where nothing more has arrived, `age` since the first of them was read.
-    pub(super) fn are_due(&self, is_quiet: bool, age: Duration) -> bool {
+    pub fn are_due(&self, is_quiet: bool, age: Duration) -> bool {
         let are_many = self.windows.len() + self.late.len() >= ROWS_MAX || self.sketch_bytes >= SKETCH_BYTES_MAX;
         !self.is_empty() && (is_quiet || age >= ROW_AGE_MAX || are_many)
     }
 
-    pub(super) fn take(&mut self, topic: &str, partition: i32, offset: i64, value: &[u8]) {
+    /// Takes the next record of an outbound topic; of one partition in the order of offsets.
+    pub fn take(&mut self, topic: &str, partition: i32, offset: i64, value: &[u8]) {
         let topic = if topic == LATE_CLICKS { LATE_CLICKS } else { WINDOW_COUNTS };
         let range = self.progress.entry((topic, partition)).or_insert((offset, offset));
         range.1 = offset + 1;

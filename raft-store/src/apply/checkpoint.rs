@@ -20,7 +20,8 @@ impl GroupState {
     pub(super) fn apply_checkpoint(&mut self, index: u64, checkpoint: Checkpoint) -> Result<Outcome, Rejection> {
         let shard = checkpoint.shard;
         let entry = self.shards.get(&shard).ok_or(Rejection::ForeignShard(shard))?;
-        if checkpoint.epoch != entry.epoch || entry.owner.is_none() {
+        let is_fenced = checkpoint.epoch != entry.epoch || entry.owner.is_none();
+        if is_fenced && !is_broken(Mutant::EpochUnchecked) {
             return Ok(Outcome::Fenced { current: entry.epoch });
         }
         let (from, to) = (checkpoint.from, checkpoint.to);
@@ -54,6 +55,9 @@ impl GroupState {
         }
         entry.committed_offset = to;
         entry.watermark_ms = entry.watermark_ms.max(checkpoint.watermark_ms);
+        if is_broken(Mutant::WatermarkGoesBack) {
+            entry.watermark_ms = checkpoint.watermark_ms;
+        }
         entry.complete_to_ms = entry.complete_to_ms.max(checkpoint.complete_to_ms);
         entry.outcomes.add(&checkpoint.outcomes);
         let shard_watermark_ms = entry.watermark_ms;
@@ -91,6 +95,9 @@ impl GroupState {
                     // A price that overflows saturates: the budget lane pauses, which is the safe side.
                     spend_micros = price_of(clicks, campaign.terms.cost_per_click_micros).unwrap_or(i64::MAX);
                     campaign.spend_micros = campaign.spend_micros.saturating_add(spend_micros);
+                    if is_broken(Mutant::SpendTwice) {
+                        campaign.spend_micros = campaign.spend_micros.saturating_add(spend_micros);
+                    }
                     campaign.clicks = campaign.clicks.saturating_add(clicks);
                 }
                 window.merge(index, cell, spend_micros);

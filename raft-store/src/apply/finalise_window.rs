@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use clicktally_proto::fault::{Mutant, is_broken};
+
 use crate::state::GroupState;
 
 impl GroupState {
@@ -10,6 +12,9 @@ impl GroupState {
     pub(super) fn advance_watermark(&mut self, index: u64) {
         let lowest = self.shards.values().map(|shard| shard.watermark_ms).min().unwrap_or(0);
         self.watermark_ms = self.watermark_ms.max(lowest);
+        if is_broken(Mutant::WatermarkGoesBack) {
+            self.watermark_ms = lowest;
+        }
         let rules = self.event_time();
         let watermark_ms = self.watermark_ms;
         for (&minute, window) in &mut self.windows {
@@ -37,6 +42,7 @@ impl GroupState {
         let mut held = self.held;
         windows.retain(|minute, window| {
             let is_published = window.final_at.is_some_and(|revision| revision <= published);
+            let is_published = is_published || (is_broken(Mutant::EvictedUnpublished) && window.final_at.is_some());
             let leaves = is_published && (rules.is_evictable(*minute, watermark_ms) || self.is_short_of_room(held));
             if leaves {
                 held.remove_window(window);

@@ -20,6 +20,15 @@ use crate::type_config::SnapshotMeta;
 pub(crate) fn decode(group: GroupId, source: &mut dyn Read) -> Result<(SnapshotMeta, GroupState), SnapshotError> {
     let mut chunks = ChunkReader::begin(source)?;
     let meta = first(&mut chunks)?;
+    Ok((meta, take_state(group, chunks)?))
+}
+
+/// Reads what [`super::encode_state`] wrote.
+pub(crate) fn decode_state(group: GroupId, source: &mut dyn Read) -> Result<GroupState, SnapshotError> {
+    take_state(group, ChunkReader::begin(source)?)
+}
+
+fn take_state(group: GroupId, mut chunks: ChunkReader<'_>) -> Result<GroupState, SnapshotError> {
     let head = expect(&mut chunks, ChunkKind::Head)?;
     let mut state: GroupState = chunks.contents(&head)?;
     if state.group != group {
@@ -36,7 +45,7 @@ pub(crate) fn decode(group: GroupId, source: &mut dyn Read) -> Result<(SnapshotM
         return Err(damaged(format!("{counts:?} are there, its end says {:?}", chunks.counts)));
     }
     state.recount();
-    Ok((meta, state))
+    Ok(state)
 }
 
 /// What a snapshot stands for, from its first chunk; the rest is not looked at.

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::mem;
 use std::sync::Arc;
 
+use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::ids::CampaignId;
 use clicktally_proto::seen_ids::SeenBlock;
 use clicktally_proto::shard_key::ShardId;
@@ -50,6 +51,9 @@ fn put_campaigns(state: &GroupState, chunks: &mut ChunkWriter<'_>) -> Result<(),
 }
 
 fn put_seen(state: &GroupState, chunks: &mut ChunkWriter<'_>) -> Result<(), SnapshotError> {
+    if is_broken(Mutant::SnapshotWithoutSeenIds) {
+        return Ok(());
+    }
     let mut waiting: Vec<(ShardId, &Arc<SeenBlock>)> = Vec::new();
     let mut bytes = 0;
     for (shard, minutes) in &state.seen {

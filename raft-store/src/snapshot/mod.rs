@@ -25,7 +25,7 @@ use thiserror::Error;
 
 use crate::peer_messages::COMMAND_BYTES_MAX;
 
-pub(crate) use self::decode::{decode, read_meta, verify};
+pub(crate) use self::decode::{decode, decode_state, read_meta, verify};
 pub(crate) use self::encode::{encode, encode_state};
 
 const MAGIC: &[u8; 6] = b"ctsnap";

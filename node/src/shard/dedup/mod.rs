@@ -8,6 +8,7 @@ mod foreign_ids;
 mod minted_ids;
 
 use clicktally_proto::event_time::{EventTimeRules, Minute, UnixMillis, WINDOW_MS};
+use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::shard_key::{Place, PlaceParts};
 
 use foreign_ids::ForeignIds;
@@ -26,6 +27,9 @@ pub struct Horizon {
 impl Horizon {
     #[inline]
     fn is_forgotten(&self, minute: Minute) -> bool {
+        if is_broken(Mutant::DedupEvictedEarly) {
+            return self.rules.has_fired(minute, self.watermark_ms);
+        }
         self.rules.is_final(minute, self.watermark_ms)
     }
 

@@ -1,0 +1,41 @@
+//! CT-3: replicas that have applied the same entries hold the same state, byte for byte.
+
+use std::collections::BTreeMap;
+
+use super::Violation;
+
+/// A replica, by what its state encodes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplicaDigest {
+    pub node: u64,
+    /// Of the last entry applied.
+    pub index: u64,
+    pub digest: u64,
+}
+
+/// Of one group; replicas at different indexes say nothing about each other.
+pub fn check(replicas: &[ReplicaDigest]) -> Vec<Violation> {
+    let mut first_at: BTreeMap<u64, &ReplicaDigest> = BTreeMap::new();
+    let mut violations = Vec::new();
+    for replica in replicas {
+        let first = first_at.entry(replica.index).or_insert(replica);
+        if first.digest != replica.digest {
+            let detail =
+                format!("at index {}, nodes {} and {} hold different states", replica.index, first.node, replica.node);
+            violations.push(Violation { invariant: "CT-3", detail });
+        }
+    }
+    violations
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_replicas_at_the_same_index_are_compared() {
+        let at = |node, index, digest| ReplicaDigest { node, index, digest };
+        assert!(check(&[at(1, 7, 5), at(2, 7, 5), at(3, 6, 4)]).is_empty());
+        assert_eq!(check(&[at(1, 7, 5), at(3, 6, 4), at(2, 7, 6)]).len(), 1);
+    }
+}

@@ -1,0 +1,260 @@
+//! What must come out of a log, found the slow way: one pass, one map of ids for each partition, and nothing of the code that counts.
+//!
+//! It shares the record schema and the definitions (partitioner, validity, when a window is final) with the product. Of the
+//! product's own doing it takes one thing: which watermarks were *committed* with which offset, because a proof of emptiness is a
+//! fact that no log holds. Whether those watermarks were honest is a check of its own (CT-13).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use clicktally_proto::click::Click;
+use clicktally_proto::click_view::decode_record_owned;
+use clicktally_proto::event_time::{EventTimeRules, Minute, UnixMillis};
+use clicktally_proto::invalid_traffic::is_invalid;
+use clicktally_proto::shard_key::{Partitioner, ShardId};
+
+use super::sim_log::SimLog;
+use crate::cluster_client::OutcomesView;
+use crate::oracle::{Counts, Measures, RowKey};
+
+/// A click where it stands in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Instance {
+    pub shard: ShardId,
+    pub offset: u64,
+    pub click_id: u64,
+}
+
+/// A record, decoded once.
+#[derive(Debug)]
+struct KnownRecord {
+    /// `None`: nobody can read it.
+    clicks: Option<Vec<Click>>,
+    arrival_ms: UnixMillis,
+    /// Newest event time of the partition's own, honestly dated clicks, up to and with this record.
+    newest_event_ms: UnixMillis,
+}
+
+/// A checkpoint as it was committed: the shard's watermark after everything below the offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommittedWatermark {
+    pub to: u64,
+    pub watermark_ms: UnixMillis,
+}
+
+/// What must be there.
+#[derive(Debug, Default)]
+pub struct Expected {
+    /// Distinct valid on-time clicks.
+    pub counts: Counts,
+    pub measures: BTreeMap<RowKey, Measures>,
+    /// By campaign.
+    pub counted_by_campaign: BTreeMap<u64, u64>,
+    pub outcomes: BTreeMap<u16, OutcomesView>,
+    pub late: BTreeSet<Instance>,
+    /// Clicks found in another's partition that their own does not hold.
+    pub not_rerouted: BTreeSet<u64>,
+    pub clicks_in_log: u64,
+    pub ids: BTreeSet<u64>,
+}
+
+#[derive(Debug)]
+pub struct ClickOracle {
+    partitioner: Partitioner,
+    rules: EventTimeRules,
+    known: BTreeMap<ShardId, Vec<KnownRecord>>,
+    committed: BTreeMap<ShardId, Vec<CommittedWatermark>>,
+    /// Known to be in the log: their producer has an answer that says so.
+    acknowledged: BTreeSet<u64>,
+    /// Ever handed to the log, whatever became of it.
+    sent: BTreeSet<u64>,
+}
+
+impl ClickOracle {
+    pub fn new(partitioner: Partitioner, rules: EventTimeRules) -> ClickOracle {
+        ClickOracle {
+            partitioner,
+            rules,
+            known: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            acknowledged: BTreeSet::new(),
+            sent: BTreeSet::new(),
+        }
+    }
+
+    /// A producer's record: with a known outcome, or an unknown one, which promises nothing either way.
+    pub fn sent(&mut self, ids: &[u64], is_acknowledged: bool) {
+        self.sent.extend(ids);
+        if is_acknowledged {
+            self.acknowledged.extend(ids);
+        }
+    }
+
+    pub fn acknowledged(&self) -> &BTreeSet<u64> {
+        &self.acknowledged
+    }
+
+    pub fn ever_sent(&self) -> &BTreeSet<u64> {
+        &self.sent
+    }
+
+    /// Looks at what was written since the last look.
+    pub fn read_on(&mut self, log: &SimLog, shard: ShardId) {
+        let known = self.known.entry(shard).or_default();
+        // Behind an unclean election there is nothing to compare any more.
+        known.truncate(log.held(shard).len());
+        for record in &log.held(shard)[known.len()..] {
+            let clicks = decode_record_owned(&record.value).ok();
+            let honest = clicks.iter().flatten().filter(|click| {
+                self.partitioner.shard(click.campaign_id, click.id()) == shard
+                    && click.event_time_ms <= record.arrival_ms + self.rules.max_ahead_ms
+            });
+            let newest = honest.map(|click| click.event_time_ms).max().unwrap_or(0);
+            let before = known.last().map_or(0, |record: &KnownRecord| record.newest_event_ms);
+            let arrival_ms = record.arrival_ms;
+            known.push(KnownRecord { clicks, arrival_ms, newest_event_ms: newest.max(before) });
+        }
+    }
+
+    /// Newest honest event time below an offset; 0 where there is none.
+    pub fn newest_event_ms(&self, shard: ShardId, to: u64) -> UnixMillis {
+        let known = self.known.get(&shard).map_or(&[][..], Vec::as_slice);
+        let last = usize::try_from(to).unwrap_or(usize::MAX).min(known.len()).checked_sub(1);
+        last.map_or(0, |last| known[last].newest_event_ms)
+    }
+
+    /// When the record at an offset arrived, if there is one.
+    pub fn arrival_ms(&self, shard: ShardId, offset: u64) -> Option<UnixMillis> {
+        self.known.get(&shard)?.get(usize::try_from(offset).ok()?).map(|record| record.arrival_ms)
+    }
+
+    pub fn note_committed(&mut self, shard: ShardId, committed: CommittedWatermark) {
+        self.committed.entry(shard).or_default().push(committed);
+    }
+
+    /// The recount. `late_says_the_log`: of these shards a proof was committed that its owner did not know of (an earlier life's), so
+    /// that the late topic, not the oracle, says which clicks it holds for late.
+    pub fn expect(&self, late_says_the_log: &BTreeMap<ShardId, BTreeSet<Instance>>) -> Expected {
+        let mut expected = Expected::default();
+        let mut users: HashMap<RowKey, BTreeSet<&str>> = HashMap::new();
+        let mut misrouted: BTreeSet<u64> = BTreeSet::new();
+        let mut in_own: BTreeSet<u64> = BTreeSet::new();
+        for (&shard, records) in &self.known {
+            let told = late_says_the_log.get(&shard);
+            let mut proofs = self.committed.get(&shard).map_or(&[][..], Vec::as_slice).iter().peekable();
+            let mut outcomes = OutcomesView::default();
+            let mut watermark_ms = 0;
+            let mut counted: HashMap<u64, Minute> = HashMap::new();
+            for (offset, record) in (0_u64..).zip(records) {
+                while let Some(proof) = proofs.next_if(|proof| proof.to <= offset) {
+                    watermark_ms = watermark_ms.max(proof.watermark_ms);
+                }
+                let Some(clicks) = &record.clicks else {
+                    outcomes.read += 1;
+                    outcomes.quarantined += 1;
+                    continue;
+                };
+                for click in clicks {
+                    outcomes.read += 1;
+                    expected.clicks_in_log += 1;
+                    expected.ids.insert(click.click_id);
+                    if self.partitioner.shard(click.campaign_id, click.id()) != shard {
+                        outcomes.misrouted += 1;
+                        misrouted.insert(click.click_id);
+                        continue;
+                    }
+                    in_own.insert(click.click_id);
+                    if click.event_time_ms > record.arrival_ms + self.rules.max_ahead_ms {
+                        outcomes.quarantined += 1;
+                        continue;
+                    }
+                    let bound = click.event_time_ms.saturating_sub(self.rules.out_of_orderness_ms);
+                    watermark_ms = watermark_ms.max(bound);
+                    let minute = Minute::of(click.event_time_ms);
+                    let is_known =
+                        counted.get(&click.click_id).is_some_and(|minute| !self.rules.is_final(*minute, watermark_ms));
+                    let instance = Instance { shard, offset, click_id: click.click_id };
+                    let is_late = match told {
+                        Some(told) => told.contains(&instance),
+                        None => self.rules.is_final(minute, watermark_ms) && !is_known,
+                    };
+                    if is_late {
+                        outcomes.late += 1;
+                        expected.late.insert(instance);
+                        continue;
+                    }
+                    if is_known {
+                        outcomes.duplicate += 1;
+                        continue;
+                    }
+                    counted.insert(click.click_id, minute);
+                    if is_invalid(click.evidence, click.user_agent.as_bytes()) {
+                        outcomes.invalid += 1;
+                        continue;
+                    }
+                    outcomes.counted += 1;
+                    *expected.counts.entry((click.ad_id, u64::from(minute.0))).or_default() += 1;
+                    *expected.counted_by_campaign.entry(click.campaign_id).or_default() += 1;
+                    let key = (u64::from(minute.0), click.ad_id, click.campaign_id);
+                    let measures = expected.measures.entry(key).or_default();
+                    if click.cost_per_click_micros > 0 {
+                        measures.cost_sum_micros += click.cost_per_click_micros;
+                        measures.cost_count += 1;
+                    }
+                    if !click.user_id.is_empty() && users.entry(key).or_default().insert(&click.user_id) {
+                        measures.users += 1;
+                    }
+                }
+            }
+            expected.outcomes.insert(shard.0, outcomes);
+        }
+        expected.not_rerouted = misrouted.difference(&in_own).copied().collect();
+        expected
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clicktally_proto::click::encode_record;
+
+    use super::*;
+
+    const RULES: EventTimeRules =
+        EventTimeRules { out_of_orderness_ms: 0, allowed_lateness_ms: 0, retain_final_ms: 0, max_ahead_ms: 60_000 };
+
+    fn own_id(n: u64) -> u64 {
+        (n * 1_000..)
+            .find(|id| Partitioner::new(1).shard(1, clicktally_proto::ids::ClickId(*id)) == ShardId(3))
+            .unwrap()
+    }
+
+    fn write(log: &mut SimLog, id: u64, event_time_ms: u64) {
+        let click = Click { click_id: id, campaign_id: 1, ad_id: 5, event_time_ms, ..Click::default() };
+        log.append(ShardId(3), 1_000_000, encode_record(&[click]).into());
+    }
+
+    #[test]
+    fn a_proof_makes_late_what_comes_behind_it_and_nothing_before() {
+        let (mut log, mut oracle) = (SimLog::new(16), ClickOracle::new(Partitioner::new(1), RULES));
+        for n in [1, 2] {
+            write(&mut log, own_id(n), 30_000);
+        }
+        oracle.read_on(&log, ShardId(3));
+        oracle.note_committed(ShardId(3), CommittedWatermark { to: 1, watermark_ms: 60_000 });
+        let expected = oracle.expect(&BTreeMap::new());
+        assert_eq!(expected.counts, Counts::from([((5, 0), 1)]));
+        assert_eq!(expected.late, BTreeSet::from([Instance { shard: ShardId(3), offset: 1, click_id: own_id(2) }]));
+    }
+
+    #[test]
+    fn a_repeat_is_one_click_as_long_as_its_minute_is_open() {
+        let (mut log, mut oracle) = (SimLog::new(16), ClickOracle::new(Partitioner::new(1), RULES));
+        for (n, at) in [(1, 30_000), (1, 31_000), (2, 200_000), (1, 30_000)] {
+            write(&mut log, own_id(n), at);
+        }
+        oracle.read_on(&log, ShardId(3));
+        let expected = oracle.expect(&BTreeMap::new());
+        assert_eq!(expected.counts, Counts::from([((5, 0), 1), ((5, 3), 1)]));
+        let outcomes = expected.outcomes[&3];
+        assert_eq!((outcomes.read, outcomes.counted, outcomes.duplicate, outcomes.late), (4, 2, 1, 1));
+    }
+}

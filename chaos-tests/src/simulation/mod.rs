@@ -1,0 +1,15 @@
+//! The cluster in a simulation: everything it does follows from one number, faults included, and the same number always tells the
+//! same story.
+//!
+//! What both tiers share first, in the order of a run; then the tiers.
+
+pub mod random;
+pub mod traffic;
+
+pub mod sim_log;
+pub mod sim_sink;
+
+pub mod click_oracle;
+pub mod trace;
+
+pub mod report;

@@ -1,0 +1,214 @@
+//! The log as a model: partitions of `raw_clicks` and the outbound topics, as Kafka keeps them, without Kafka.
+//!
+//! Pure: time and fate are told, never drawn here. What a write comes to is the caller's choice ([`Fate`]), so that a seed decides
+//! it; what a reader sees follows from the state alone. Arrival times are the log's own clock and never go back within a partition.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use clicktally_proto::click_log::{LATE_CLICKS, LogError, OutRecord, QUARANTINE, RAW_CLICKS, WINDOW_COUNTS};
+use clicktally_proto::event_time::UnixMillis;
+use clicktally_proto::shard_key::ShardId;
+
+use super::random::{FNV_OFFSET, fnv1a};
+
+/// What becomes of one write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Written,
+    /// Written, but the answer is lost: the writer cannot know.
+    WrittenUnknown,
+    /// The first half is written, the rest is not, and the answer is lost.
+    HalfWrittenUnknown,
+    /// Written twice: a retry inside the client whose first attempt had arrived.
+    WrittenTwice,
+    /// Not written, and the writer does not know that either.
+    Lost,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredRecord {
+    pub arrival_ms: UnixMillis,
+    pub value: Arc<[u8]>,
+}
+
+#[derive(Debug, Default)]
+struct Partition {
+    records: Vec<StoredRecord>,
+    /// An unclean election has cut this partition once: whoever has read beyond must never be given what is written there now.
+    truncated_from: Option<u64>,
+    is_unavailable: bool,
+}
+
+#[derive(Debug)]
+pub struct SimLog {
+    raw: Vec<Partition>,
+    /// Partitions of the outbound topics.
+    out: BTreeMap<(&'static str, i32), Vec<StoredRecord>>,
+    out_partitions: BTreeMap<&'static str, i32>,
+}
+
+impl SimLog {
+    /// `partitions` of the raw topic; the outbound topics have one, but for `late_clicks` with two, so that their order is not total.
+    pub fn new(partitions: u16) -> SimLog {
+        SimLog {
+            raw: (0..partitions).map(|_| Partition::default()).collect(),
+            out: BTreeMap::new(),
+            out_partitions: BTreeMap::from([(WINDOW_COUNTS, 2), (LATE_CLICKS, 2), (QUARANTINE, 1)]),
+        }
+    }
+
+    pub fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
+        (0..u16::try_from(self.raw.len()).unwrap_or(u16::MAX)).map(ShardId)
+    }
+
+    /// Appends to a partition of the raw topic; the record's offset.
+    pub fn append(&mut self, shard: ShardId, now_ms: UnixMillis, value: Arc<[u8]>) -> u64 {
+        let partition = &mut self.raw[usize::from(shard.0)];
+        let before_ms = partition.records.last().map_or(0, |record| record.arrival_ms);
+        partition.records.push(StoredRecord { arrival_ms: now_ms.max(before_ms), value });
+        partition.records.len() as u64 - 1
+    }
+
+    /// As a producer sees it: `Ok` only where everything is durable. A partition without a leader refuses before anything is written.
+    pub fn publish(&mut self, records: &[OutRecord], now_ms: UnixMillis, fate: Fate) -> Result<(), LogError> {
+        let no_leader = |record: &&OutRecord| {
+            let partition = usize::try_from(record.partition.unwrap_or(-1));
+            record.topic == RAW_CLICKS && partition.is_ok_and(|at| self.raw[at].is_unavailable)
+        };
+        if records.iter().any(|record| no_leader(&record)) {
+            return Err(LogError::Unavailable("the partition has no leader".into()));
+        }
+        let (written, times) = match fate {
+            Fate::Written | Fate::WrittenUnknown => (records.len(), 1),
+            Fate::HalfWrittenUnknown => (records.len() / 2, 1),
+            Fate::WrittenTwice => (records.len(), 2),
+            Fate::Lost => (0, 0),
+        };
+        for _ in 0..times {
+            records[..written].iter().for_each(|record| self.put(record, now_ms));
+        }
+        match fate {
+            Fate::Written | Fate::WrittenTwice => Ok(()),
+            Fate::WrittenUnknown | Fate::HalfWrittenUnknown | Fate::Lost => {
+                Err(LogError::Unavailable("no answer to a write".into()))
+            }
+        }
+    }
+
+    fn put(&mut self, record: &OutRecord, now_ms: UnixMillis) {
+        let value: Arc<[u8]> = record.value.as_slice().into();
+        if record.topic == RAW_CLICKS {
+            let shard = ShardId(u16::try_from(record.partition.unwrap_or(0)).unwrap_or(0));
+            self.append(shard, now_ms, value);
+            return;
+        }
+        let partitions = self.out_partitions.get(record.topic).copied().unwrap_or(1);
+        let by_key = || (fnv1a(FNV_OFFSET, &record.key) % u64::from(partitions.unsigned_abs())) as i32;
+        let partition = record.partition.unwrap_or_else(by_key);
+        self.out.entry((record.topic, partition)).or_default().push(StoredRecord { arrival_ms: now_ms, value });
+    }
+
+    /// Records of the raw topic from `from` on, at most `records_max`. Errors where the log no longer holds, or never held, what is
+    /// asked for.
+    pub fn read(&self, shard: ShardId, from: u64, records_max: usize) -> Result<&[StoredRecord], LogError> {
+        let partition = &self.raw[usize::from(shard.0)];
+        if partition.is_unavailable {
+            return Err(LogError::Unavailable("the partition has no leader".into()));
+        }
+        let end = partition.records.len() as u64;
+        if from > end {
+            let detail = format!("it ends at {end}");
+            return Err(LogError::OffsetLost { shard, offset: from, detail });
+        }
+        let first = usize::try_from(from).unwrap_or(usize::MAX);
+        let last = first.saturating_add(records_max).min(partition.records.len());
+        Ok(&partition.records[first..last])
+    }
+
+    pub fn end_offset(&self, shard: ShardId) -> Result<u64, LogError> {
+        let partition = &self.raw[usize::from(shard.0)];
+        if partition.is_unavailable {
+            return Err(LogError::Unavailable("the partition has no leader".into()));
+        }
+        Ok(partition.records.len() as u64)
+    }
+
+    /// What the partition holds, whether or not anybody can read it now: for oracles.
+    pub fn held(&self, shard: ShardId) -> &[StoredRecord] {
+        &self.raw[usize::from(shard.0)].records
+    }
+
+    /// The leader of a partition changes: until it is back nobody reads, writes or learns its end.
+    pub fn set_available(&mut self, shard: ShardId, is_available: bool) {
+        self.raw[usize::from(shard.0)].is_unavailable = !is_available;
+    }
+
+    /// An unclean election: everything from `end` on is gone, although it was acknowledged.
+    pub fn truncate(&mut self, shard: ShardId, end: u64) {
+        let partition = &mut self.raw[usize::from(shard.0)];
+        partition.records.truncate(usize::try_from(end).unwrap_or(usize::MAX));
+        partition.truncated_from = Some(partition.truncated_from.map_or(end, |before| before.min(end)));
+    }
+
+    /// Where an unclean election has cut the partition, if one has.
+    pub fn truncated_from(&self, shard: ShardId) -> Option<u64> {
+        self.raw[usize::from(shard.0)].truncated_from
+    }
+
+    /// Partitions of an outbound topic.
+    pub fn partitions(&self, topic: &str) -> i32 {
+        self.out_partitions.get(topic).copied().unwrap_or(0)
+    }
+
+    /// An outbound partition from `from` on, at most `records_max`.
+    pub fn read_out(&self, topic: &'static str, partition: i32, from: i64, records_max: usize) -> &[StoredRecord] {
+        let records = self.out.get(&(topic, partition)).map_or(&[][..], Vec::as_slice);
+        let first = usize::try_from(from).unwrap_or(0).min(records.len());
+        let last = first.saturating_add(records_max).min(records.len());
+        &records[first..last]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHARD: ShardId = ShardId(1);
+
+    fn record(value: u8) -> OutRecord {
+        OutRecord { topic: RAW_CLICKS, partition: Some(1), key: Vec::new(), value: vec![value] }
+    }
+
+    #[test]
+    fn a_write_without_an_answer_may_have_happened_in_whole_in_part_or_not_at_all() {
+        for (fate, written) in
+            [(Fate::WrittenUnknown, 2), (Fate::HalfWrittenUnknown, 1), (Fate::Lost, 0), (Fate::WrittenTwice, 4)]
+        {
+            let mut log = SimLog::new(2);
+            let answer = log.publish(&[record(1), record(2)], 5, fate);
+            assert_eq!(answer.is_ok(), fate == Fate::WrittenTwice);
+            assert_eq!(log.end_offset(SHARD), Ok(written), "{fate:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_cut_off_is_an_error_to_whoever_has_read_beyond_it() {
+        let mut log = SimLog::new(2);
+        (0..5).for_each(|n| drop(log.append(SHARD, n, [0_u8].as_slice().into())));
+        assert_eq!(log.read(SHARD, 3, 9).unwrap().len(), 2);
+        assert_eq!(log.read(SHARD, 5, 9).unwrap().len(), 0);
+        log.truncate(SHARD, 3);
+        assert!(matches!(log.read(SHARD, 5, 9), Err(LogError::OffsetLost { offset: 5, .. })));
+        assert_eq!(log.truncated_from(SHARD), Some(3));
+    }
+
+    #[test]
+    fn a_partition_without_a_leader_answers_nobody_and_takes_nothing() {
+        let mut log = SimLog::new(2);
+        log.set_available(SHARD, false);
+        assert!(log.publish(&[record(1)], 0, Fate::Written).is_err() && log.end_offset(SHARD).is_err());
+        log.set_available(SHARD, true);
+        assert_eq!(log.end_offset(SHARD), Ok(0));
+    }
+}

@@ -15,8 +15,8 @@ pub mod sink;
 pub mod budget;
 
 pub mod cluster_node;
-pub mod member;
 pub mod database;
+pub mod member;
 
 pub mod bench;
 pub mod load;

@@ -28,9 +28,9 @@ pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
     if IS_INLINE.load(Ordering::Relaxed) {
         return Ok(work());
     }
-    tokio::task::spawn_blocking(work).await.map_err(|error| {
-        if error.is_panic() { Unfinished::Panicked(error) } else { Unfinished::ShuttingDown }
-    })
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| if error.is_panic() { Unfinished::Panicked(error) } else { Unfinished::ShuttingDown })
 }
 
 /// Frees something large where nobody waits for it.

@@ -293,9 +293,7 @@ async fn must_found(
             (Some(acknowledged), None) => return Err(OpenError::Wiped { group: group.0, acknowledged }),
             // A leader of an earlier term may not know yet that what it sent was never committed, and was replaced.
             (Some(acknowledged), Some(last))
-                if acknowledged > last
-                    && known.term >= log.vote_term()
-                    && !is_broken(Mutant::LogLostIgnored) =>
+                if acknowledged > last && known.term >= log.vote_term() && !is_broken(Mutant::LogLostIgnored) =>
             {
                 return Err(OpenError::LogLost { group: group.0, acknowledged, last });
             }

@@ -13,3 +13,5 @@ pub mod click_oracle;
 pub mod trace;
 
 pub mod report;
+
+pub mod nodes;

@@ -31,8 +31,9 @@ pub(super) async fn run(world: Arc<World>, host: NodeId, group: Group) {
     loop {
         tokio::time::sleep(PAUSE).await;
         for (node, step) in world.replacements() {
-            // One hand at a time: the first host that is up.
-            if world.nodes.iter().find(|node| world.is_up(**node)) != Some(&host) || node == host {
+            // One hand at a time: of the hosts that are up, the first that is not replaced itself.
+            let hand = world.nodes.iter().find(|other| **other != node && world.is_up(**other));
+            if hand != Some(&host) {
                 continue;
             }
             let done = match step {

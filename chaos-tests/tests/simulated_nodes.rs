@@ -1,5 +1,7 @@
 //! Whole nodes in a simulation, as `sim_nodes` runs them: a few seeds, each in a process of its own.
 
+#![allow(clippy::unwrap_used)] // A test fails by panicking.
+
 use std::path::Path;
 
 use clicktally_chaos_tests::simulation::nodes::run_seed_apart;

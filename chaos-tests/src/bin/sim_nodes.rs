@@ -89,7 +89,9 @@ fn run(first: u64, seeds: u64, processes: usize) -> anyhow::Result<()> {
             let Ok(mut total) = total.lock() else { return };
             match ran {
                 Ok(report) => total.take(report),
-                Err(error) => drop(total.error.get_or_insert(error)),
+                Err(error) => {
+                    total.error.get_or_insert(error);
+                }
             }
         }
     };
@@ -103,7 +105,11 @@ fn run(first: u64, seeds: u64, processes: usize) -> anyhow::Result<()> {
     match total.failed {
         Some(SeedReport { seed, violation: Some(violation), .. }) => {
             violation.trace_tail.iter().for_each(|line| println!("{line}"));
-            bail!("seed {seed} breaks {}: {}\nto see it again: sim_nodes one {seed}", violation.check, violation.message)
+            bail!(
+                "seed {seed} breaks {}: {}\nto see it again: sim_nodes one {seed}",
+                violation.check,
+                violation.message
+            )
         }
         _ => Ok(()),
     }

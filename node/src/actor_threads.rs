@@ -1,6 +1,7 @@
 //! The threads that actors live on: each one a current-thread runtime with a `LocalSet`, no actix `System`, no `Arbiter`.
 //!
-//! An actor stays on the thread it was started on, so its state needs no lock; a busy thread delays its own actors only.
+//! An actor stays on the thread it was started on, so its state needs no lock; a busy thread delays its own actors only. Where there
+//! must be no threads, as in a simulation, all of them share the `LocalSet` of whoever starts them.
 
 use std::io;
 use std::thread::JoinHandle;
@@ -30,20 +31,26 @@ impl ActorThreads {
         assert!(threads > 0);
         let mut started = ActorThreads { queues: Vec::new(), threads: Vec::new() };
         for number in 0..threads {
-            let (queue, mut starts) = mpsc::channel::<Start>(STARTS_QUEUED_MAX);
+            let (queue, starts) = mpsc::channel::<Start>(STARTS_QUEUED_MAX);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let thread = std::thread::Builder::new().name(format!("{name}-{number}")).spawn(move || {
                 let local = LocalSet::new();
-                local.block_on(&runtime, async move {
-                    while let Some(start) = starts.recv().await {
-                        start();
-                    }
-                });
+                local.block_on(&runtime, run_starts(starts));
             })?;
             started.queues.push(queue);
             started.threads.push(thread);
         }
         Ok(started)
+    }
+
+    /// No thread at all: actors live on the caller's `LocalSet`, and end with it.
+    ///
+    /// # Panics
+    /// Outside a `LocalSet`.
+    pub fn on_this_one() -> ActorThreads {
+        let (queue, starts) = mpsc::channel(STARTS_QUEUED_MAX);
+        tokio::task::spawn_local(run_starts(starts));
+        ActorThreads { queues: vec![queue], threads: Vec::new() }
     }
 
     pub fn count(&self) -> usize {
@@ -63,6 +70,12 @@ impl ActorThreads {
         });
         self.queues[slot % self.queues.len()].send(job).await.map_err(|_| Stopped)?;
         answered.await.map_err(|_| Stopped)
+    }
+}
+
+async fn run_starts(mut starts: mpsc::Receiver<Start>) {
+    while let Some(start) = starts.recv().await {
+        start();
     }
 }
 
@@ -104,5 +117,15 @@ mod tests {
         let address = threads.run(1, || Adder(1).start()).await.unwrap();
         assert_eq!(address.send(Add(2)).await.unwrap(), 3);
         assert_eq!(address.send(Add(4)).await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn without_threads_they_start_on_the_callers_own() {
+        let here = std::thread::current().id();
+        let asked = LocalSet::new().run_until(async {
+            let threads = ActorThreads::on_this_one();
+            threads.run(7, || std::thread::current().id()).await.unwrap()
+        });
+        assert_eq!(asked.await, here);
     }
 }

@@ -16,6 +16,7 @@ pub mod budget;
 
 pub mod cluster_node;
 pub mod database;
+pub mod member;
 
 pub mod bench;
 pub mod load;

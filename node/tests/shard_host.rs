@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clicktally_embedded::{Kafka, KafkaOptions};
+use clicktally_node::actor_threads::ActorThreads;
 use clicktally_node::log::{FetchBy, KafkaLog, KafkaLogSettings};
 use clicktally_node::shard::{ShardHost, ShardHostConfig};
 use clicktally_proto::click::{Click, encode_record};
@@ -160,9 +161,10 @@ async fn each_click_counts_once_through_restarts_and_changes_of_owner() {
     let record = NodeRecord { node: NODE, http_address: "-".into(), peer_address: "-".into(), can_aggregate: true };
     propose(&group, Command::RegisterNode(record)).await;
     let start = || {
-        let config = ShardHostConfig { checkpoint_interval: Duration::from_millis(50), threads: 2 };
+        let config = ShardHostConfig { checkpoint_interval: Duration::from_millis(50) };
         let log: Arc<dyn ClickLog> = Arc::clone(&log) as _;
-        ShardHost::start(config, vec![Arc::clone(&group)], log, Arc::new(SystemClock)).unwrap()
+        let threads = ActorThreads::start("shards", 2).unwrap();
+        ShardHost::start(config, vec![Arc::clone(&group)], log, Arc::new(SystemClock), threads)
     };
     let mut clicks = Clicks {
         minter: SnowflakeMinter::new(1),
@@ -262,9 +264,10 @@ async fn a_group_without_room_holds_its_shards_back_until_windows_leave_and_ever
     // In the partitions before anybody reads them, so that none of it is late.
     log.publish(one_click_each(&mut minter, 1..ADS + 1, now_ms - 300_000)).await.unwrap();
     assign_all(&group).await;
-    let config = ShardHostConfig { checkpoint_interval: Duration::from_millis(50), threads: 2 };
+    let config = ShardHostConfig { checkpoint_interval: Duration::from_millis(50) };
+    let threads = ActorThreads::start("shards", 2).unwrap();
     let host =
-        ShardHost::start(config, vec![Arc::clone(&group)], Arc::clone(&log) as _, Arc::new(SystemClock)).unwrap();
+        ShardHost::start(config, vec![Arc::clone(&group)], Arc::clone(&log) as _, Arc::new(SystemClock), threads);
     let is_final = |state: &GroupState| state.windows().values().all(|window| window.state() == WindowState::Final);
     until(&group, |state| total(state, |o| o.counted) == ADS && is_final(state)).await;
 

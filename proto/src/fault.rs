@@ -80,6 +80,28 @@ mutants! {
     LeaseByWallClock = "lease-by-wall-clock",
     /// A record that nobody can read leaves no trace in the outcomes.
     GarbageSkipped = "garbage-skipped",
+    /// An entry is acknowledged to the leader before it is on the disk.
+    AckBeforeFsync = "ack-before-fsync",
+    /// An fsync that failed is taken for one that succeeded.
+    FsyncErrorIgnored = "fsync-error-ignored",
+    /// A vote is given before it is on the disk.
+    VoteNotDurable = "vote-not-durable",
+    /// Whatever a disk gives back is believed.
+    ChecksumUnchecked = "checksum-unchecked",
+    /// A follower keeps the entries that its new leader contradicts.
+    TruncationIgnored = "truncation-ignored",
+    /// The log is purged up to what is applied, whether or not a snapshot holds it.
+    PurgeBeyondSnapshot = "purge-beyond-snapshot",
+    /// A replica takes itself for fresh without asking the leader.
+    StaleRead = "stale-read",
+    /// A leader answers a read without asking a majority whether it still leads.
+    LeaderReadsAlone = "leader-reads-alone",
+    /// A node whose disk has lost acknowledged entries goes on as if it had not.
+    LogLostIgnored = "log-lost-ignored",
+    /// A proposal is answered before it is committed.
+    AnsweredUncommitted = "answered-uncommitted",
+    /// An empty log is begun again without forgetting what a recovery may have brought back.
+    RecoveredNotForgotten = "recovered-not-forgotten",
 }
 
 #[cfg(debug_assertions)]

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clicktally_proto::clock::Clock;
+use clicktally_proto::command::Outcome;
+use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::shard_key::GroupId;
 use openraft::async_runtime::WatchReceiver;
@@ -201,6 +203,11 @@ impl GroupCore {
                 command.len()
             ));
         }
+        if is_broken(Mutant::AnsweredUncommitted) && self.is_leader() {
+            let raft = self.raft.clone();
+            tokio::spawn(async move { drop(raft.client_write(CommandBytes(command)).await) });
+            return LeaderReply::Done(LeaderAnswer::Outcome(Outcome::Done));
+        }
         match timeout(LEADER_DEADLINE, self.raft.client_write(CommandBytes(command))).await {
             Err(_) => LeaderReply::Undecided("not committed in time".to_owned()),
             Ok(Ok(written)) => LeaderReply::Done(LeaderAnswer::Outcome(written.data)),
@@ -209,6 +216,9 @@ impl GroupCore {
     }
 
     async fn read_index(&self) -> LeaderReply {
+        if is_broken(Mutant::LeaderReadsAlone) && self.is_leader() {
+            return LeaderReply::Done(LeaderAnswer::ReadIndex(*self.replica.applied().borrow()));
+        }
         match timeout(LEADER_DEADLINE, self.raft.get_read_linearizer(ReadPolicy::ReadIndex)).await {
             Err(_) => LeaderReply::Undecided("leadership not confirmed in time".to_owned()),
             Ok(Ok(linearizer)) => LeaderReply::Done(LeaderAnswer::ReadIndex(linearizer.read_log_id().index())),
@@ -267,7 +277,12 @@ impl GroupCore {
     /// The moment is taken before the leader is asked: whatever was committed by then is in its answer.
     pub(crate) async fn confirm_fresh(&self) -> Result<(), ProposeError> {
         let asked_at = self.clock.monotonic();
-        let index = match self.ask_leader(LeaderRequest::ReadIndex).await {
+        let asked = if is_broken(Mutant::StaleRead) {
+            Ok(LeaderAnswer::ReadIndex(*self.replica.applied().borrow()))
+        } else {
+            self.ask_leader(LeaderRequest::ReadIndex).await
+        };
+        let index = match asked {
             Ok(LeaderAnswer::ReadIndex(index)) => index,
             Ok(other) => return Err(ProposeError::Retry(format!("unexpected answer {other:?}"))),
             Err(reply) => return Err(propose_error(reply)),

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use clicktally_proto::codec;
+use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::shard_key::GroupId;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
@@ -23,6 +24,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use crate::blocking;
 use crate::fail_stop::fail_stop;
 use crate::storage::{Completion, LogEntry, LogStorage, LogWrite, StorageError, write_durably};
 use crate::type_config::{Entry, LogId, TypeConfig, Vote};
@@ -271,7 +273,7 @@ impl GroupLog {
             (from..).zip(frames).map(|(index, frame)| decode_entry(&frame, index, shared.group)).collect()
         };
         // Decompression and perhaps a disk: not on the thread that answers heartbeats.
-        match tokio::task::spawn_blocking(read).await {
+        match blocking::run(read).await {
             Ok(entries) => entries,
             Err(_) => Err(StorageError::Closed.into()),
         }
@@ -281,6 +283,13 @@ impl GroupLog {
         let mut write = LogWrite::new(self.shared.group);
         write.put(key, encode(value, self.shared.group)?);
         self.write_durably(write).await
+    }
+
+    /// Without waiting until it would survive a power loss.
+    async fn put_soon<T: Serialize>(&self, key: &'static str, value: &T) -> Result<(), LogError> {
+        let mut write = LogWrite::new(self.shared.group);
+        write.put(key, encode(value, self.shared.group)?);
+        Ok(self.shared.storage.submit(write, false, None).await?)
     }
 
     async fn write_durably(&self, write: LogWrite) -> Result<(), LogError> {
@@ -357,6 +366,10 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        if is_broken(Mutant::VoteNotDurable) {
+            self.shared.book.lock().vote = Some(*vote);
+            return or_fail_stop(self.put_soon(KEY_VOTE, vote).await, "saving a Raft vote");
+        }
         or_fail_stop(self.put_durably(KEY_VOTE, vote).await, "saving a Raft vote")?;
         // Readers must not see a vote that a crash could take back.
         self.shared.book.lock().vote = Some(*vote);
@@ -367,12 +380,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
         self.shared.book.lock().committed = committed;
         let Some(committed) = committed else { return Ok(()) };
         // A hint that spares the replay after a process crash a round trip: not worth an fsync.
-        let save = async {
-            let mut write = LogWrite::new(self.shared.group);
-            write.put(KEY_COMMITTED, encode(&committed, self.shared.group)?);
-            Ok(self.shared.storage.submit(write, false, None).await?)
-        };
-        or_fail_stop(save.await, "saving the committed index")
+        or_fail_stop(self.put_soon(KEY_COMMITTED, &committed).await, "saving the committed index")
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
@@ -410,7 +418,9 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
                 }
                 if book.is_empty() {
                     book.started_at = first.index;
-                    if let Some(physical_last) = book.physical_last {
+                    if let Some(physical_last) = book.physical_last
+                        && !is_broken(Mutant::RecoveredNotForgotten)
+                    {
                         // Recovery may bring back entries from below a purge; a gap behind them would be refused.
                         write.forget_below(physical_last + 1);
                     }
@@ -434,7 +444,13 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
             book.physical_last = Some(last.index);
             append
         };
+        if is_broken(Mutant::AckBeforeFsync) {
+            callback.io_completed(Ok(()));
+            let submitted = self.shared.storage.submit(write, true, None).await.map_err(LogError::from);
+            return or_fail_stop(submitted, "appending to the Raft log");
+        }
         let completion: Completion = Box::new(move |written| {
+            let written = if is_broken(Mutant::FsyncErrorIgnored) { Ok(()) } else { written };
             let written = or_fail_stop(written.map_err(LogError::from), "appending to the Raft log");
             if written.is_ok() {
                 let mut book = shared.book.lock();
@@ -450,6 +466,9 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        if is_broken(Mutant::TruncationIgnored) {
+            return Ok(());
+        }
         let shared = &self.shared;
         let prepare = || {
             let mut book = shared.book.lock();

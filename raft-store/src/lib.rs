@@ -11,6 +11,7 @@ pub mod state_budget;
 pub mod window;
 
 pub mod announcer;
+pub mod blocking;
 pub mod group;
 pub mod heartbeats;
 pub mod leadership;
@@ -21,8 +22,10 @@ pub mod store_config;
 mod group_core;
 mod peer_messages;
 mod peer_network;
-mod peer_server;
+pub mod peer_service;
 pub mod peer_transport;
+
+mod peer_server;
 
 pub mod disk_storage;
 
@@ -43,5 +46,5 @@ mod snapshot_transfer;
 mod state_machine;
 mod type_config;
 
-pub use fail_stop::FAIL_STOP_EXIT_CODE;
+pub use fail_stop::{FAIL_STOP_EXIT_CODE, on_fail_stop};
 pub use peer_messages::{COMMAND_BYTES_MAX, MemberChange};

@@ -17,6 +17,7 @@ use openraft::{BasicNode, OptionalSend};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::blocking;
 use crate::peer_messages::{self, SnapshotReply};
 use crate::peer_transport::{PeerCall, PeerTarget, PeerTransport, TransportError};
 use crate::snapshot_transfer::{OutgoingSnapshot, SnapshotData};
@@ -158,7 +159,7 @@ impl Peer {
         let mut outgoing = OutgoingSnapshot::new(vote, meta, stored);
         loop {
             let read = move || outgoing.next_piece().map(|piece| (outgoing, piece));
-            let read = tokio::task::spawn_blocking(read).await;
+            let read = blocking::run(read).await;
             let (next, piece) = match read.map_err(io::Error::other).flatten() {
                 Ok(read) => read,
                 Err(error) => return Err(failed(format!("the snapshot cannot be read: {error}"))),
@@ -176,7 +177,7 @@ impl Peer {
                 SnapshotReply::Damaged(reason) => {
                     // Each piece arrived as it was sent, so it may have been so here: then the next try takes another.
                     let recheck = move || snapshots.recheck(name);
-                    if let Ok(Err(error)) = tokio::task::spawn_blocking(recheck).await {
+                    if let Ok(Err(error)) = blocking::run(recheck).await {
                         tracing::warn!(%error, "a snapshot that a peer found damaged cannot be checked");
                     }
                     return Err(failed(format!("the peer found the snapshot damaged: {reason}")));

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use tokio::sync::Mutex;
 
+use crate::blocking;
 use crate::group_snapshots::{GroupSnapshots, ReceivedSnapshot, StoredSnapshot};
 use crate::peer_messages::{SNAPSHOT_BYTES_MAX, SNAPSHOT_PIECE_BYTES, SnapshotPiece, TransferId};
 use crate::snapshot::SnapshotError;
@@ -108,7 +109,7 @@ impl IncomingSnapshots {
             return Ok(Taken::Continue(received));
         }
         let snapshots = self.snapshots.clone();
-        let written = tokio::task::spawn_blocking(move || -> Result<_, SnapshotError> {
+        let written = blocking::run(move || -> Result<_, SnapshotError> {
             incoming.writer.write_all(&piece.bytes)?;
             incoming.received += piece.bytes.len() as u64;
             if incoming.received < incoming.id.total_bytes {

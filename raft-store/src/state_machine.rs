@@ -15,6 +15,7 @@ use futures::{Stream, TryStreamExt};
 use openraft::OptionalSend;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 
+use crate::blocking::{self, Unfinished};
 use crate::fail_stop::fail_stop;
 use crate::group_snapshots::GroupSnapshots;
 use crate::raft_metrics::METRICS;
@@ -62,9 +63,9 @@ async fn compute<T: Send + 'static>(
     doing: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, io::Error> {
-    match tokio::task::spawn_blocking(work).await {
+    match blocking::run(work).await {
         Ok(result) => Ok(result),
-        Err(error) if error.is_panic() => fail_stop(doing, error),
+        Err(error @ Unfinished::Panicked(_)) => fail_stop(doing, error),
         Err(error) => Err(io::Error::other(error)),
     }
 }
@@ -118,7 +119,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let state = snapshots.adopt(received)?;
             let replaced = replica.replace(&meta, state);
             // Freeing millions of cells takes its time, and the next apply shall not wait for it.
-            tokio::task::spawn_blocking(move || drop(replaced));
+            blocking::free_elsewhere(replaced);
             Ok(())
         };
         compute("installing a snapshot", install).await?.map_err(io::Error::other)

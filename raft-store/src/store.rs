@@ -12,6 +12,7 @@ use std::time::Duration;
 use axum::Router;
 use clicktally_proto::clock::Clock;
 use clicktally_proto::codec::{self, CodecError};
+use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::shard_key::GroupId;
 use futures::future::join_all;
@@ -25,6 +26,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::announcer::Announcer;
+use crate::blocking;
 use crate::fail_stop::fail_stop;
 use crate::group::Group;
 use crate::group_core::GroupCore;
@@ -33,7 +35,8 @@ use crate::group_snapshots::GroupSnapshots;
 use crate::heartbeats::HeartbeatTable;
 use crate::peer_messages::KnownOf;
 use crate::peer_network::{PeerNetwork, ask};
-use crate::peer_server::{PeerServer, ServedGroup, router};
+use crate::peer_server::router;
+use crate::peer_service::PeerService;
 use crate::peer_transport::{PeerCall, PeerTarget, PeerTransport};
 use crate::raft_metrics::METRICS;
 use crate::snapshot::SnapshotError;
@@ -95,7 +98,7 @@ pub struct RaftStore {
     groups: BTreeMap<GroupId, Group>,
     rafts: Vec<Raft>,
     log: Arc<dyn LogStorage>,
-    server: Arc<PeerServer>,
+    peer_service: Arc<PeerService>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     listeners: Mutex<Vec<JoinHandle<()>>>,
     stop: watch::Sender<bool>,
@@ -119,11 +122,7 @@ impl RaftStore {
             groups: BTreeMap::new(),
             rafts: Vec::new(),
             log: log.clone(),
-            server: Arc::new(PeerServer {
-                cluster: config.cluster.clone(),
-                node: config.node,
-                groups: BTreeMap::new(),
-            }),
+            peer_service: Arc::new(PeerService::new(&config.cluster, config.node, &[])),
             tasks: Mutex::new(Vec::new()),
             listeners: Mutex::new(Vec::new()),
             stop: watch::Sender::new(false),
@@ -144,8 +143,7 @@ impl RaftStore {
                 }
             }
         }
-        let served = cores.iter().map(|core| (core.id.0, ServedGroup::new(core.clone()))).collect();
-        store.server = Arc::new(PeerServer { cluster: config.cluster.clone(), node: config.node, groups: served });
+        store.peer_service = Arc::new(PeerService::new(&config.cluster, config.node, &cores));
         let runtime = Handle::current();
         store.announcer = Announcer::new(cores.clone().into(), heartbeats, runtime.clone());
         let mut tasks = Vec::new();
@@ -171,8 +169,13 @@ impl RaftStore {
     }
 
     /// What peers call; to be served on the peer address, and there only.
+    pub fn peer_service(&self) -> Arc<PeerService> {
+        self.peer_service.clone()
+    }
+
+    /// [`RaftStore::peer_service`] by HTTP.
     pub fn router(&self) -> Router {
-        router(self.server.clone())
+        router(self.peer_service())
     }
 
     /// Serves [`RaftStore::router`] until the store shuts down.
@@ -214,7 +217,7 @@ impl RaftStore {
         }
         let log = self.log.clone();
         // Waits for the last fsync.
-        let _ = tokio::task::spawn_blocking(move || log.close()).await;
+        let _ = blocking::run(move || log.close()).await;
     }
 }
 
@@ -289,7 +292,9 @@ async fn must_found(
         match (known.acknowledged, log.last_index()) {
             (Some(acknowledged), None) => return Err(OpenError::Wiped { group: group.0, acknowledged }),
             // A leader of an earlier term may not know yet that what it sent was never committed, and was replaced.
-            (Some(acknowledged), Some(last)) if acknowledged > last && known.term >= log.vote_term() => {
+            (Some(acknowledged), Some(last))
+                if acknowledged > last && known.term >= log.vote_term() && !is_broken(Mutant::LogLostIgnored) =>
+            {
                 return Err(OpenError::LogLost { group: group.0, acknowledged, last });
             }
             _ => {}
@@ -367,7 +372,7 @@ async fn maintain(
 
 async fn purge_files(log: &Arc<dyn LogStorage>) -> Vec<GroupId> {
     let log = log.clone();
-    match tokio::task::spawn_blocking(move || log.purge_files()).await {
+    match blocking::run(move || log.purge_files()).await {
         Ok(Ok(blocking)) => blocking,
         Ok(Err(error)) => {
             tracing::warn!(%error, "old log files could not be deleted; it is tried again");
@@ -401,8 +406,13 @@ async fn tend(
         upkeep.bytes_then = appended;
         core.raft.trigger().snapshot().await.map_err(|e| e.to_string())?;
     }
+    if is_broken(Mutant::PurgeBeyondSnapshot)
+        && let Some(upto) = applied
+    {
+        core.raft.trigger().purge_log(upto).await.map_err(|e| e.to_string())?;
+    }
     let snapshots = core.snapshots.clone();
-    let purgeable = tokio::task::spawn_blocking(move || snapshots.purgeable_index())
+    let purgeable = blocking::run(move || snapshots.purgeable_index())
         .await
         .map_err(|e| e.to_string())?
         .map_err(|e| e.to_string())?;

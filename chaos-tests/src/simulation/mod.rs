@@ -15,6 +15,7 @@ pub mod trace;
 pub mod report;
 
 pub mod core;
+pub mod nodes;
 
 pub mod tier;
 

@@ -15,6 +15,7 @@ use super::cpu_time::{RAFT_THREADS, Reading, Shares};
 use super::fill::Filled;
 use super::replicas::Replicas;
 use super::report::Rate;
+use crate::actor_threads::ActorThreads;
 use crate::shard::{ShardHost, ShardHostConfig};
 
 pub(super) struct Counted {
@@ -46,8 +47,9 @@ pub(super) async fn count(
     let group = replicas.group()?;
     let started = clock.monotonic();
     let before = Reading::now();
-    let config = ShardHostConfig { checkpoint_interval: Duration::from_secs(1), threads };
-    let host = ShardHost::start(config, vec![Arc::clone(&group)], log, Arc::clone(&clock))?;
+    let config = ShardHostConfig { checkpoint_interval: Duration::from_secs(1) };
+    let threads = ActorThreads::start("shards", threads)?;
+    let host = ShardHost::start(config, vec![Arc::clone(&group)], log, Arc::clone(&clock), threads);
     let mut applied = group.applied();
     while group.read(|state| outcomes(state).read) < filled.clicks {
         applied.changed().await.context("the replica stopped")?;

@@ -1,7 +1,6 @@
 //! Runs the shards that the groups assign to this node, on a few threads of their own; a shard never moves between threads.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use clicktally_proto::click_log::ClickLog;
 use clicktally_proto::clock::Clock;
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::shard_key::ShardId;
+use clicktally_raft_store::blocking;
 use clicktally_raft_store::group::Group;
 use clicktally_raft_store::state::ShardEntry;
 use futures::future::join_all;
@@ -30,13 +30,11 @@ const FINISH_DEADLINE: Duration = Duration::from_secs(1);
 pub struct ShardHostConfig {
     /// How often a shard's counts become one proposal. What a dead owner's successor must read again, and how old a count is.
     pub checkpoint_interval: Duration,
-    /// Counting threads, at least 1.
-    pub threads: usize,
 }
 
 impl Default for ShardHostConfig {
     fn default() -> ShardHostConfig {
-        ShardHostConfig { checkpoint_interval: Duration::from_secs(1), threads: 1 }
+        ShardHostConfig { checkpoint_interval: Duration::from_secs(1) }
     }
 }
 
@@ -79,14 +77,15 @@ struct Seen {
 
 impl ShardHost {
     /// Starts counting whatever `groups` (this node's replicas) assign to this node, now and later. The assignments are watched
-    /// on the caller's runtime, the counting has its own threads.
+    /// on the caller's runtime, the counting is done on `threads`.
     pub fn start(
         config: ShardHostConfig,
         groups: Vec<Arc<Group>>,
         log: Arc<dyn ClickLog>,
         clock: Arc<dyn Clock>,
-    ) -> io::Result<ShardHost> {
-        let threads = Arc::new(ActorThreads::start("shards", config.threads)?);
+        threads: ActorThreads,
+    ) -> ShardHost {
+        let threads = Arc::new(threads);
         let (finish, stop) = (CancellationToken::new(), CancellationToken::new());
         let (lives, meters) = (TaskTracker::new(), Arc::new(ShardMeters::default()));
         let watcher = Watcher {
@@ -102,7 +101,7 @@ impl ShardHost {
         let watch = tokio::spawn(async move {
             join_all(groups.into_iter().map(|group| watcher.watch_assignments(group))).await;
         });
-        Ok(ShardHost { finish, stop, watch, threads, lives, meters })
+        ShardHost { finish, stop, watch, threads, lives, meters }
     }
 
     pub fn meters(&self) -> Arc<ShardMeters> {
@@ -127,7 +126,7 @@ impl ShardHost {
             ended.await;
         }
         // Joins the threads: not on a thread that others need.
-        if let Err(error) = tokio::task::spawn_blocking(move || drop(self.threads)).await {
+        if let Err(error) = blocking::run(move || drop(self.threads)).await {
             tracing::error!(%error, "the counting threads did not stop");
         }
     }

@@ -15,6 +15,7 @@ use clicktally_proto::command::{AssignShard, Command, Outcome, Rejection};
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::seen_ids::SeenBlock;
 use clicktally_proto::shard_key::{Partitioner, ShardId};
+use clicktally_raft_store::blocking;
 use clicktally_raft_store::group::{Group, ProposeError};
 use clicktally_raft_store::state::ShardEntry;
 use tokio::sync::watch;
@@ -230,5 +231,5 @@ async fn until_ordered(orders: &mut watch::Receiver<Orders>) {
 }
 
 async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ShardEnd> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| ShardEnd::Halted(error.to_string()))
+    blocking::run(work).await.map_err(|error| ShardEnd::Halted(error.to_string()))
 }

@@ -1,0 +1,292 @@
+//! A disk that outlives the node on it: writes that are not synced yet may be lost with it, an fsync takes its time or fails, and what
+//! lies there may rot.
+//!
+//! Two images of the log: what is synced, and what is written, which is what a reader sees. A node that is killed leaves what was
+//! written; one that loses power leaves what was synced, and of the rest a prefix. An fsync that failed has thrown away what it was to
+//! keep, and all that comes behind it on the disk is unreadable from then on: an fsync that succeeds later changes nothing.
+
+mod log;
+mod log_image;
+mod snapshots;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clicktally_proto::ids::NodeId;
+use clicktally_proto::shard_key::GroupId;
+use clicktally_raft_store::storage::{
+    Completion, LogStorage, LogWrite, SnapshotName, SnapshotStorage, Storage, StorageError,
+};
+use parking_lot::Mutex;
+
+use self::log::SimLogStorage;
+use self::log_image::LogImage;
+use self::snapshots::SimSnapshots;
+use crate::simulation::random::Stream;
+
+/// How an end leaves the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Killed,
+    PowerLost,
+}
+
+/// What rots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rot {
+    LogMiddle,
+    Vote,
+    NewestSnapshot,
+}
+
+/// Clones are the same disk.
+#[derive(Clone)]
+pub struct SimDisk {
+    held: Arc<Mutex<Held>>,
+}
+
+struct Held {
+    node: NodeId,
+    random: Stream,
+    /// Which life of the node the disk is attached to; others find it closed.
+    life: u64,
+    identity: Option<Vec<u8>>,
+    synced: LogImage,
+    written: LogImage,
+    /// What `written` has and `synced` has not, in its order.
+    unsynced: Vec<LogWrite>,
+    queue: Vec<Queued>,
+    is_flushing: bool,
+    /// An fsync has failed: nothing reaches `synced` any more.
+    is_broken: bool,
+    snapshots: BTreeMap<GroupId, BTreeMap<SnapshotName, Arc<Vec<u8>>>>,
+    /// Microseconds an fsync takes: drawn between the two.
+    sync_us: (u64, u64),
+    /// The next fsync fails.
+    fails_next: bool,
+    /// The log has rotted: sooner or later the node has to be replaced.
+    is_rotten: bool,
+    syncs: u64,
+}
+
+struct Queued {
+    write: LogWrite,
+    durable: bool,
+    completion: Option<Completion>,
+}
+
+/// An fsync of a healthy disk.
+const SYNC_US: (u64, u64) = (200, 3_000);
+/// Forgotten entries that a recovery brings back at most.
+const BROUGHT_BACK_MAX: u64 = 8;
+
+impl SimDisk {
+    pub fn new(node: NodeId, random: Stream) -> SimDisk {
+        let held = Held {
+            node,
+            random,
+            life: 0,
+            identity: None,
+            synced: LogImage::default(),
+            written: LogImage::default(),
+            unsynced: Vec::new(),
+            queue: Vec::new(),
+            is_flushing: false,
+            is_broken: false,
+            snapshots: BTreeMap::new(),
+            sync_us: SYNC_US,
+            fails_next: false,
+            is_rotten: false,
+            syncs: 0,
+        };
+        SimDisk { held: Arc::new(Mutex::new(held)) }
+    }
+
+    /// For the next life of the node.
+    pub fn attach(&self) -> Arc<dyn Storage> {
+        let mut held = self.held.lock();
+        held.life += 1;
+        Arc::new(Attached { disk: self.clone(), life: held.life })
+    }
+
+    /// The node ends here and now; what it still does reaches the disk no more.
+    pub fn detach(&self, end: End) {
+        let mut held = self.held.lock();
+        held.life += 1;
+        held.end(end);
+    }
+
+    pub(super) fn set_sync(&self, micros: Option<(u64, u64)>) {
+        self.held.lock().sync_us = micros.unwrap_or(SYNC_US);
+    }
+
+    pub fn fail_next_sync(&self) {
+        self.held.lock().fails_next = true;
+    }
+
+    /// A new disk in the place of this one.
+    pub(super) fn wipe(&self) {
+        let mut held = self.held.lock();
+        held.identity = None;
+        (held.synced, held.written) = (LogImage::default(), LogImage::default());
+        held.unsynced.clear();
+        held.snapshots.clear();
+        (held.is_broken, held.is_rotten) = (false, false);
+    }
+
+    /// Flips a bit; false where there is nothing that could rot.
+    pub(super) fn rot(&self, group: GroupId, rot: Rot) -> bool {
+        let mut held = self.held.lock();
+        let Held { synced, written, random, snapshots, .. } = &mut *held;
+        let flip = |bytes: &[u8], random: &mut Stream| {
+            let mut bytes = bytes.to_vec();
+            let at = random.below(bytes.len() as u64) as usize;
+            bytes[at] ^= 1 << random.below(8);
+            bytes
+        };
+        if rot == Rot::NewestSnapshot {
+            let newest = snapshots.get_mut(&group).and_then(|all| all.last_entry());
+            return newest.map(|mut found| *found.get_mut() = Arc::new(flip(found.get(), random))).is_some();
+        }
+        let Some(image) = written.groups.get_mut(&group) else { return false };
+        let rotten = match rot {
+            Rot::LogMiddle => {
+                // Not the last one: that would be a torn tail.
+                let inner = image.entries.len().saturating_sub(1);
+                let Some((index, frame)) = image.entries.iter().take(inner).nth(random.below(inner as u64) as usize)
+                else {
+                    return false;
+                };
+                let (index, frame) = (*index, flip(frame, random));
+                image.entries.insert(index, frame.into()).is_some()
+            }
+            Rot::Vote => {
+                let Some(vote) = image.values.get("vote").map(|vote| flip(vote, random)) else { return false };
+                image.values.insert("vote", vote.into()).is_some()
+            }
+            Rot::NewestSnapshot => false,
+        };
+        *synced = written.clone();
+        held.is_rotten |= rotten;
+        rotten
+    }
+
+    pub(super) fn is_rotten(&self) -> bool {
+        self.held.lock().is_rotten
+    }
+
+    /// Fsyncs carried out, for the trace.
+    pub(super) fn syncs(&self) -> u64 {
+        self.held.lock().syncs
+    }
+}
+
+impl Held {
+    fn end(&mut self, end: End) {
+        let queued: Vec<LogWrite> = self.queue.drain(..).map(|queued| queued.write).collect();
+        let (kept, in_doubt) = match end {
+            _ if self.is_broken => (Vec::new(), Vec::new()),
+            End::Killed => (std::mem::take(&mut self.unsynced), queued),
+            End::PowerLost => (Vec::new(), self.unsynced.drain(..).chain(queued).collect()),
+        };
+        let survivors = self.random.below(in_doubt.len() as u64 + 1) as usize;
+        for write in kept.iter().chain(&in_doubt[..survivors]) {
+            self.synced.apply(write);
+        }
+        let back = self.random.below(BROUGHT_BACK_MAX + 1) as usize;
+        self.synced.bring_back(back);
+        self.written = self.synced.clone();
+        self.unsynced.clear();
+        (self.is_flushing, self.is_broken, self.fails_next) = (false, false, false);
+    }
+
+    /// Carries out everything queued so far. The completions, each with whether its write stands.
+    fn flush(&mut self) -> Vec<(Completion, bool)> {
+        let queue = std::mem::take(&mut self.queue);
+        let is_sync = queue.iter().any(|queued| queued.durable);
+        let fails = is_sync && std::mem::take(&mut self.fails_next);
+        let mut completions = Vec::new();
+        for Queued { write, completion, .. } in queue {
+            self.written.apply(&write);
+            self.unsynced.push(write);
+            completions.extend(completion.map(|completion| (completion, !fails)));
+        }
+        if is_sync {
+            self.syncs += 1;
+            self.is_broken |= fails;
+            let unsynced = std::mem::take(&mut self.unsynced);
+            if !self.is_broken {
+                unsynced.iter().for_each(|write| self.synced.apply(write));
+            }
+        }
+        completions
+    }
+}
+
+/// The disk, as one life of its node has it.
+struct Attached {
+    disk: SimDisk,
+    life: u64,
+}
+
+impl Attached {
+    fn with<R>(&self, look: impl FnOnce(&mut Held) -> R) -> Result<R, StorageError> {
+        self.disk.with(self.life, look)
+    }
+}
+
+impl SimDisk {
+    fn with<R>(&self, life: u64, look: impl FnOnce(&mut Held) -> R) -> Result<R, StorageError> {
+        let mut held = self.held.lock();
+        if held.life == life { Ok(look(&mut held)) } else { Err(StorageError::Closed) }
+    }
+
+    /// Until nothing is queued any more; ends with the life.
+    async fn flush_all(self, life: u64) {
+        loop {
+            let draw = |held: &mut Held| {
+                let (least, most) = held.sync_us;
+                held.random.between(least, most)
+            };
+            let Ok(micros) = self.with(life, draw) else { return };
+            tokio::time::sleep(Duration::from_micros(micros)).await;
+            let Ok(completions) = self.with(life, Held::flush) else { return };
+            for (completion, stands) in completions {
+                let failed = || StorageError::Write("an fsync has failed".into());
+                completion(if stands { Ok(()) } else { Err(failed()) });
+            }
+            let is_idle = self.with(life, |held| {
+                held.is_flushing = !held.queue.is_empty();
+                !held.is_flushing
+            });
+            if is_idle.unwrap_or(true) {
+                return;
+            }
+        }
+    }
+}
+
+impl Storage for Attached {
+    fn place(&self) -> String {
+        format!("the disk of node {}", self.disk.held.lock().node)
+    }
+
+    fn identity(&self) -> Result<Option<Vec<u8>>, StorageError> {
+        self.with(|held| held.identity.clone())
+    }
+
+    fn save_identity(&self, frame: &[u8]) -> Result<(), StorageError> {
+        self.with(|held| held.identity = Some(frame.to_vec()))
+    }
+
+    fn open_log(&self) -> Result<Arc<dyn LogStorage>, StorageError> {
+        self.with(|_| ())?;
+        Ok(Arc::new(SimLogStorage { disk: self.disk.clone(), life: self.life }))
+    }
+
+    fn open_snapshots(&self, group: GroupId) -> Result<Arc<dyn SnapshotStorage>, StorageError> {
+        self.with(|_| ())?;
+        Ok(Arc::new(SimSnapshots { disk: self.disk.clone(), life: self.life, group }))
+    }
+}

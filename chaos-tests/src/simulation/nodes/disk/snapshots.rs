@@ -1,0 +1,88 @@
+//! The snapshots on a simulated disk: whole or not there, and bytes that may rot.
+
+use std::io::{self, Cursor, Write};
+use std::sync::Arc;
+
+use clicktally_proto::shard_key::GroupId;
+use clicktally_raft_store::storage::{SnapshotName, SnapshotReader, SnapshotStorage, SnapshotWriter};
+
+use super::{Held, SimDisk};
+
+#[derive(Clone)]
+pub(super) struct SimSnapshots {
+    pub(super) disk: SimDisk,
+    pub(super) life: u64,
+    pub(super) group: GroupId,
+}
+
+impl SimSnapshots {
+    fn with<R>(&self, look: impl FnOnce(&mut Held) -> R) -> io::Result<R> {
+        self.disk.with(self.life, look).map_err(io::Error::other)
+    }
+
+    fn take(&self, name: SnapshotName) -> io::Result<()> {
+        let removed = self.with(|held| held.snapshots.entry(self.group).or_default().remove(&name))?;
+        removed.map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+impl SnapshotStorage for SimSnapshots {
+    fn names(&self) -> io::Result<Vec<SnapshotName>> {
+        self.with(|held| held.snapshots.get(&self.group).map(|all| all.keys().copied().collect()).unwrap_or_default())
+    }
+
+    fn open(&self, name: SnapshotName) -> io::Result<Box<dyn SnapshotReader>> {
+        let bytes = self.with(|held| held.snapshots.get(&self.group).and_then(|all| all.get(&name)).cloned())?;
+        let bytes = bytes.ok_or(io::ErrorKind::NotFound)?;
+        Ok(Box::new(Cursor::new(SharedBytes(bytes))))
+    }
+
+    fn create(&self) -> io::Result<Box<dyn SnapshotWriter>> {
+        self.with(|_| ())?;
+        Ok(Box::new(Unfinished { snapshots: self.clone(), bytes: Vec::new() }))
+    }
+
+    fn remove(&self, name: SnapshotName) -> io::Result<()> {
+        self.take(name)
+    }
+
+    fn set_aside(&self, name: SnapshotName) -> io::Result<()> {
+        self.take(name)
+    }
+}
+
+struct SharedBytes(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for SharedBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+struct Unfinished {
+    snapshots: SimSnapshots,
+    bytes: Vec<u8>,
+}
+
+impl Write for Unfinished {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl SnapshotWriter for Unfinished {
+    fn reread(&self) -> io::Result<Box<dyn SnapshotReader>> {
+        Ok(Box::new(Cursor::new(self.bytes.clone())))
+    }
+
+    fn commit(self: Box<Self>, name: SnapshotName) -> io::Result<()> {
+        let Unfinished { snapshots, bytes } = *self;
+        let group = snapshots.group;
+        snapshots.with(|held| drop(held.snapshots.entry(group).or_default().insert(name, Arc::new(bytes))))
+    }
+}

@@ -1,0 +1,27 @@
+//! Tier 1: whole nodes on simulated hosts, each with its own runtime and clock, a disk that outlives it, and a network between them.
+//!
+//! The node is the one of production ([`clicktally_node::member`]): actors, checkpoints, openraft, snapshots, placement, leadership,
+//! publishing. What is simulated is what it meets through its seams. One seed to a process, because a process has one world:
+//! [`run_seed`].
+
+mod entropy;
+mod world;
+
+mod click_log;
+mod disk;
+mod host_clock;
+mod network;
+mod operator;
+mod probe;
+mod process;
+
+mod faults;
+mod verdict;
+mod watch;
+
+mod apart;
+mod run;
+
+pub use apart::{ONE_SEED, run_seed_apart};
+pub use disk::{End as SimEnd, SimDisk};
+pub use run::run_seed;

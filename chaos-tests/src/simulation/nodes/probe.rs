@@ -1,0 +1,114 @@
+//! A client on each host that writes and reads, and knows what it must find: what a read proven fresh may not miss, and what an answer
+//! promised.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clicktally_api::budget_check::{BudgetDecision, BudgetLane};
+use clicktally_node::budget::{BudgetDesk, BudgetRules};
+use clicktally_proto::clock::Clock;
+use clicktally_proto::command::{CampaignTerms, Command, Outcome};
+use clicktally_proto::ids::{CampaignId, NodeId};
+use clicktally_proto::money::Currency;
+use clicktally_raft_store::group::Group;
+
+use super::watch::breach;
+use super::world::{World, millis};
+use crate::checks::ct5_budget::ANSWER_LIFE_MS_MAX;
+use crate::checks::ct6_fail_closed::{self, AnswerSight};
+use crate::checks::ct17_answers_hold::{self, FreshRead};
+
+const PAUSE: Duration = Duration::from_millis(250);
+/// Campaigns that nobody clicks on, one for each host's client.
+const FIRST_CAMPAIGN: CampaignId = 9_000;
+
+/// A client's campaign: it raises the budget by one with each write, and each write names the revision it replaces, so that one that
+/// arrives late or twice changes nothing.
+fn campaign_of(node: NodeId) -> CampaignId {
+    FIRST_CAMPAIGN + node
+}
+
+fn terms(campaign_id: CampaignId, budget_micros: i64, expected_revision: u64) -> CampaignTerms {
+    CampaignTerms {
+        campaign_id,
+        advertiser_id: 1,
+        name: String::new(),
+        currency: Currency::USD,
+        cost_per_click_micros: 0,
+        budget_micros,
+        tolerance_micros: 0,
+        effective_from_ms: 0,
+        expected_revision: Some(expected_revision),
+    }
+}
+
+/// What a client on a host talks to.
+pub(super) struct Probe {
+    pub(super) world: Arc<World>,
+    pub(super) node: NodeId,
+    pub(super) group: Group,
+    pub(super) desk: BudgetDesk,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl Probe {
+    /// For as long as the node lives.
+    pub(super) async fn run(self) {
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            self.ask_for_money().await;
+            self.read_and_write().await;
+        }
+    }
+
+    /// CT-5 and CT-6, of a campaign that nobody spends.
+    async fn ask_for_money(&self) {
+        let Probe { world, node, group, desk, clock } = self;
+        for answer in desk.check(vec![campaign_of(*node)]).await {
+            if answer.decision != BudgetDecision::Serve {
+                continue;
+            }
+            let proven_at = world.elapsed().saturating_sub(answer.staleness.unwrap_or_default());
+            let sight = AnswerSight {
+                node: *node,
+                staleness_ms: answer.staleness.map(millis),
+                committed_then: world.committed_at(proven_at),
+                applied: *group.applied().borrow(),
+            };
+            let staleness_ms_max = millis(BudgetRules::default().staleness_max);
+            let life_ms = answer.expires_at_ms.saturating_sub(clock.now_ms());
+            let outlives = (life_ms > ANSWER_LIFE_MS_MAX).then(|| breach("CT-5", format!("a yes for {life_ms} ms")));
+            ct6_fail_closed::check(&sight, staleness_ms_max).into_iter().chain(outlives).for_each(|v| world.violate(v));
+        }
+    }
+
+    async fn read_and_write(&self) {
+        let Probe { world, node, group, .. } = self;
+        let node = *node;
+        // 1. Whatever was committed, and whatever was acknowledged, before the question.
+        let committed = world.committed();
+        let promised: Vec<(CampaignId, i64)> = world.promised();
+        if group.read_barrier().await.is_err() {
+            return;
+        }
+        let applied = *group.applied().borrow();
+        let read = FreshRead { node, committed_before: committed, applied };
+        ct17_answers_hold::check_fresh(&read).into_iter().for_each(|violation| world.violate(violation));
+        for (campaign, budget) in promised {
+            let found = group.read(|state| state.campaign(campaign).map(|found| found.terms.budget_micros));
+            let what = format!("node {node}: budget of campaign {campaign}");
+            let breach = ct17_answers_hold::check_promise(&what, budget, found);
+            breach.into_iter().for_each(|violation| world.violate(violation));
+        }
+        // 2. One write.
+        let campaign = campaign_of(node);
+        let found =
+            group.read(|state| state.campaign(campaign).map(|found| (found.terms.budget_micros, found.revision)));
+        let (budget, revision) = found.map_or((1, 0), |(budget, revision)| (budget + 1, revision));
+        let command = Command::SetCampaign(terms(campaign, budget, revision));
+        if let Ok(Outcome::Done | Outcome::CampaignSet { .. }) = group.propose(&command).await {
+            world.line(format_args!("campaign {campaign} set to {budget}"));
+            world.promise(campaign, budget);
+        }
+    }
+}

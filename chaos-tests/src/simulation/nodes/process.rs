@@ -1,0 +1,137 @@
+//! What runs on a simulated host: the member as in production, over simulated seams. Without HTTP and PostgreSQL.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clicktally_node::actor_threads::ActorThreads;
+use clicktally_node::budget::BudgetRules;
+use clicktally_node::member::{Member, MemberConfig, Seams};
+use clicktally_node::shard::ShardHostConfig;
+use clicktally_proto::clock::Clock;
+use clicktally_proto::command::{GroupSettings, NodeRecord};
+use clicktally_proto::event_time::EventTimeRules;
+use clicktally_proto::ids::NodeId;
+use clicktally_raft_store::store::OpenError;
+use clicktally_raft_store::store_config::{RaftTiming, SnapshotRules, StoreConfig};
+use tokio::sync::watch;
+
+use super::click_log::NodeLog;
+use super::host_clock::HostClock;
+use super::network::{Endpoint, SimTransport, address};
+use super::operator;
+use super::probe::Probe;
+use super::world::{Ended, World};
+use crate::checks::ct18_whole_disks_are_let_in;
+
+/// How long a silent node passes for alive.
+const LEASE: Duration = Duration::from_secs(1);
+/// Small, so that snapshots are made, purged behind, and installed all the time.
+const SNAPSHOT_EVERY_ENTRIES: u64 = 150;
+
+/// Event time made quick: windows are final a few minutes after their end, not a quarter of an hour.
+pub(super) fn event_time_rules() -> EventTimeRules {
+    EventTimeRules::default()
+}
+
+fn config(world: &World, node: NodeId, life: u64) -> MemberConfig {
+    let founders: BTreeMap<NodeId, String> = world.nodes.iter().map(|node| (*node, address(*node))).collect();
+    MemberConfig {
+        store: StoreConfig {
+            cluster: "simulation".to_owned(),
+            node,
+            groups: 1,
+            founders,
+            timing: RaftTiming::default(),
+            snapshots: SnapshotRules { every_entries: SNAPSHOT_EVERY_ENTRIES, ..SnapshotRules::default() },
+            heartbeat_gap_max: LEASE / 2,
+        },
+        settings: GroupSettings::new(1, event_time_rules()),
+        record: NodeRecord { node, http_address: String::new(), peer_address: address(node), can_aggregate: true },
+        incarnation: life,
+        lease: LEASE,
+        shard_host: ShardHostConfig { checkpoint_interval: Duration::from_millis(500) },
+        budget_rules: BudgetRules::default(),
+    }
+}
+
+/// One life of one node: until the driver ends it, or it is told to stop.
+pub(super) async fn live(world: Arc<World>, node: NodeId) -> turmoil::Result {
+    let life = world.begin(node);
+    // In a task of its own: a fail-stop unwinds it, and must not pass for a failed simulation.
+    let lived = tokio::task::spawn_local(run(Arc::clone(&world), node, life));
+    if let Ok(ended) = lived.await {
+        world.line(format_args!("node {node} has ended: {ended:?}"));
+        world.host(node, |host| {
+            host.is_up = false;
+            host.groups = None;
+            host.ended.get_or_insert(ended);
+        });
+    }
+    // Buried by the driver.
+    std::future::pending().await
+}
+
+async fn run(world: Arc<World>, node: NodeId, life: u64) -> Ended {
+    let refused = |error: &dyn std::fmt::Display| Ended::Refused(error.to_string());
+    world.line(format_args!("node {node} starts, life {life}"));
+    let storage = world.disk(node).attach();
+    let endpoint = match Endpoint::bind(Arc::clone(&world), node, life).await {
+        Ok(endpoint) => endpoint,
+        Err(error) => return refused(&error),
+    };
+    let (service, served) = watch::channel(None);
+    tokio::spawn(Arc::clone(&endpoint).receive(served));
+    let (stop, mut stopped) = watch::channel(false);
+    world.host(node, |host| (host.is_up, host.stop) = (true, Some(stop)));
+    let clock: Arc<dyn Clock> = Arc::new(HostClock::new(Arc::clone(&world), node));
+    let seams = Seams {
+        clock: Arc::clone(&clock),
+        log: Arc::new(NodeLog(Arc::clone(&world))),
+        storage,
+        transport: Arc::new(SimTransport(endpoint)),
+        shard_threads: ActorThreads::on_this_one(),
+        actor_threads: ActorThreads::on_this_one(),
+    };
+    let mut member = match Member::open(config(&world, node, life), seams).await {
+        Ok(member) => member,
+        Err(error) => {
+            if matches!(error, OpenError::LogLost { .. } | OpenError::Wiped { .. }) {
+                let has_lost = world.disk(node).is_rotten();
+                let breach = ct18_whole_disks_are_let_in::check(node, Some(&error.to_string()), has_lost);
+                breach.into_iter().for_each(|violation| world.violate(violation));
+            }
+            return refused(&error);
+        }
+    };
+    service.send_replace(Some(member.store().peer_service()));
+    world.host(node, |host| host.groups = Some(Arc::clone(member.groups())));
+    let joined = tokio::select! {
+        joined = member.join() => joined,
+        _ = stopped.wait_for(|stop| *stop) => {
+            member.stop().await;
+            return Ended::InOrder;
+        }
+    };
+    match joined {
+        Ok(worker) => world.line(format_args!("node {node} has joined, worker {worker}")),
+        Err(error) => return refused(&error),
+    }
+    for group in Arc::clone(member.groups()).iter() {
+        let (clock, desk) = (Arc::clone(&clock), member.budget_desk());
+        let probe = Probe { world: Arc::clone(&world), node, group: group.clone(), desk, clock };
+        let mut stopped = member.stopped();
+        let operator = operator::run(Arc::clone(&world), node, group.clone());
+        member.spawn(async move {
+            tokio::select! {
+                () = probe.run() => {}
+                () = operator => {}
+                _ = stopped.wait_for(|stop| *stop) => {}
+            }
+        });
+    }
+    let _ = stopped.wait_for(|stop| *stop).await;
+    world.line(format_args!("node {node} stops in order"));
+    member.stop().await;
+    Ended::InOrder
+}

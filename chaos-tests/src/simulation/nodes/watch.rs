@@ -1,0 +1,179 @@
+//! Looks at every replica after every step: writes down what changed, and checks what must hold at any time.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use clicktally_proto::ids::NodeId;
+use clicktally_proto::shard_key::{GroupId, ShardId};
+use clicktally_raft_store::group::Group;
+
+use super::world::{World, millis};
+use crate::checks::Violation;
+use crate::checks::ct3_replicas_equal::{self, ReplicaDigest};
+use crate::checks::ct16_one_life_a_reign::Reigns;
+use crate::simulation::click_oracle::{ClickOracle, CommittedWatermark};
+use crate::simulation::random::{FNV_OFFSET, fnv1a};
+
+/// How often the replicas' whole states are compared; each look costs as much as a snapshot.
+const COMPARE_EVERY_MS: u64 = 500;
+/// States remembered for replicas that come later.
+const DIGESTS_MAX: usize = 4_096;
+
+/// A replica at the last look.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Look {
+    applied: u64,
+    leader: Option<NodeId>,
+    term: u64,
+}
+
+/// What replicated state said of a shard, as of the newest log index seen.
+#[derive(Debug, Default, Clone, Copy)]
+struct Progress {
+    index: u64,
+    epoch: u64,
+    offset: u64,
+    watermark_ms: u64,
+    owner: Option<NodeId>,
+}
+
+#[derive(Default)]
+pub(super) struct Watch {
+    looks: BTreeMap<NodeId, Look>,
+    reigns: Reigns,
+    /// By log index, the first replica seen there.
+    digests: BTreeMap<u64, ReplicaDigest>,
+    compared_ms: u64,
+    shards: BTreeMap<ShardId, Progress>,
+}
+
+impl Watch {
+    /// The first violation, if there is one.
+    pub(super) fn look(&mut self, world: &World, oracle: &mut ClickOracle) -> Result<(), Violation> {
+        for &node in &world.nodes {
+            let Some(groups) = world.groups(node) else {
+                self.looks.remove(&node);
+                continue;
+            };
+            for group in groups.iter() {
+                self.look_at(world, node, group, oracle)?;
+            }
+        }
+        let now_ms = millis(world.elapsed());
+        if now_ms >= self.compared_ms + COMPARE_EVERY_MS {
+            self.compared_ms = now_ms;
+            self.compare(world)?;
+        }
+        Ok(())
+    }
+
+    fn look_at(
+        &mut self,
+        world: &World,
+        node: NodeId,
+        group: &Group,
+        oracle: &mut ClickOracle,
+    ) -> Result<(), Violation> {
+        let (leader, term) = group.leader_and_term();
+        let look = Look { applied: *group.applied().borrow(), leader, term };
+        let before = self.looks.insert(node, look.clone()).unwrap_or_default();
+        if before == look {
+            return Ok(());
+        }
+        let Look { applied, .. } = look;
+        world.note_committed(applied);
+        world.line(format_args!("node {node}: applied {applied}, term {term}, leader {leader:?}"));
+        if leader == Some(node) && group.is_leader() {
+            self.reigns.observe(term, node, world.host(node, |host| host.lives)).map_or(Ok(()), Err)?;
+        }
+        if before.applied == applied {
+            return Ok(());
+        }
+        let progress = group.read(|state| {
+            let progress = |(&shard, entry): (&ShardId, &clicktally_raft_store::state::ShardEntry)| {
+                let (epoch, offset, watermark_ms) = (entry.epoch.0, entry.committed_offset, entry.watermark_ms);
+                (shard, Progress { index: applied, epoch, offset, watermark_ms, owner: entry.owner })
+            };
+            state.shards().iter().map(progress).collect::<Vec<_>>()
+        });
+        progress.into_iter().try_for_each(|(shard, now)| self.note(world, shard, now, oracle))
+    }
+
+    fn note(
+        &mut self,
+        world: &World,
+        shard: ShardId,
+        now: Progress,
+        oracle: &mut ClickOracle,
+    ) -> Result<(), Violation> {
+        let before = self.shards.entry(shard).or_default();
+        let (old, new) = if now.index >= before.index { (*before, now) } else { (now, *before) };
+        let place = |at: &Progress| (at.epoch, at.offset, at.watermark_ms);
+        let goes_back = new.epoch < old.epoch || new.offset < old.offset || new.watermark_ms < old.watermark_ms;
+        let two_owners = new.epoch == old.epoch && new.owner != old.owner && old.index > 0;
+        if goes_back || two_owners {
+            let detail = format!("shard {}: from {old:?} to {new:?}", shard.0);
+            return Err(breach("CT-2", detail));
+        }
+        if now.index >= before.index && place(&now) != place(before) {
+            if (now.offset, now.watermark_ms) != (before.offset, before.watermark_ms) {
+                let committed = CommittedWatermark { to: now.offset, watermark_ms: now.watermark_ms };
+                oracle.note_committed(shard, committed);
+            }
+            world.line(format_args!(
+                "shard {}: epoch {} of node {:?}, offset {}, watermark {}",
+                shard.0, now.epoch, now.owner, now.offset, now.watermark_ms
+            ));
+        }
+        if now.index >= before.index {
+            *before = now;
+        }
+        Ok(())
+    }
+
+    /// CT-3: replicas that have applied the same are the same, byte for byte.
+    pub(super) fn compare(&mut self, world: &World) -> Result<(), Violation> {
+        for &node in &world.nodes {
+            let Some(groups) = world.groups(node) else { continue };
+            for group in groups.iter() {
+                let index = *group.applied().borrow();
+                let digest = digest(group);
+                let now = ReplicaDigest { node, index, digest };
+                let first = *self.digests.entry(index).or_insert(now);
+                ct3_replicas_equal::check(&[first, now]).into_iter().next().map_or(Ok(()), Err)?;
+                let syncs = world.disk(node).syncs();
+                world.line(format_args!("node {node}: state {digest:016x} at {index}, {syncs} fsyncs"));
+            }
+        }
+        while self.digests.len() > DIGESTS_MAX {
+            self.digests.pop_first();
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn breach(invariant: &'static str, detail: String) -> Violation {
+    Violation { invariant, detail }
+}
+
+/// Of the state as it would be written into a snapshot.
+pub(super) fn digest(group: &Group) -> u64 {
+    struct Hash(u64);
+    impl Write for Hash {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 = fnv1a(self.0, bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut hash = Hash(FNV_OFFSET);
+    match group.read(|state| state.freeze()).write_to(&mut hash) {
+        Ok(_) => hash.0,
+        Err(_) => 0,
+    }
+}
+
+/// The one group of a simulated cluster.
+pub(super) const GROUP: GroupId = GroupId(0);

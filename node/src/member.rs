@@ -1,0 +1,196 @@
+//! What makes a process a member of the cluster, over the four seams: replicas, shards, placement, presence, budgets. In the order of
+//! its dependencies; stopped in the reverse order.
+//!
+//! Everything here runs the same in production ([`crate::cluster_node`] brings the seams, and adds HTTP and PostgreSQL) and in a
+//! simulation.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Actor;
+use clicktally_proto::click_log::ClickLog;
+use clicktally_proto::clock::Clock;
+use clicktally_proto::command::{GroupSettings, NodeRecord};
+use clicktally_proto::ids::NodeId;
+use clicktally_proto::shard_key::Partitioner;
+use clicktally_raft_store::group::Group;
+use clicktally_raft_store::heartbeats::Heartbeat;
+use clicktally_raft_store::peer_transport::PeerTransport;
+use clicktally_raft_store::storage::Storage;
+use clicktally_raft_store::store::{OpenError, RaftStore};
+use clicktally_raft_store::store_config::StoreConfig;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::actor_threads::{ActorThreads, Stopped};
+use crate::budget::{BudgetDesk, BudgetRules};
+use crate::cluster::departure;
+use crate::cluster::leadership_keeper::LeadershipKeeper;
+use crate::cluster::membership::{self, JoinError};
+use crate::cluster::placement_actor::PlacementActor;
+use crate::cluster::presence::Presence;
+use crate::shard::{ShardHost, ShardHostConfig, ShardMeters};
+use crate::sink::window_publisher;
+
+/// How long background tasks may take to end.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What a member is told. Its counting threads come with [`Seams`].
+#[derive(Debug, Clone)]
+pub struct MemberConfig {
+    pub store: StoreConfig,
+    pub settings: GroupSettings,
+    /// Registered in every group.
+    pub record: NodeRecord,
+    /// Differs between two lives of a node.
+    pub incarnation: u64,
+    /// A node silent for longer is taken to be dead.
+    pub lease: Duration,
+    pub shard_host: ShardHostConfig,
+    pub budget_rules: BudgetRules,
+}
+
+/// Where a member meets the world.
+pub struct Seams {
+    pub clock: Arc<dyn Clock>,
+    pub log: Arc<dyn ClickLog>,
+    pub storage: Arc<dyn Storage>,
+    pub transport: Arc<dyn PeerTransport>,
+    /// For shards, and nothing else.
+    pub shard_threads: ActorThreads,
+    /// For all other actors.
+    pub actor_threads: ActorThreads,
+}
+
+/// A running member. [`Member::stop`] it; dropping it is a crash.
+pub struct Member {
+    config: MemberConfig,
+    store: RaftStore,
+    groups: Arc<[Group]>,
+    clock: Arc<dyn Clock>,
+    log: Arc<dyn ClickLog>,
+    actor_threads: Arc<ActorThreads>,
+    /// Until the shards are hosted on them.
+    shard_threads: Option<ActorThreads>,
+    tasks: JoinSet<()>,
+    stop: watch::Sender<bool>,
+    shards: Option<ShardHost>,
+    /// Once this node has joined: what it takes to leave in order.
+    presence: Option<Presence>,
+}
+
+impl Member {
+    /// Opens the replicas. Serve [`RaftStore::peer_service`] of [`Member::store`] right after, then [`Member::join`].
+    pub async fn open(config: MemberConfig, seams: Seams) -> Result<Member, OpenError> {
+        let Seams { clock, log, storage, transport, shard_threads, actor_threads } = seams;
+        let store = RaftStore::open(config.store.clone(), storage, transport, Arc::clone(&clock)).await?;
+        let groups = store.groups().cloned().collect();
+        Ok(Member {
+            config,
+            store,
+            groups,
+            clock,
+            log,
+            actor_threads: Arc::new(actor_threads),
+            shard_threads: Some(shard_threads),
+            tasks: JoinSet::new(),
+            stop: watch::Sender::new(false),
+            shards: None,
+            presence: None,
+        })
+    }
+
+    pub fn store(&self) -> &RaftStore {
+        &self.store
+    }
+
+    /// The index is the group's id.
+    pub fn groups(&self) -> &Arc<[Group]> {
+        &self.groups
+    }
+
+    /// `None` where no shards are counted, or before this node has joined.
+    pub fn meters(&self) -> Option<Arc<ShardMeters>> {
+        self.shards.as_ref().map(ShardHost::meters)
+    }
+
+    /// Turns true when this member stops.
+    pub fn stopped(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+
+    /// Runs a task beside the member's own. It should end soon after [`Member::stopped`] turns true, and is aborted if it does not.
+    pub fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    /// Makes this node known and has it work; its Snowflake worker id. Waits for a leader as long as it takes.
+    pub async fn join(&mut self) -> Result<u16, JoinError> {
+        let MemberConfig { settings, record, incarnation, lease, .. } = self.config.clone();
+        let node = record.node;
+        let myself = Heartbeat {
+            node,
+            incarnation,
+            accepts_shards: record.can_aggregate,
+            is_leaving: false,
+            threads: u16::try_from(self.actor_threads.count()).unwrap_or(u16::MAX),
+            loads: Vec::new(),
+        };
+        let can_aggregate = record.can_aggregate;
+        let worker = membership::join(&self.groups, settings, record, incarnation, self.stopped()).await?;
+        if can_aggregate && let Some(threads) = self.shard_threads.take() {
+            let (shared, log, clock) = (self.shared_groups(), Arc::clone(&self.log), Arc::clone(&self.clock));
+            self.shards = Some(ShardHost::start(self.config.shard_host.clone(), shared, log, clock, threads));
+        }
+        let clock = Arc::clone(&self.clock);
+        let presence = Presence::new(self.store.announcer().clone(), myself, self.meters(), Arc::clone(&clock));
+        self.tasks.spawn(presence.clone().keep_alive(lease, self.stopped()));
+        let keeper = LeadershipKeeper::new(node, Arc::clone(&self.groups), presence.clone(), clock, lease);
+        self.tasks.spawn(keeper.run(self.stopped()));
+        self.presence = Some(presence);
+        self.place_and_publish(lease).await.map_err(|Stopped| JoinError::Stopped)?;
+        Ok(worker)
+    }
+
+    async fn place_and_publish(&mut self, lease: Duration) -> Result<(), Stopped> {
+        for (slot, group) in self.groups.iter().enumerate() {
+            self.tasks.spawn(window_publisher::run(group.clone(), Arc::clone(&self.log), self.stop.subscribe()));
+            let placement = PlacementActor::new(group.clone(), Arc::clone(&self.groups), lease);
+            self.actor_threads.run(slot, || placement.start()).await?;
+        }
+        Ok(())
+    }
+
+    /// Answers budget checks from this node's replicas.
+    pub fn budget_desk(&self) -> BudgetDesk {
+        let partitioner = Partitioner::new(self.config.store.groups);
+        let (clock, threads) = (Arc::clone(&self.clock), Arc::clone(&self.actor_threads));
+        BudgetDesk::new(self.shared_groups(), partitioner, clock, self.config.budget_rules, threads)
+    }
+
+    pub fn shared_groups(&self) -> Vec<Arc<Group>> {
+        self.groups.iter().cloned().map(Arc::new).collect()
+    }
+
+    /// Gives what it owns and leads to others, then ends everything in order; what was acknowledged is safe before and after.
+    pub async fn stop(mut self) {
+        if let Some(presence) = self.presence.take() {
+            departure::depart(self.node(), &self.groups, &presence, self.config.lease).await;
+        }
+        self.stop.send_replace(true);
+        if let Some(shards) = self.shards.take() {
+            shards.stop().await;
+        }
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_DEADLINE, ended).await.is_err() {
+            tracing::warn!("some tasks did not end in time");
+        }
+        self.tasks.shutdown().await;
+        self.store.shutdown().await;
+    }
+
+    fn node(&self) -> NodeId {
+        self.config.record.node
+    }
+}

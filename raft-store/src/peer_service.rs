@@ -1,0 +1,162 @@
+//! Answers what other nodes ask about the groups of this one, however the question came: [`crate::peer_server`] takes it from HTTP, a
+//! simulation from its own network.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use clicktally_proto::ids::NodeId;
+use clicktally_proto::shard_key::GroupId;
+use openraft::raft::SnapshotResponse;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+use crate::blocking;
+use crate::group_core::GroupCore;
+use crate::peer_messages::{self, FetchReply, FetchSnapshot, KnownOf, SnapshotPiece, SnapshotReply};
+use crate::peer_transport::PeerCall;
+use crate::snapshot::SnapshotError;
+use crate::snapshot_transfer::{IncomingSnapshots, Taken, read_piece};
+use crate::type_config::TypeConfig;
+
+/// Why a call was not carried out. The caller hears [`crate::peer_transport::TransportError::Refused`].
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// An address has changed hands, or is written wrong.
+    #[error("{0}")]
+    Misdirected(String),
+    #[error("no such group or call: {0}")]
+    Unknown(String),
+    #[error("undecodable: {0}")]
+    Malformed(String),
+    #[error("{0}")]
+    Stopped(String),
+    #[error("the answer cannot be encoded: {0}")]
+    Unanswerable(String),
+}
+
+/// Everything a peer may ask for.
+pub struct PeerService {
+    cluster: String,
+    node: NodeId,
+    groups: BTreeMap<GroupId, ServedGroup>,
+}
+
+struct ServedGroup {
+    core: Arc<GroupCore>,
+    incoming: IncomingSnapshots,
+}
+
+impl PeerService {
+    pub(crate) fn new(cluster: &str, node: NodeId, cores: &[Arc<GroupCore>]) -> PeerService {
+        let served = |core: &Arc<GroupCore>| {
+            let incoming = IncomingSnapshots::new(core.snapshots.clone());
+            (core.id, ServedGroup { core: core.clone(), incoming })
+        };
+        PeerService { cluster: cluster.to_owned(), node, groups: cores.iter().map(served).collect() }
+    }
+
+    /// Whether a call that names this cluster and node has come to the right place.
+    pub(crate) fn check_address(&self, cluster: &str, node: NodeId) -> Result<(), Refusal> {
+        if cluster == self.cluster && node == self.node {
+            return Ok(());
+        }
+        let here = format!("this is node {} of cluster {}; check the peer addresses", self.node, self.cluster);
+        Err(Refusal::Misdirected(here))
+    }
+
+    /// Carries out a call for `node`, which is to be this one, and returns the answering frame. May take as long as an fsync, or as the
+    /// installation of a snapshot.
+    pub async fn answer(&self, node: NodeId, group: GroupId, call: PeerCall, body: &[u8]) -> Result<Bytes, Refusal> {
+        self.check_address(&self.cluster, node)?;
+        let served = self.groups.get(&group).ok_or_else(|| Refusal::Unknown(format!("group {}", group.0)))?;
+        served.answer(call, body).await
+    }
+}
+
+impl ServedGroup {
+    async fn answer(&self, call: PeerCall, body: &[u8]) -> Result<Bytes, Refusal> {
+        let raft = &self.core.raft;
+        match call {
+            PeerCall::Append => reply(&raft.append_entries(read(body)?).await.map_err(stopped)?),
+            PeerCall::Vote => reply(&raft.vote(read(body)?).await.map_err(stopped)?),
+            PeerCall::PreVote => reply(&raft.pre_vote(read(body)?).await.map_err(stopped)?),
+            PeerCall::TransferLeader => reply(&raft.handle_transfer_leader(read(body)?).await.map_err(stopped)?),
+            PeerCall::Snapshot => reply(&self.receive_snapshot(read(body)?).await?),
+            PeerCall::Lead => reply(&self.core.lead(&read(body)?).await),
+            PeerCall::KnownOf => reply(&self.known_of(read(body)?).await?),
+            PeerCall::FetchSnapshot => reply(&self.fetch_snapshot(read(body)?).await?),
+            PeerCall::Heartbeat => {
+                self.core.heartbeats.record(read(body)?, self.core.clock.monotonic());
+                reply(&())
+            }
+        }
+    }
+
+    async fn receive_snapshot(&self, piece: SnapshotPiece) -> Result<SnapshotReply, Refusal> {
+        let (vote, snapshot) = match self.incoming.take(piece).await.map_err(stopped)? {
+            Taken::Whole(vote, snapshot) => (vote, snapshot),
+            Taken::Continue(at) => return Ok(SnapshotReply::Continue(at)),
+            Taken::Damaged(reason) => {
+                tracing::warn!(group = self.core.id.0, reason, "a snapshot arrived damaged: nothing of it is applied");
+                return Ok(SnapshotReply::Damaged(reason));
+            }
+        };
+        let response: SnapshotResponse<TypeConfig> =
+            self.core.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
+        Ok(SnapshotReply::Installed(response))
+    }
+
+    async fn fetch_snapshot(
+        &self,
+        FetchSnapshot { at_least, name, offset }: FetchSnapshot,
+    ) -> Result<FetchReply, Refusal> {
+        let snapshots = self.core.snapshots.clone();
+        let read = move || -> Result<Option<FetchReply>, SnapshotError> {
+            let stored = match name {
+                Some(name) => Some(snapshots.open(name)?),
+                None => snapshots.newest()?.filter(|stored| stored.name.index >= at_least),
+            };
+            let Some(mut stored) = stored else { return Ok(None) };
+            let bytes = read_piece(&mut stored, offset)?;
+            Ok(Some(FetchReply::Piece { name: stored.name, total_bytes: stored.bytes, bytes }))
+        };
+        match blocking::run(read).await.map_err(stopped)? {
+            Ok(Some(piece)) => Ok(piece),
+            Ok(None) if self.core.metrics().last_applied.is_none_or(|last| last.index < at_least) => {
+                Ok(FetchReply::Never)
+            }
+            Ok(None) => {
+                self.core.raft.trigger().snapshot().await.map_err(stopped)?;
+                Ok(FetchReply::NotYet)
+            }
+            // Removed meanwhile, or rotten: the next question is for the newest.
+            Err(error) if name.is_some() => {
+                tracing::debug!(%error, "a snapshot cannot be read on");
+                Ok(FetchReply::NotYet)
+            }
+            Err(error) => Err(stopped(error)),
+        }
+    }
+
+    async fn known_of(&self, node: NodeId) -> Result<KnownOf, Refusal> {
+        let initialized = self.core.raft.is_initialized().await.map_err(stopped)?;
+        let metrics = self.core.metrics();
+        let acknowledged = metrics.replication.and_then(|all| all.get(&node).copied().flatten());
+        let acknowledged = acknowledged.map(|log_id| log_id.index);
+        Ok(KnownOf { initialized, acknowledged, term: metrics.current_term })
+    }
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    peer_messages::decode(body).map_err(|e| Refusal::Malformed(e.to_string()))
+}
+
+fn reply<T: Serialize>(message: &T) -> Result<Bytes, Refusal> {
+    peer_messages::encode(message).map_err(|e| Refusal::Unanswerable(e.to_string()))
+}
+
+fn stopped(error: impl std::fmt::Display) -> Refusal {
+    Refusal::Stopped(error.to_string())
+}

@@ -319,7 +319,8 @@ impl World {
     }
 
     fn remove(&mut self, id: NodeId) {
-        if self.consensus.members.len() <= 3 || self.consensus.leader.is_none_or(|leader| leader == id) {
+        let members = &self.consensus.members;
+        if members.len() <= 3 || !members.contains(&id) || self.consensus.leader.is_none_or(|leader| leader == id) {
             return;
         }
         self.consensus.members.remove(&id);

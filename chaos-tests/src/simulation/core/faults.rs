@@ -259,7 +259,9 @@ impl World {
                 self.look_at_assignments(life);
             }
             Healing::Nothing => {}
-            Healing::Link(from, to) => drop(self.cut_links.remove(&(from, to))),
+            Healing::Link(from, to) => {
+                self.cut_links.remove(&(from, to));
+            }
             Healing::Partition(shard) => self.log.set_available(shard, true),
             Healing::LogForNode(node) => self.nodes.get_mut(&node).expect("a node").is_log_reachable = true,
             Healing::Sink => self.sink.is_down = false,

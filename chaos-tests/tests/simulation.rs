@@ -1,4 +1,4 @@
-//! A small budget of fresh seeds, the seeds that once failed, and three mistakes that must be found.
+//! A small budget of fresh seeds, the seeds that once failed, and four mistakes that must be found.
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
@@ -36,7 +36,7 @@ fn a_seed_tells_the_same_story_twice() {
 #[test]
 fn planted_mistakes_are_found() {
     let program = Path::new(env!("CARGO_BIN_EXE_sim"));
-    for mutant in [Mutant::Offset, Mutant::WatermarkByTimer, Mutant::UpsertUnversioned] {
+    for mutant in [Mutant::Offset, Mutant::WatermarkByTimer, Mutant::UpsertUnversioned, Mutant::LostTailProves] {
         let case = CASES.iter().find(|case| case.mutant == mutant).unwrap();
         assert!(case.hunt(program).unwrap().killed.is_some(), "{} survived {} seeds", mutant.name(), case.seeds_max);
     }

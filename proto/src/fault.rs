@@ -38,6 +38,8 @@ mutants! {
     MergeReplaces = "merge-replaces",
     /// A shard that has not read to the log's end follows the clock all the same.
     WatermarkByTimer = "watermark-by-timer",
+    /// A log that ends before what was read of it is taken for one that was read to its end.
+    LostTailProves = "lost-tail-proves",
     /// A proof of emptiness carries the time of the answer instead of that of the question.
     ProofAfterAnswer = "proof-after-answer",
     /// A new owner starts without its predecessor's watermark, and apply takes over whatever a checkpoint says.

@@ -12,17 +12,22 @@ pub struct AnswerSight {
     pub committed_then: u64,
     /// Up to where the replica has applied.
     pub applied: u64,
+    /// In true time, how long ago the oldest click arrived that nobody has counted yet; 0 where there is none.
+    pub uncounted_for_ms: u64,
 }
 
-/// `staleness_ms_max`: beyond it nobody may say yes.
-pub fn check(answer: &AnswerSight, staleness_ms_max: u64) -> Vec<Violation> {
-    let AnswerSight { node, staleness_ms, committed_then, applied } = *answer;
+/// `staleness_ms_max`: beyond it nobody may say yes. `uncounted_ms_max`: the same for the counting, wrong clocks allowed for.
+pub fn check(answer: &AnswerSight, staleness_ms_max: u64, uncounted_ms_max: u64) -> Vec<Violation> {
+    let AnswerSight { node, staleness_ms, committed_then, applied, uncounted_for_ms } = *answer;
     let mut details = Vec::new();
     if staleness_ms.is_none_or(|staleness| staleness > staleness_ms_max) {
         details.push(format!("node {node}: a yes from a replica that is stale by {staleness_ms:?} ms"));
     }
     if applied < committed_then {
         details.push(format!("node {node}: a replica at {applied} was taken for current at {committed_then}"));
+    }
+    if uncounted_for_ms > uncounted_ms_max {
+        details.push(format!("node {node}: a yes while clicks have been waiting for {uncounted_for_ms} ms"));
     }
     details.into_iter().map(|detail| Violation { invariant: "CT-6", detail }).collect()
 }
@@ -33,10 +38,12 @@ mod tests {
 
     #[test]
     fn a_yes_from_a_stale_replica_or_one_that_lacks_an_entry_is_seen() {
-        let fresh = AnswerSight { node: 1, staleness_ms: Some(2_000), committed_then: 7, applied: 7 };
-        assert_eq!(check(&fresh, 2_000), []);
-        assert_eq!(check(&AnswerSight { staleness_ms: None, ..fresh }, 2_000).len(), 1);
-        assert_eq!(check(&AnswerSight { staleness_ms: Some(2_001), ..fresh }, 2_000).len(), 1);
-        assert_eq!(check(&AnswerSight { applied: 6, ..fresh }, 2_000).len(), 1);
+        let fresh =
+            AnswerSight { node: 1, staleness_ms: Some(2_000), committed_then: 7, applied: 7, uncounted_for_ms: 9 };
+        assert_eq!(check(&fresh, 2_000, 9), []);
+        assert_eq!(check(&fresh, 2_000, 8).len(), 1);
+        assert_eq!(check(&AnswerSight { staleness_ms: None, ..fresh }, 2_000, 9).len(), 1);
+        assert_eq!(check(&AnswerSight { staleness_ms: Some(2_001), ..fresh }, 2_000, 9).len(), 1);
+        assert_eq!(check(&AnswerSight { applied: 6, ..fresh }, 2_000, 9).len(), 1);
     }
 }

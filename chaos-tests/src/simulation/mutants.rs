@@ -32,6 +32,10 @@ pub const CASES: &[MutantCase] = &[
     case(Mutant::EpochUnchecked, "a checkpoint of a former owner is taken"),
     case(Mutant::MergeReplaces, "a partial count replaces what was there"),
     case(Mutant::WatermarkByTimer, "a shard follows the clock without proof"),
+    MutantCase {
+        seeds_max: 1_000,
+        ..case(Mutant::LostTailProves, "a log that lost its tail taken for one read to its end (a real one, once)")
+    },
     case(Mutant::ProofAfterAnswer, "a proof of emptiness stamped when the answer comes"),
     case(Mutant::WatermarkGoesBack, "a new owner starts without its predecessor's watermark"),
     case(Mutant::DedupEvictedEarly, "ids forgotten when their window has fired"),
@@ -44,7 +48,7 @@ pub const CASES: &[MutantCase] = &[
     case(Mutant::FarAheadCounted, "a click dated far ahead counted like any other"),
     case(Mutant::MisroutedCounted, "a click counted where it is found, not where it belongs"),
     case(Mutant::CutUncommitted, "a checkpoint proposed before the one ahead of it is committed"),
-    case(Mutant::GapTakenForSuccess, "an offset gap taken for a success"),
+    MutantCase { seeds_max: 1_000, ..case(Mutant::GapTakenForSuccess, "an offset gap taken for a success") },
     case(Mutant::EvictedUnpublished, "windows leave replicated state before they are published"),
     case(Mutant::MoveEpochUnchecked, "assignments do not compare the epoch they saw"),
     case(Mutant::ResetToLatest, "a reader that is opened begins at the log's end"),

@@ -195,7 +195,9 @@ mod tests {
     #[test]
     fn what_was_cut_off_is_an_error_to_whoever_has_read_beyond_it() {
         let mut log = SimLog::new(2);
-        (0..5).for_each(|n| drop(log.append(SHARD, n, [0_u8].as_slice().into())));
+        for arrival_ms in 0..5 {
+            log.append(SHARD, arrival_ms, [0_u8].as_slice().into());
+        }
         assert_eq!(log.read(SHARD, 3, 9).unwrap().len(), 2);
         assert_eq!(log.read(SHARD, 5, 9).unwrap().len(), 0);
         log.truncate(SHARD, 3);

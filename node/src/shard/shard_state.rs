@@ -269,7 +269,9 @@ impl ShardState {
     /// The log's answer when asked for its end. `asked_at_ms`: wall time *before* the question, because whatever arrives later is
     /// not covered by the answer.
     pub fn note_end(&mut self, asked_at_ms: UnixMillis, end: u64) {
-        if self.position >= end || is_broken(Mutant::WatermarkByTimer) {
+        // An end *before* what was read is that of a log that has lost records. It proves nothing, and the reader halts the shard.
+        let is_read = self.position == end || (self.position > end && is_broken(Mutant::LostTailProves));
+        if is_read || is_broken(Mutant::WatermarkByTimer) {
             self.prove_empty(asked_at_ms);
         }
     }
@@ -316,5 +318,29 @@ impl ShardState {
         self.last_cut = news;
         self.out_bytes = 0;
         Some(Cut { checkpoint, partials, out_records: std::mem::take(&mut self.out_records) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_end_at_the_position_proves_a_shard_empty() {
+        let terms = ShardTerms {
+            shard: ShardId(3),
+            epoch: Epoch(1),
+            partitioner: Partitioner::new(1),
+            event_time: EventTimeRules::default(),
+        };
+        let entry = ShardEntry { committed_offset: 10, ..ShardEntry::default() };
+        let watermark_ms = |end: u64| {
+            let mut state = ShardState::restore(terms, &entry, &[]).unwrap();
+            state.note_end(1_000_000, end);
+            state.watermark_ms()
+        };
+        assert_eq!(watermark_ms(10), 1_000_000 - terms.event_time.out_of_orderness_ms);
+        assert_eq!(watermark_ms(11), 0, "there is more to read");
+        assert_eq!(watermark_ms(9), 0, "the log has lost records");
     }
 }

@@ -7,12 +7,15 @@ use clicktally_node::budget::budget_policy::{BudgetRules, Facts};
 use clicktally_node::budget::spend_velocity::SpendVelocity;
 
 use super::event::{Event, IndexFor, Life, NodeEvent};
+use super::plan::START_MS;
 use super::world::World;
 use crate::checks::ct5_budget::{self, PositiveAnswer};
 use crate::checks::ct6_fail_closed::{self, AnswerSight};
 
 const FRESHEN_EVERY_MS: u64 = 500;
 const ASK_EVERY_MS: u64 = 900;
+/// What drift may add, and a tick.
+const SLACK_MS: u64 = 100;
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
@@ -30,6 +33,17 @@ impl World {
         if node.memory.fresh.is_none_or(|(known_ms, _)| known_ms < asked_at_ms) {
             node.memory.fresh = Some((asked_at_ms, committed));
         }
+    }
+
+    /// How long the oldest click that nobody has counted has been waiting in a partition that lost nothing.
+    fn uncounted_for_ms(&self) -> u64 {
+        let now_ms = self.log_ms();
+        let waiting = self.consensus.state.shards().iter().filter_map(|(&shard, entry)| {
+            let next = usize::try_from(entry.committed_offset).ok()?;
+            let is_whole = self.log.truncated_from(shard).is_none();
+            self.log.held(shard).get(next).filter(|_| is_whole).map(|record| now_ms - record.arrival_ms)
+        });
+        waiting.max().unwrap_or(0)
     }
 
     pub(super) fn ask_budget(&mut self, life: Life) {
@@ -71,9 +85,20 @@ impl World {
             blind_ms: wall_ms.saturating_sub(complete_to_ms).max(staleness_ms.unwrap_or(u64::MAX / 2)),
         };
         let committed_then = node.memory.fresh.map_or(u64::MAX, |(_, committed)| committed);
-        let sight = AnswerSight { node: life.node, staleness_ms, committed_then, applied };
+        let uncounted_for_ms = self.uncounted_for_ms();
+        let sight = AnswerSight { node: life.node, staleness_ms, committed_then, applied, uncounted_for_ms };
+        let clock_ahead_ms = self.nodes.values().map(|node| node.clock.ahead_ms()).max().unwrap_or(0);
+        let behind_ms_max = self
+            .nodes
+            .values_mut()
+            .map(|node| START_MS + now_ms - node.clock.wall_ms(now_ms).min(START_MS + now_ms))
+            .max();
+        let allowed_ms = millis(rules.counting_lag_max + rules.staleness_max)
+            + clock_ahead_ms
+            + behind_ms_max.unwrap_or(0)
+            + SLACK_MS;
         self.watch.positive_answers += 1;
         self.watch.found(ct5_budget::check_answer(&answer));
-        self.watch.found(ct6_fail_closed::check(&sight, millis(rules.staleness_max)));
+        self.watch.found(ct6_fail_closed::check(&sight, millis(rules.staleness_max), allowed_ms));
     }
 }

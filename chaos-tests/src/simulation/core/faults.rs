@@ -259,7 +259,9 @@ impl World {
                 self.look_at_assignments(life);
             }
             Healing::Nothing => {}
-            Healing::Link(from, to) => drop(self.cut_links.remove(&(from, to))),
+            Healing::Link(from, to) => {
+                self.cut_links.remove(&(from, to));
+            }
             Healing::Partition(shard) => self.log.set_available(shard, true),
             Healing::LogForNode(node) => self.nodes.get_mut(&node).expect("a node").is_log_reachable = true,
             Healing::Sink => self.sink.is_down = false,
@@ -319,7 +321,8 @@ impl World {
     }
 
     fn remove(&mut self, id: NodeId) {
-        if self.consensus.members.len() <= 3 || self.consensus.leader.is_none_or(|leader| leader == id) {
+        let members = &self.consensus.members;
+        if members.len() <= 3 || !members.contains(&id) || self.consensus.leader.is_none_or(|leader| leader == id) {
             return;
         }
         self.consensus.members.remove(&id);

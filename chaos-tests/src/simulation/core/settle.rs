@@ -133,9 +133,9 @@ impl World {
             .map(|shard| (*shard, declared.iter().filter(|instance| instance.shard == *shard).copied().collect()));
         let expected = self.watch.oracle.expect(&told.collect(), &ends);
         self.report.clicks = expected.clicks_in_log;
-        let mut found = ct13_watermark_honest::check_late(&expected.late, &declared);
         let (counts, rows) = self.counted();
-        found.extend(ct1_conservation::check(&expected.counts, &counts));
+        let mut found = ct1_conservation::check(&expected.counts, &counts);
+        found.extend(ct13_watermark_honest::check_late(&expected.late, &declared));
         found.extend(ct12_users_and_costs::check(&expected.measures, &rows));
         for (shard, entry) in self.consensus.state.shards() {
             let wanted = expected.outcomes.get(&shard.0).copied().unwrap_or_default();

@@ -29,6 +29,8 @@ const ELECTION_EVERY_MS: u64 = 200;
 /// A leader that cannot lead for so long loses its office.
 const ELECTION_TIMEOUT_MS: u64 = 600;
 const TICK_SPREAD_MS: u64 = 50;
+const LONG_DELAY_PERMILLE: u64 = 15;
+const LONG_DELAY_MS_MAX: u64 = 8_000;
 
 pub(super) struct World {
     pub(super) plan: Plan,
@@ -217,8 +219,14 @@ impl World {
         from == to || !self.cut_links.contains(&(from, to))
     }
 
+    /// Now and then far more than usual: what was given up long ago arrives after all.
     pub(super) fn latency_ms(&mut self) -> u64 {
-        self.network.between(1, self.plan.latency_ms_max)
+        let usual_ms = self.network.between(1, self.plan.latency_ms_max);
+        if self.is_calm || self.plan.loss_one_in == 0 || !self.network.permille(LONG_DELAY_PERMILLE) {
+            return usual_ms;
+        }
+        self.report.fault("message delayed");
+        self.network.between(500, LONG_DELAY_MS_MAX)
     }
 
     /// One in so many, while there are faults.

@@ -1,7 +1,8 @@
-//! A small budget of fresh seeds, the seeds that once failed, and four mistakes that must be found.
+//! A small budget of fresh seeds of both tiers, and some mistakes that must be found.
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,32 +13,73 @@ use clicktally_proto::clock::{Clock, SystemClock};
 use clicktally_proto::fault::Mutant;
 
 const FRESH_SEEDS: u64 = 200;
+/// Of whole nodes, which take a second each.
+const FRESH_NODES_SEEDS: u64 = 30;
 const FRESH_SEEDS_TIME: Duration = Duration::from_secs(60);
 
-#[test]
+fn simulator() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_sim"))
+}
+
 #[allow(clippy::print_stdout)] // Says where the seeds begin, for whoever wants them again.
-fn fresh_seeds_keep_every_invariant() {
+fn assert_fresh_seeds_keep_every_invariant(tier: Tier, seeds: u64) {
     let first_seed = SystemClock.now_ms();
-    println!("{FRESH_SEEDS} seeds from {first_seed}");
-    let campaign =
-        Campaign { tier: Tier::Core, first_seed, seeds: FRESH_SEEDS, time_max: Some(FRESH_SEEDS_TIME), threads: 2 };
+    println!("{seeds} seeds of tier {tier} from {first_seed}");
+    let campaign = Campaign {
+        tier,
+        simulator: simulator().to_owned(),
+        first_seed,
+        seeds,
+        time_max: Some(FRESH_SEEDS_TIME),
+        threads: 2,
+    };
     let report = campaign.run(&|_| {});
     println!("{}", report.summary());
-    assert!(report.failed.is_none(), "{}", explain(&report.failed.unwrap(), Tier::Core));
+    assert!(report.failed.is_none(), "{}", explain(&report.failed.unwrap(), tier));
 }
 
 #[test]
-fn a_seed_tells_the_same_story_twice() {
-    for seed in 1..=3 {
-        assert_eq!(Tier::Core.run_seed(seed), Tier::Core.run_seed(seed));
+fn fresh_seeds_of_the_rules_keep_every_invariant() {
+    assert_fresh_seeds_keep_every_invariant(Tier::Core, FRESH_SEEDS);
+}
+
+#[test]
+fn fresh_seeds_of_whole_nodes_keep_every_invariant() {
+    assert_fresh_seeds_keep_every_invariant(Tier::Nodes, FRESH_NODES_SEEDS);
+}
+
+#[test]
+fn a_seed_tells_the_same_story_twice_and_another_seed_another() {
+    for tier in [Tier::Core, Tier::Nodes] {
+        let mut stories = BTreeSet::new();
+        for seed in 1..=3 {
+            let report = tier.run_seed(seed, simulator());
+            assert_eq!(report, tier.run_seed(seed, simulator()));
+            assert_eq!(report.violation, None);
+            assert!(report.trace_lines > 0 && report.clicks > 0 && report.faults_injected() > 0, "{report:?}");
+            stories.insert(report.trace_hash);
+        }
+        assert_eq!(stories.len(), 3);
     }
 }
 
 #[test]
 fn planted_mistakes_are_found() {
-    let program = Path::new(env!("CARGO_BIN_EXE_sim"));
-    for mutant in [Mutant::Offset, Mutant::WatermarkByTimer, Mutant::UpsertUnversioned, Mutant::LostTailProves] {
+    let mutants = [
+        Mutant::Offset,
+        Mutant::WatermarkByTimer,
+        Mutant::UpsertUnversioned,
+        Mutant::LostTailProves,
+        Mutant::AckBeforeFsync,
+        Mutant::StaleRead,
+    ];
+    for mutant in mutants {
         let case = CASES.iter().find(|case| case.mutant == mutant).unwrap();
-        assert!(case.hunt(program).unwrap().killed.is_some(), "{} survived {} seeds", mutant.name(), case.seeds_max);
+        assert!(
+            case.hunt(simulator()).unwrap().killed.is_some(),
+            "{} survived {} seeds",
+            mutant.name(),
+            case.seeds_max
+        );
     }
 }

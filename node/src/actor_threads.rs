@@ -122,7 +122,8 @@ mod tests {
     #[tokio::test]
     async fn without_threads_they_start_on_the_callers_own() {
         let here = std::thread::current().id();
-        let asked = LocalSet::new().run_until(async {
+        let local = LocalSet::new();
+        let asked = local.run_until(async {
             let threads = ActorThreads::on_this_one();
             threads.run(7, || std::thread::current().id()).await.unwrap()
         });

@@ -8,7 +8,9 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use clicktally_chaos_tests::simulation::campaign::{Campaign, CampaignReport, explain};
 use clicktally_chaos_tests::simulation::mutants::{CASES, table, with_table};
+use clicktally_chaos_tests::simulation::nodes::{ONE_SEED, run_seed};
 use clicktally_chaos_tests::simulation::tier::Tier;
+use serde::Serialize;
 
 /// The cluster in a deterministic simulation: thousands of schedules, each a number.
 #[derive(Debug, Parser)]
@@ -25,6 +27,9 @@ enum What {
     /// The same, for programs: prints the report as JSON.
     #[command(hide = true)]
     Hunt(Run),
+    /// Runs one seed of tier 1 in this process, and prints its report as JSON.
+    #[command(hide = true, name = ONE_SEED)]
+    One { seed: u64 },
     /// Plants each known mistake in a process of its own, and fails if one is not found.
     Mutants {
         /// Only these.
@@ -37,7 +42,7 @@ enum What {
 
 #[derive(Debug, Args)]
 struct Run {
-    /// 0: the pure rules.
+    /// 0: the pure rules. 1: whole nodes.
     #[arg(long, default_value = "0", value_parser = parse_tier)]
     tier: Tier,
     /// How many.
@@ -59,11 +64,15 @@ fn parse_tier(text: &str) -> Result<Tier, String> {
 }
 
 fn main() -> ExitCode {
-    // A panic is a finding with a seed; the report tells it.
-    std::panic::set_hook(Box::new(|_| {}));
-    let done = match Options::parse().what {
+    let what = Options::parse().what;
+    if !matches!(what, What::One { .. }) {
+        // A panic is a finding with a seed; the report tells it.
+        std::panic::set_hook(Box::new(|_| {}));
+    }
+    let done = match what {
         What::Run(run) => simulate(&run),
         What::Hunt(run) => hunt(&run),
+        What::One { seed } => print_json(&run_seed(seed)),
         What::Mutants { names, document } => hunt_all(&names, document),
     };
     match done {
@@ -73,20 +82,21 @@ fn main() -> ExitCode {
 }
 
 impl Run {
-    fn campaign(&self) -> Campaign {
-        Campaign {
+    fn campaign(&self) -> anyhow::Result<Campaign> {
+        Ok(Campaign {
             tier: self.tier,
+            simulator: std::env::current_exe().context("where this program is")?,
             first_seed: self.seed,
             seeds: self.seeds,
             time_max: self.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
             threads: self.threads,
-        }
+        })
     }
 }
 
 #[allow(clippy::print_stdout)] // It talks to a person.
 fn simulate(run: &Run) -> anyhow::Result<()> {
-    let report = run.campaign().run(&|so_far: &CampaignReport| println!("{}", so_far.summary()));
+    let report = run.campaign()?.run(&|so_far: &CampaignReport| println!("{}", so_far.summary()));
     println!("{}", report.summary());
     let faults: Vec<String> = report.faults.iter().map(|(kind, times)| format!("{kind} {times}")).collect();
     println!("faults: {}", faults.join(", "));
@@ -96,10 +106,13 @@ fn simulate(run: &Run) -> anyhow::Result<()> {
     }
 }
 
-#[allow(clippy::print_stdout)] // JSON for a program.
 fn hunt(run: &Run) -> anyhow::Result<()> {
-    let report = Campaign { threads: 1, ..run.campaign() }.run(&|_| {});
-    println!("{}", serde_json::to_string(&report)?);
+    print_json(&Campaign { threads: 1, ..run.campaign()? }.run(&|_| {}))
+}
+
+#[allow(clippy::print_stdout)] // For a program.
+fn print_json(report: &impl Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(report)?);
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Many seeds, side by side, until one fails or all are done. One in a hundred is run twice, and both runs must tell the same.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,9 +16,11 @@ use super::tier::Tier;
 const TWICE_ONE_IN: u64 = 100;
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Campaign {
     pub tier: Tier,
+    /// The program `sim`, as [`Tier::run_seed`] wants it.
+    pub simulator: PathBuf,
     pub first_seed: u64,
     pub seeds: u64,
     /// No seed is begun after that.
@@ -104,11 +107,11 @@ impl Campaign {
     }
 
     fn run_seed(&self, seed: u64, is_twice: bool) -> SeedReport {
-        let first = self.tier.run_seed(seed);
+        let first = self.tier.run_seed(seed, &self.simulator);
         if !is_twice || first.violation.is_some() {
             return first;
         }
-        let second = self.tier.run_seed(seed);
+        let second = self.tier.run_seed(seed, &self.simulator);
         if first == second {
             return first;
         }

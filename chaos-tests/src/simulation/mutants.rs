@@ -12,6 +12,9 @@ use super::tier::Tier;
 /// In how many seeds a mutant must be found, unless its case says more.
 const SEEDS_MAX: u64 = 300;
 
+/// The same for whole nodes, whose seeds take a second each.
+const NODES_SEEDS_MAX: u64 = 30;
+
 /// A mutant, where it is hunted, and within how many seeds it must be found.
 #[derive(Debug, Clone, Copy)]
 pub struct MutantCase {
@@ -23,6 +26,10 @@ pub struct MutantCase {
 
 const fn case(mutant: Mutant, what: &'static str) -> MutantCase {
     MutantCase { mutant, tier: Tier::Core, seeds_max: SEEDS_MAX, what }
+}
+
+const fn nodes_case(mutant: Mutant, what: &'static str) -> MutantCase {
+    MutantCase { mutant, tier: Tier::Nodes, seeds_max: NODES_SEEDS_MAX, what }
 }
 
 pub const CASES: &[MutantCase] = &[
@@ -57,6 +64,15 @@ pub const CASES: &[MutantCase] = &[
     case(Mutant::SpendTwice, "a budget charged twice for every click"),
     case(Mutant::LeaseByWallClock, "nodes taken for dead by wall clocks"),
     case(Mutant::GarbageSkipped, "a record nobody can read leaves no trace"),
+    nodes_case(Mutant::AckBeforeFsync, "a write acknowledged before it is on disk"),
+    nodes_case(Mutant::FsyncErrorIgnored, "a failed fsync tried again and taken for a success"),
+    nodes_case(Mutant::VoteNotDurable, "a vote given before it is on disk"),
+    nodes_case(Mutant::ChecksumUnchecked, "a snapshot installed whatever its checksums say"),
+    nodes_case(Mutant::TruncationIgnored, "a log's conflicting tail kept"),
+    nodes_case(Mutant::PurgeBeyondSnapshot, "the log purged beyond the newest durable snapshot"),
+    nodes_case(Mutant::StaleRead, "a read that asks nobody whether the replica is current"),
+    nodes_case(Mutant::LeaderReadsAlone, "a leader that takes itself for one without asking a quorum"),
+    nodes_case(Mutant::AnsweredUncommitted, "a proposal answered before it is committed"),
 ];
 
 /// How a hunt ended.

@@ -1,26 +1,34 @@
 //! How much of the cluster is real.
 
 use std::fmt;
+use std::path::Path;
 
-use super::core;
 use super::report::SeedReport;
+use super::{core, nodes};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tier {
     /// 0: the pure rules under a scheduler of ours, consensus as a model.
     Core,
+    /// 1: whole nodes on simulated hosts, consensus as it is.
+    Nodes,
 }
 
 impl Tier {
     /// As the command line numbers them.
     pub fn of(number: u8) -> Option<Tier> {
-        (number == 0).then_some(Tier::Core)
+        match number {
+            0 => Some(Tier::Core),
+            1 => Some(Tier::Nodes),
+            _ => None,
+        }
     }
 
-    /// Runs one seed in this process.
-    pub fn run_seed(self, seed: u64) -> SeedReport {
+    /// Runs one seed. `simulator` is the program `sim`, for the tier whose seeds need a process each.
+    pub fn run_seed(self, seed: u64, simulator: &Path) -> SeedReport {
         match self {
             Tier::Core => core::run_seed(seed),
+            Tier::Nodes => nodes::run_seed_apart(simulator, seed),
         }
     }
 }
@@ -29,6 +37,7 @@ impl fmt::Display for Tier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Tier::Core => f.write_str("0"),
+            Tier::Nodes => f.write_str("1"),
         }
     }
 }

@@ -74,11 +74,16 @@ impl Probe {
                 staleness_ms: answer.staleness.map(millis),
                 committed_then: world.committed_at(proven_at),
                 applied: *group.applied().borrow(),
+                // Nobody clicks on this campaign; tier 0 has those that somebody does.
+                uncounted_for_ms: 0,
             };
             let staleness_ms_max = millis(BudgetRules::default().staleness_max);
             let life_ms = answer.expires_at_ms.saturating_sub(clock.now_ms());
             let outlives = (life_ms > ANSWER_LIFE_MS_MAX).then(|| breach("CT-5", format!("a yes for {life_ms} ms")));
-            ct6_fail_closed::check(&sight, staleness_ms_max).into_iter().chain(outlives).for_each(|v| world.violate(v));
+            ct6_fail_closed::check(&sight, staleness_ms_max, 0)
+                .into_iter()
+                .chain(outlives)
+                .for_each(|v| world.violate(v));
         }
     }
 

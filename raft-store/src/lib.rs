@@ -38,6 +38,8 @@ mod cell_table;
 mod fail_stop;
 mod group_log;
 mod group_snapshots;
+mod log_healing;
+mod promises;
 mod raft_metrics;
 mod replica;
 mod snapshot;

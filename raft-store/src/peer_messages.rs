@@ -64,10 +64,8 @@ pub(crate) enum FetchReply {
         total_bytes: u64,
         bytes: Bytes,
     },
-    /// Ask again, from the beginning: it is being made, or the one begun is gone.
+    /// Ask again, from the beginning: it is being made, or this member has not come that far itself yet, or the one begun is gone.
     NotYet,
-    /// This member has not come that far itself.
-    Never,
 }
 
 /// What only a group's leader can do. Any node may ask; it goes to the leader by [`crate::peer_transport::PeerCall::Lead`].

@@ -125,7 +125,7 @@ impl ServedGroup {
         match blocking::run(read).await.map_err(stopped)? {
             Ok(Some(piece)) => Ok(piece),
             Ok(None) if self.core.metrics().last_applied.is_none_or(|last| last.index < at_least) => {
-                Ok(FetchReply::Never)
+                Ok(FetchReply::NotYet)
             }
             Ok(None) => {
                 self.core.raft.trigger().snapshot().await.map_err(stopped)?;

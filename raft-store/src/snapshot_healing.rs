@@ -2,7 +2,7 @@
 //!
 //! That is safe because nothing Raft rests on was lost: the vote and every acknowledged entry are in the log still, and all that is
 //! missing is what the entries purged amount to, which any member's snapshot holds. A node that lost its vote or acknowledged
-//! entries is another matter and is refused ([`crate::store::OpenError`]): it would vote as if it had not.
+//! entries is another matter: it would vote as if it had not ([`crate::log_healing`]).
 
 use std::io::Write;
 use std::time::Duration;
@@ -33,12 +33,12 @@ pub(crate) async fn fetch_snapshot(
 ) -> Option<ReceivedSnapshot> {
     let search = async {
         loop {
+            // One that is starting itself may not have applied enough yet.
             let mut will_have_one = false;
             for peer in peers {
                 match fetch_from(peer, transport, snapshots, at_least).await {
                     Ok(Fetched::Whole(received)) => return Some(*received),
                     Ok(Fetched::NotYet) => will_have_one = true,
-                    Ok(Fetched::Never) => {}
                     Err(error) => tracing::warn!(peer = peer.node, %error, "no snapshot from this peer"),
                 }
             }
@@ -54,7 +54,6 @@ pub(crate) async fn fetch_snapshot(
 enum Fetched {
     Whole(Box<ReceivedSnapshot>),
     NotYet,
-    Never,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +78,6 @@ async fn fetch_from(
     loop {
         let request = FetchSnapshot { at_least, name, offset };
         match ask(transport, peer, PeerCall::FetchSnapshot, &request, PIECE_DEADLINE).await? {
-            FetchReply::Never => return Ok(Fetched::Never),
             // Also where the one begun is gone meanwhile: the next round takes the newest.
             FetchReply::NotYet => return Ok(Fetched::NotYet),
             FetchReply::Piece { name: of, total_bytes, bytes } => {

@@ -39,12 +39,25 @@ pub trait Storage: Send + Sync {
     /// Durable when it returns.
     fn save_identity(&self, frame: &[u8]) -> Result<(), StorageError>;
 
-    /// Opens (and recovers) the log of all groups; creates it where there is none. What was completed is there; of the rest, a
-    /// prefix of what was submitted.
+    /// Opens (and recovers) the log of all groups; creates it where there is none. What was completed is there, unless it rotted; of
+    /// the rest, a prefix of what was submitted. One that is damaged beyond recovery is set aside, and an empty one takes its place:
+    /// what every group has promised ([`Storage::open_promises`]) tells the two apart.
     fn open_log(&self) -> Result<Arc<dyn LogStorage>, StorageError>;
 
     /// Opens the snapshots of one group; creates their folder where there is none.
     fn open_snapshots(&self, group: GroupId) -> Result<Arc<dyn SnapshotStorage>, StorageError>;
+
+    /// Opens the second copy of what one group has promised.
+    fn open_promises(&self, group: GroupId) -> Result<Arc<dyn PromiseStorage>, StorageError>;
+}
+
+/// A few bytes that must not share the fate of the log: another file, another place.
+pub trait PromiseStorage: Send + Sync {
+    /// As last stored; empty where nothing ever was.
+    fn load(&self) -> io::Result<Vec<u8>>;
+
+    /// Overwrites it, at most 255 bytes. Survives the end of this process when it returns; a power loss too, if `durable`.
+    fn store(&self, frame: &[u8], durable: bool) -> io::Result<()>;
 }
 
 /// Runs on the thread that wrote, once the write stands or it is in doubt whether it does; must be short. Dropped without a call

@@ -33,6 +33,7 @@ use crate::group_core::GroupCore;
 use crate::group_log::{GroupLog, LogError};
 use crate::group_snapshots::GroupSnapshots;
 use crate::heartbeats::HeartbeatTable;
+use crate::log_healing::heal_log;
 use crate::peer_messages::KnownOf;
 use crate::peer_network::{PeerNetwork, ask};
 use crate::peer_server::router;
@@ -88,6 +89,13 @@ pub enum OpenError {
          add it back empty"
     )]
     LogLost { group: u16, acknowledged: u64, last: u64 },
+    #[error(
+        "group {group}: the Raft log here is damaged ({what}). This node has acknowledged entries up to {acknowledged} and must not vote \
+         without them, and no other founder that answers has a snapshot that reaches so far. Start it again when the others are up; if \
+         they are, `clicktally cluster remove --node <id>`, move its folder away, and `clicktally cluster add` it back empty, under a \
+         new id"
+    )]
+    LogDamaged { group: u16, acknowledged: u64, what: String },
     #[error("group {group} cannot start: {reason}")]
     Raft { group: u16, reason: String },
 }
@@ -233,14 +241,22 @@ async fn open_group(
     heartbeats: &Arc<HeartbeatTable>,
 ) -> Result<Arc<GroupCore>, OpenError> {
     let snapshots = GroupSnapshots::new(group, storage.open_snapshots(group)?);
-    let mut log = GroupLog::open(log.clone(), group)?;
-    let found = must_found(config, group, &log, transport).await?;
+    let mut log = GroupLog::open(log.clone(), storage.open_promises(group)?, group)?;
+    let peers: Vec<PeerTarget> = others(config, group).collect();
+    let known = ask_founders(config, group, transport).await;
+    let found = match log.damage().cloned() {
+        None => must_found(config, group, &log, &known)?,
+        Some(damage) => {
+            let acknowledged = known.iter().filter_map(|known| known.acknowledged).max();
+            heal_log(group.0, &mut log, damage, acknowledged, &snapshots, &peers, transport.as_ref()).await?;
+            false
+        }
+    };
     let unusable = |source| OpenError::Snapshot { group: group.0, source };
     let open = || StateMachine::open(group, snapshots.clone(), clock.clone()).map_err(unusable);
     let mut state_machine = open()?;
     let applied = state_machine.last_applied().map(|last| last.index);
     if let Some(purged) = log.purged_index().filter(|purged| applied < Some(*purged)) {
-        let peers: Vec<PeerTarget> = others(config, group).collect();
         let received = fetch_snapshot(&peers, transport.as_ref(), &snapshots, purged).await;
         let received = received.ok_or(OpenError::SnapshotLost { group: group.0, purged, snapshot: applied })?;
         tracing::warn!(group = group.0, purged, "every snapshot here was damaged; a peer's takes their place");
@@ -273,22 +289,22 @@ fn others(config: &StoreConfig, group: GroupId) -> impl Iterator<Item = PeerTarg
     others.map(move |(node, address)| PeerTarget { node: *node, address: address.clone(), group })
 }
 
-/// Every node asks the founders when it starts. One with an empty disk: is the group new (found it), or does it live (wait for
-/// the leader)? And each: does its leader remember acknowledgements that this disk should hold, but does not? Then it is refused: a
-/// voter that forgets may vote twice.
-async fn must_found(
-    config: &StoreConfig,
-    group: GroupId,
-    log: &GroupLog,
-    transport: &Arc<dyn PeerTransport>,
-) -> Result<bool, OpenError> {
+/// What the other founders that answer know of this node.
+async fn ask_founders(config: &StoreConfig, group: GroupId, transport: &Arc<dyn PeerTransport>) -> Vec<KnownOf> {
     let questions = others(config, group).map(|target| async move {
         let known: Result<KnownOf, _> =
             ask(transport.as_ref(), &target, PeerCall::KnownOf, &config.node, KNOWN_OF_DEADLINE).await;
         known.ok()
     });
+    join_all(questions).await.into_iter().flatten().collect()
+}
+
+/// One with an empty disk: is the group new (found it), or does it live (wait for the leader)? And each: does its leader remember
+/// acknowledgements that this disk should hold, but does not, while its own record of them knows of no damage? Then its folder is that of
+/// another day, the vote too, and it is refused: a voter that forgets may vote twice.
+fn must_found(config: &StoreConfig, group: GroupId, log: &GroupLog, known: &[KnownOf]) -> Result<bool, OpenError> {
     let mut found = log.is_pristine() && config.founders.contains_key(&config.node);
-    for known in join_all(questions).await.into_iter().flatten() {
+    for known in known {
         match (known.acknowledged, log.last_index()) {
             (Some(acknowledged), None) => return Err(OpenError::Wiped { group: group.0, acknowledged }),
             // A leader of an earlier term may not know yet that what it sent was never committed, and was replaced.

@@ -1,8 +1,12 @@
 //! One raft-engine for all groups of a node: one append-only log, one writer thread, one fsync for everybody who waits.
 //!
 //! *Reads*: its own folder. *Writes*: its own folder. *Promises*: writes land in the order they were submitted; a durable write
-//! is on disk before its completion runs. *On restart*: what was completed is there; of the rest, a prefix.
+//! is on disk before its completion runs. *On restart*: what was completed is there, unless it rotted; of the rest, a prefix.
+//! raft-engine takes damage at the end of its last file for a write that was torn off, and cuts it; damage it cannot explain like that
+//! has the log set aside. Whether anything is missing is for [`crate::promises`] to tell.
 
+use std::io;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -28,6 +32,8 @@ const FILE_BYTES: u64 = 32 * 1024 * 1024;
 const PURGE_THRESHOLD_BYTES: u64 = 2 * FILE_BYTES;
 /// What the log may take beside what is live in it: purging waits for the threshold, and gives back whole files.
 pub const LOG_SLACK_BYTES: u64 = PURGE_THRESHOLD_BYTES + FILE_BYTES;
+/// What the folder of a log is called that was set aside.
+const DAMAGED: &str = "damaged";
 /// Bytes of the index in front of each stored entry.
 const INDEX_BYTES: usize = 8;
 
@@ -83,7 +89,19 @@ impl LogEngine {
         };
         let failed = |source| StorageError::OpenLog { path: path.clone(), source };
         std::fs::create_dir_all(folder).map_err(|error| failed(error.into()))?;
-        let engine = Engine::open(config).map_err(|error| failed(error.into()))?;
+        let engine = match recover(config.clone()) {
+            Err(Unrecoverable::Damaged(what)) => {
+                let aside = folder.with_extension(DAMAGED);
+                tracing::error!(path, what, aside = %aside.display(), "the Raft log is damaged and was set aside");
+                set_aside(folder, &aside).map_err(|error| failed(error.into()))?;
+                recover(config)
+            }
+            recovered => recovered,
+        };
+        let engine = engine.map_err(|error| match error {
+            Unrecoverable::Damaged(what) => failed(what.into()),
+            Unrecoverable::Failed(error) => failed(error.into()),
+        })?;
         let engine = Arc::new(RwLock::new(Some(engine)));
         let (writes, requests) = mpsc::channel(WRITE_QUEUE_MAX);
         let writer = std::thread::Builder::new()
@@ -159,6 +177,41 @@ impl LogStorage for LogEngine {
         }
         drop(self.engine.write().take());
     }
+}
+
+enum Unrecoverable {
+    /// The bytes are not what was written.
+    Damaged(String),
+    /// The disk, the folder, its lock.
+    Failed(raft_engine::Error),
+}
+
+/// raft-engine forgives a damaged end of its last file. Damage elsewhere is an error, a panic (entries that do not continue those
+/// before them), or an attempt to cut a file that it opened for reading only.
+fn recover(config: Config) -> Result<Engine, Unrecoverable> {
+    let opened = std::panic::catch_unwind(AssertUnwindSafe(|| Engine::open(config)));
+    match opened
+        .map_err(|_| Unrecoverable::Damaged("its entries do not continue each other (panic above)".to_owned()))?
+    {
+        Ok(engine) => Ok(engine),
+        Err(error @ (raft_engine::Error::Corruption(_) | raft_engine::Error::Codec(_))) => {
+            Err(Unrecoverable::Damaged(error.to_string()))
+        }
+        Err(raft_engine::Error::Io(error)) if error.kind() == io::ErrorKind::InvalidInput => {
+            Err(Unrecoverable::Damaged("the last entries of a file that is not the last".to_owned()))
+        }
+        Err(error) => Err(Unrecoverable::Failed(error)),
+    }
+}
+
+/// Keeps the bytes for whoever wants to know why, and makes room for an empty log.
+fn set_aside(folder: &Path, aside: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::fs::rename(folder, aside)?;
+    std::fs::create_dir_all(folder)
 }
 
 /// A write in raft-engine's terms.

@@ -1,11 +1,12 @@
 //! The Storage seam on a real disk: one folder of a node, with raft-engine for the log and plain files beside it. The only place in
 //! this crate that opens a file.
 //!
-//! *Reads / writes*: `<folder>/identity`, `<folder>/log` (raft-engine), `<folder>/group-<n>` (snapshots).
+//! *Reads / writes*: `<folder>/identity`, `<folder>/log` (raft-engine), `<folder>/group-<n>` (snapshots, promises).
 
 #![allow(clippy::disallowed_methods)] // Behind the Storage seam.
 
 mod log_engine;
+mod promise_file;
 mod snapshot_files;
 
 use std::fs::{self, File};
@@ -19,8 +20,9 @@ use clicktally_proto::shard_key::GroupId;
 pub use self::log_engine::LOG_SLACK_BYTES;
 
 use self::log_engine::LogEngine;
+use self::promise_file::PromiseFile;
 use self::snapshot_files::SnapshotFiles;
-use crate::storage::{LogStorage, SnapshotStorage, Storage, StorageError};
+use crate::storage::{LogStorage, PromiseStorage, SnapshotStorage, Storage, StorageError};
 
 const IDENTITY: &str = "identity";
 /// What a file is called until it is whole.
@@ -67,6 +69,12 @@ impl Storage for DiskStorage {
         let folder = self.folder.join(format!("group-{}", group.0));
         let files = SnapshotFiles::open(&folder).map_err(|error| folder_error(&folder, error))?;
         Ok(Arc::new(files))
+    }
+
+    fn open_promises(&self, group: GroupId) -> Result<Arc<dyn PromiseStorage>, StorageError> {
+        let folder = self.folder.join(format!("group-{}", group.0));
+        let open = || fs::create_dir_all(&folder).and_then(|()| PromiseFile::open(&folder));
+        Ok(Arc::new(open().map_err(|error| folder_error(&folder, error))?))
     }
 }
 

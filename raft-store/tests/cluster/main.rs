@@ -6,6 +6,7 @@
 mod failover;
 #[allow(unreachable_pub)] // The test is one crate: nothing is reachable from outside.
 mod links;
+mod log_damage;
 mod members;
 mod replication;
 mod snapshots;

@@ -13,7 +13,7 @@ fn often() -> SnapshotRules {
     SnapshotRules { every_entries: 10, check_interval: Duration::from_millis(50), ..SnapshotRules::default() }
 }
 
-fn snapshot_files(world: &World, node: NodeId) -> Vec<PathBuf> {
+pub(crate) fn snapshot_files(world: &World, node: NodeId) -> Vec<PathBuf> {
     let folder = world.node_folder(node).join("group-0");
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "clicktally"));

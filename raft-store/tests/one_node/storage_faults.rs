@@ -11,8 +11,8 @@ use clicktally_proto::shard_key::GroupId;
 use clicktally_raft_store::FAIL_STOP_EXIT_CODE;
 use clicktally_raft_store::disk_storage::DiskStorage;
 use clicktally_raft_store::storage::{
-    Completion, LogStorage, LogWrite, SnapshotName, SnapshotReader, SnapshotStorage, SnapshotWriter, Storage,
-    StorageError,
+    Completion, LogStorage, LogWrite, PromiseStorage, SnapshotName, SnapshotReader, SnapshotStorage, SnapshotWriter,
+    Storage, StorageError,
 };
 use futures::future::BoxFuture;
 
@@ -61,6 +61,10 @@ impl Storage for FaultyStorage {
 
     fn open_snapshots(&self, group: GroupId) -> Result<Arc<dyn SnapshotStorage>, StorageError> {
         Ok(Arc::new(FaultySnapshots { disk: self.disk.open_snapshots(group)?, faults: self.faults.clone() }))
+    }
+
+    fn open_promises(&self, group: GroupId) -> Result<Arc<dyn PromiseStorage>, StorageError> {
+        self.disk.open_promises(group)
     }
 }
 

@@ -105,7 +105,8 @@ impl Faults {
                 world.end(node, End::Killed);
             }
             actions.push(HostAction::Crash(node));
-            let needs_replacing = world.disk(node).is_rotten() && ended != Ended::InOrder;
+            // What can be healed heals when it is started again.
+            let needs_replacing = world.disk(node).is_rotten() && matches!(ended, Ended::Refused(_));
             if needs_replacing {
                 world.replace(node, Replacement::Leaving);
                 continue;

@@ -96,7 +96,7 @@ async fn run(world: Arc<World>, node: NodeId, life: u64) -> Ended {
     let mut member = match Member::open(config(&world, node, life), seams).await {
         Ok(member) => member,
         Err(error) => {
-            if matches!(error, OpenError::LogLost { .. } | OpenError::Wiped { .. }) {
+            if matches!(error, OpenError::LogLost { .. } | OpenError::LogDamaged { .. } | OpenError::Wiped { .. }) {
                 let has_lost = world.disk(node).is_rotten();
                 let breach = ct18_whole_disks_are_let_in::check(node, Some(&error.to_string()), has_lost);
                 breach.into_iter().for_each(|violation| world.violate(violation));

@@ -7,6 +7,7 @@
 
 mod log;
 mod log_image;
+mod promises;
 mod snapshots;
 
 use std::collections::BTreeMap;
@@ -16,12 +17,13 @@ use std::time::Duration;
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::shard_key::GroupId;
 use clicktally_raft_store::storage::{
-    Completion, LogStorage, LogWrite, SnapshotName, SnapshotStorage, Storage, StorageError,
+    Completion, LogStorage, LogWrite, PromiseStorage, SnapshotName, SnapshotStorage, Storage, StorageError,
 };
 use parking_lot::Mutex;
 
 use self::log::SimLogStorage;
 use self::log_image::LogImage;
+use self::promises::{PromiseImage, SimPromises};
 use self::snapshots::SimSnapshots;
 use crate::simulation::random::Stream;
 
@@ -61,6 +63,7 @@ struct Held {
     /// An fsync has failed: nothing reaches `synced` any more.
     is_broken: bool,
     snapshots: BTreeMap<GroupId, BTreeMap<SnapshotName, Arc<Vec<u8>>>>,
+    promises: BTreeMap<GroupId, PromiseImage>,
     /// Microseconds an fsync takes: drawn between the two.
     sync_us: (u64, u64),
     /// The next fsync fails.
@@ -95,6 +98,7 @@ impl SimDisk {
             is_flushing: false,
             is_broken: false,
             snapshots: BTreeMap::new(),
+            promises: BTreeMap::new(),
             sync_us: SYNC_US,
             fails_next: false,
             is_rotten: false,
@@ -132,6 +136,7 @@ impl SimDisk {
         (held.synced, held.written) = (LogImage::default(), LogImage::default());
         held.unsynced.clear();
         held.snapshots.clear();
+        held.promises.clear();
         (held.is_broken, held.is_rotten) = (false, false);
     }
 
@@ -193,6 +198,9 @@ impl Held {
         let survivors = self.random.below(in_doubt.len() as u64 + 1) as usize;
         for write in kept.iter().chain(&in_doubt[..survivors]) {
             self.synced.apply(write);
+        }
+        if end == End::PowerLost {
+            self.promises.values_mut().for_each(|promises| promises.lose_power(&mut self.random));
         }
         let back = self.random.below(BROUGHT_BACK_MAX + 1) as usize;
         self.synced.bring_back(back);
@@ -288,5 +296,10 @@ impl Storage for Attached {
     fn open_snapshots(&self, group: GroupId) -> Result<Arc<dyn SnapshotStorage>, StorageError> {
         self.with(|_| ())?;
         Ok(Arc::new(SimSnapshots { disk: self.disk.clone(), life: self.life, group }))
+    }
+
+    fn open_promises(&self, group: GroupId) -> Result<Arc<dyn PromiseStorage>, StorageError> {
+        self.with(|_| ())?;
+        Ok(Arc::new(SimPromises { disk: self.disk.clone(), life: self.life, group }))
     }
 }

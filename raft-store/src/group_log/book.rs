@@ -1,0 +1,127 @@
+//! What is in the log of a group, as of the last call (durable or not), and its recent entries, decoded.
+
+use std::collections::BTreeMap;
+
+use clicktally_proto::shard_key::GroupId;
+use openraft::EntryPayload;
+
+use super::LogError;
+use super::frames::{KEY_COMMITTED, KEY_PURGED, KEY_TAIL, KEY_VOTE, decode_entry, decode_key};
+use crate::storage::{LogStorage, StorageError};
+use crate::type_config::{Entry, LogId, Vote};
+
+/// Recent entries kept decoded, so that replication and apply seldom read the disk.
+pub(super) const CACHE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// What an entry costs beside its command.
+const ENTRY_OVERHEAD_BYTES: usize = 64;
+
+/// What is in the log, as of the last call (durable or not).
+#[derive(Default)]
+pub(super) struct Book {
+    pub(super) vote: Option<Vote>,
+    pub(super) committed: Option<LogId>,
+    pub(super) purged: Option<LogId>,
+    /// The last entry, or `purged` where there is none.
+    pub(super) last: Option<LogId>,
+    /// Index of the first append into an empty log; entries start here or behind what was purged.
+    pub(super) started_at: u64,
+    /// The highest index the storage may still hold, also above a truncation.
+    pub(super) physical_last: Option<u64>,
+    /// `tail` is set in the storage: the next append must clear it.
+    pub(super) truncated: bool,
+    pub(super) cache: BTreeMap<u64, Cached>,
+    pub(super) cache_bytes: usize,
+    /// Numbers appends, to know which cached entries are durable.
+    pub(super) appends: u64,
+    pub(super) durable_appends: u64,
+}
+
+pub(super) struct Cached {
+    pub(super) entry: Entry,
+    pub(super) append: u64,
+}
+
+impl Book {
+    /// As the storage has it.
+    pub(super) fn load(storage: &dyn LogStorage, group: GroupId) -> Result<Book, LogError> {
+        let damaged = |what: String| LogError::Damaged { group: group.0, what };
+        let key = |key: &str| storage.value(group, key);
+        let mut book = Book {
+            vote: decode_key(key(KEY_VOTE)?, &damaged)?,
+            committed: decode_key(key(KEY_COMMITTED)?, &damaged)?,
+            purged: decode_key(key(KEY_PURGED)?, &damaged)?,
+            physical_last: storage.last_index(group)?,
+            ..Book::default()
+        };
+        let tail: Option<u64> = decode_key(key(KEY_TAIL)?, &damaged)?;
+        book.truncated = tail.is_some();
+        let first = book.first_index();
+        let last = match (book.physical_last, tail) {
+            (Some(physical), Some(tail)) => Some(physical.min(tail)),
+            (physical, _) => physical,
+        };
+        book.last = book.purged;
+        if let Some(last) = last.filter(|last| *last >= first) {
+            let found = storage.first_index(group)?;
+            if found.is_none_or(|found| found > first) {
+                return Err(damaged(format!("entries from {first} on are missing, the first is {found:?}")));
+            }
+            let frames = match storage.read(group, last, last + 1, None) {
+                Err(StorageError::Read(error)) => return Err(damaged(format!("entry {last}: {error}"))),
+                read => read?,
+            };
+            let frame = frames.first().ok_or_else(|| damaged(format!("entry {last} is missing")))?;
+            book.last = Some(decode_entry(frame, last, group)?.log_id);
+        }
+        Ok(book)
+    }
+
+    pub(super) fn first_index(&self) -> u64 {
+        self.purged.map_or(0, |purged| purged.index + 1).max(self.started_at)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.end_index() <= self.first_index()
+    }
+
+    pub(super) fn end_index(&self) -> u64 {
+        self.last.map_or(0, |last| last.index + 1)
+    }
+
+    pub(super) fn cache_insert(&mut self, entry: Entry, append: u64) {
+        self.cache_bytes += entry_bytes(&entry);
+        if let Some(replaced) = self.cache.insert(entry.log_id.index, Cached { entry, append }) {
+            self.cache_bytes -= entry_bytes(&replaced.entry);
+        }
+    }
+
+    /// Drops the oldest entries the storage holds for certain.
+    pub(super) fn cache_shrink(&mut self) {
+        while self.cache_bytes > CACHE_BYTES_MAX {
+            let Some(oldest) = self.cache.first_entry() else { break };
+            if oldest.get().append > self.durable_appends {
+                break;
+            }
+            self.cache_bytes -= entry_bytes(&oldest.remove().entry);
+        }
+    }
+
+    pub(super) fn cache_retain(&mut self, keep: impl Fn(u64) -> bool) {
+        let cache_bytes = &mut self.cache_bytes;
+        self.cache.retain(|index, cached| {
+            let kept = keep(*index);
+            if !kept {
+                *cache_bytes -= entry_bytes(&cached.entry);
+            }
+            kept
+        });
+    }
+}
+
+pub(super) fn entry_bytes(entry: &Entry) -> usize {
+    ENTRY_OVERHEAD_BYTES
+        + match &entry.payload {
+            EntryPayload::Normal(command) => command.0.len(),
+            EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+        }
+}

@@ -1,0 +1,34 @@
+//! What the log's entries and keys look like in the storage.
+
+use clicktally_proto::codec;
+use clicktally_proto::shard_key::GroupId;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::LogError;
+use crate::type_config::Entry;
+
+pub(super) const KEY_VOTE: &str = "vote";
+pub(super) const KEY_COMMITTED: &str = "committed";
+pub(super) const KEY_PURGED: &str = "purged";
+pub(super) const KEY_TAIL: &str = "tail";
+
+pub(super) fn encode<T: Serialize>(value: &T, group: GroupId) -> Result<Vec<u8>, LogError> {
+    codec::encode(value).map_err(|e| LogError::Damaged { group: group.0, what: e.to_string() })
+}
+
+pub(super) fn decode_key<T: DeserializeOwned>(
+    frame: Option<Vec<u8>>,
+    damaged: &impl Fn(String) -> LogError,
+) -> Result<Option<T>, LogError> {
+    frame.map(|frame| codec::decode(&frame).map_err(|e| damaged(e.to_string()))).transpose()
+}
+
+pub(super) fn decode_entry(frame: &[u8], index: u64, group: GroupId) -> Result<Entry, LogError> {
+    let damaged = |what: String| LogError::Damaged { group: group.0, what };
+    let entry: Entry = codec::decode(frame).map_err(|e| damaged(format!("entry {index}: {e}")))?;
+    if entry.log_id.index != index {
+        return Err(damaged(format!("entry {index} calls itself {}", entry.log_id.index)));
+    }
+    Ok(entry)
+}

@@ -123,8 +123,8 @@ pub(crate) struct KnownOf {
     pub initialized: bool,
     /// Index up to which the asking node acknowledged entries, if a leader was asked: they must be in its log.
     pub acknowledged: Option<u64>,
-    /// Of the node asked.
-    pub term: u64,
+    /// Of the node asked. Whole, because two nodes may lead in one term here, one after the other.
+    pub vote: Vote,
 }
 
 pub(crate) fn encode<T: Serialize>(message: &T) -> Result<Bytes, CodecError> {

@@ -145,7 +145,7 @@ impl ServedGroup {
         let metrics = self.core.metrics();
         let acknowledged = metrics.replication.and_then(|all| all.get(&node).copied().flatten());
         let acknowledged = acknowledged.map(|log_id| log_id.index);
-        Ok(KnownOf { initialized, acknowledged, term: metrics.current_term })
+        Ok(KnownOf { initialized, acknowledged, vote: metrics.vote })
     }
 }
 

@@ -307,9 +307,9 @@ fn must_found(config: &StoreConfig, group: GroupId, log: &GroupLog, known: &[Kno
     for known in known {
         match (known.acknowledged, log.last_index()) {
             (Some(acknowledged), None) => return Err(OpenError::Wiped { group: group.0, acknowledged }),
-            // A leader of an earlier term may not know yet that what it sent was never committed, and was replaced.
+            // An earlier leader may not know yet that what it sent was never committed, and was replaced.
             (Some(acknowledged), Some(last))
-                if acknowledged > last && known.term >= log.vote_term() && !is_broken(Mutant::LogLostIgnored) =>
+                if acknowledged > last && Some(known.vote) >= log.vote() && !is_broken(Mutant::LogLostIgnored) =>
             {
                 return Err(OpenError::LogLost { group: group.0, acknowledged, last });
             }

@@ -157,9 +157,9 @@ impl GroupLog {
         self.shared.book.lock().last.map(|last| last.index)
     }
 
-    /// The term of the newest vote saved.
-    pub(crate) fn vote_term(&self) -> u64 {
-        self.shared.book.lock().vote.map_or(0, |vote| vote.leader_id.term)
+    /// The newest vote saved.
+    pub(crate) fn vote(&self) -> Option<Vote> {
+        self.shared.book.lock().vote
     }
 
     /// Before openraft opens the log: makes it agree with a snapshot that came from a peer, as if the leader of its last entry had

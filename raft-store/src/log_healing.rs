@@ -30,7 +30,8 @@ pub(crate) async fn heal_log(
     peers: &[PeerTarget],
     transport: &dyn PeerTransport,
 ) -> Result<(), OpenError> {
-    let at_least = acknowledged.unwrap_or(0).max(damage.acknowledged.index);
+    // After a power cut the record may say less than the log held: what lies there, readable or not, was acknowledged as well.
+    let at_least = acknowledged.unwrap_or(0).max(damage.acknowledged.index).max(log.physical_last().unwrap_or(0));
     tracing::error!(
         group,
         what = damage.what,

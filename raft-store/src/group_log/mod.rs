@@ -157,6 +157,11 @@ impl GroupLog {
         self.shared.book.lock().last.map(|last| last.index)
     }
 
+    /// The last entry that lies in the storage, readable or not, also above a truncation.
+    pub(crate) fn physical_last(&self) -> Option<u64> {
+        self.shared.book.lock().physical_last
+    }
+
     /// The newest vote saved.
     pub(crate) fn vote(&self) -> Option<Vote> {
         self.shared.book.lock().vote

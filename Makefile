@@ -47,7 +47,7 @@ fix: ## Formats, and applies the lints' own suggestions.
 	$(CARGO) fmt --all
 	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 
-sim: deps ## The cluster in a deterministic simulation: SEEDS=1000 schedules from SEED=1 on; a failure says how to replay it.
+sim: deps ## The cluster in a deterministic simulation: SEEDS=1000 schedules from SEED=1 on, TIER=1 of whole nodes; says how to replay.
 	$(CARGO) build --locked -p clicktally-chaos-tests --bin sim
 	"$$CARGO_TARGET_DIR/debug/sim" run --tier $(or $(TIER),0) --seeds $(or $(SEEDS),1000) --seed $(or $(SEED),1)
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use clicktally_proto::checkpoint::OutcomeCounts;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -77,6 +78,14 @@ pub struct OutcomesView {
     pub invalid: u64,
     pub quarantined: u64,
     pub misrouted: u64,
+}
+
+/// As the replicas hold them, where somebody looks at those and not over HTTP.
+impl From<&OutcomeCounts> for OutcomesView {
+    fn from(outcomes: &OutcomeCounts) -> OutcomesView {
+        let &OutcomeCounts { read, counted, duplicate, late, invalid, quarantined, misrouted } = outcomes;
+        OutcomesView { read, counted, duplicate, late, invalid, quarantined, misrouted }
+    }
 }
 
 impl ClusterView {

@@ -13,6 +13,7 @@ pub mod ct18_whole_disks_are_let_in;
 pub mod ct1_conservation;
 pub mod ct2_offset_chain;
 pub mod ct3_replicas_equal;
+pub mod ct4_published_is_held;
 pub mod ct4_revisions_rise;
 pub mod ct5_budget;
 pub mod ct6_fail_closed;

@@ -7,10 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use clicktally_proto::click::Click;
+use clicktally_proto::click_log::LATE_CLICKS;
 use clicktally_proto::click_view::decode_record_owned;
 use clicktally_proto::event_time::{EventTimeRules, Minute, UnixMillis};
 use clicktally_proto::invalid_traffic::is_invalid;
 use clicktally_proto::shard_key::{Partitioner, ShardId};
+use clicktally_proto::window_count::LateClick;
+use prost::Message;
 
 use super::sim_log::SimLog;
 use crate::cluster_client::OutcomesView;
@@ -22,6 +25,19 @@ pub struct Instance {
     pub shard: ShardId,
     pub offset: u64,
     pub click_id: u64,
+}
+
+/// What the late topic says, once for each click however often it was sent.
+pub fn declared_late(log: &SimLog) -> BTreeSet<Instance> {
+    let partitions = 0..log.partitions(LATE_CLICKS);
+    let records = partitions.flat_map(|partition| log.read_out(LATE_CLICKS, partition, 0, usize::MAX));
+    let clicks = records.filter_map(|record| LateClick::decode(&*record.value).ok());
+    let instance = |click: LateClick| Instance {
+        shard: ShardId(u16::try_from(click.shard).unwrap_or(u16::MAX)),
+        offset: u64::try_from(click.offset).unwrap_or(u64::MAX),
+        click_id: click.click_id,
+    };
+    clicks.map(instance).collect()
 }
 
 /// A record, decoded once.

@@ -8,9 +8,14 @@ use std::collections::BTreeMap;
 use clicktally_node::sink::window_rows::WindowRows;
 use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::window_count::{LateClick, WindowCount};
+use clicktally_raft_store::state::GroupState;
 
-/// (minute, ad, campaign).
-pub type RowKey = (u32, u64, u64);
+use crate::checks::ct4_published_is_held::{RowKey, keyed};
+
+/// What a replica holds, as it would stand in the tables.
+pub fn rows_held(state: &GroupState) -> BTreeMap<RowKey, WindowCount> {
+    keyed(state.windows().iter().flat_map(|(minute, window)| window.rows_after(*minute, 0)))
+}
 
 /// What the tables hold.
 #[derive(Debug, Clone, Default, PartialEq)]

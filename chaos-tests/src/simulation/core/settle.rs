@@ -5,20 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use clicktally_proto::click_log::{LATE_CLICKS, WINDOW_COUNTS};
 use clicktally_proto::event_time::Minute;
 use clicktally_proto::shard_key::ShardId;
-use clicktally_proto::window_count::{LateClick, WindowCount};
-use prost::Message;
 
 use super::plan::HEAL_MS;
-use super::watch::{ad_minute, outcomes_view};
+use super::watch::ad_minute;
 use super::world::World;
 use crate::checks::ct14_liveness::Unfinished;
 use crate::checks::{
-    Violation, ct1_conservation, ct3_replicas_equal, ct5_budget, ct10_read_once, ct11_acknowledged_is_logged,
-    ct12_users_and_costs, ct13_watermark_honest,
+    Violation, ct1_conservation, ct3_replicas_equal, ct4_published_is_held, ct5_budget, ct10_read_once,
+    ct11_acknowledged_is_logged, ct12_users_and_costs, ct13_watermark_honest,
 };
+use crate::cluster_client::OutcomesView;
 use crate::database::AdMinute;
 use crate::oracle::Counts;
-use crate::simulation::click_oracle::Instance;
+use crate::simulation::click_oracle::{Instance, declared_late};
+use crate::simulation::sim_sink::rows_held;
 
 /// How often a healing cluster is looked at: what was there at one look has to be everywhere at the next.
 const LOOK_EVERY_MS: u64 = 2_000;
@@ -139,7 +139,7 @@ impl World {
         found.extend(ct12_users_and_costs::check(&expected.measures, &rows));
         for (shard, entry) in self.consensus.state.shards() {
             let wanted = expected.outcomes.get(&shard.0).copied().unwrap_or_default();
-            found.extend(ct10_read_once::check_outcomes(shard.0, &outcomes_view(entry), &wanted));
+            found.extend(ct10_read_once::check_outcomes(shard.0, &OutcomesView::from(&entry.outcomes), &wanted));
         }
         for (&id, campaign) in self.consensus.state.campaigns() {
             let counted = expected.counted_by_campaign.get(&id).copied().unwrap_or(0);
@@ -156,22 +156,15 @@ impl World {
             invariant: "CT-14",
             detail: format!("shard {} was halted: {reason}", shard.0),
         }));
-        found.extend(self.unequal_rows(before));
+        let held = rows_held(&self.consensus.state);
+        found.extend(ct4_published_is_held::check(&held, before.newest_revision, &self.sink.database.tables().rows));
         self.watch.found(found);
     }
 
-    /// What the late topic says, once for each click however often it was sent.
+    /// What a halted shard sent ahead of a checkpoint that never came is read again once somebody has looked at it.
     fn declared_late(&self, ends: &BTreeMap<ShardId, u64>) -> BTreeSet<Instance> {
-        let records = (0..self.log.partitions(LATE_CLICKS))
-            .flat_map(|partition| self.log.read_out(LATE_CLICKS, partition, 0, usize::MAX));
-        let clicks = records.filter_map(|record| LateClick::decode(&record.value[..]).ok());
-        let instances = clicks.map(|click| Instance {
-            shard: ShardId(u16::try_from(click.shard).unwrap_or(u16::MAX)),
-            offset: click.offset.unsigned_abs(),
-            click_id: click.click_id,
-        });
-        // What a halted shard sent ahead of a checkpoint that never came is read again once somebody has looked at it.
-        instances.filter(|at| ends.get(&at.shard).is_none_or(|end| at.offset < *end)).collect()
+        let declared = declared_late(&self.log);
+        declared.into_iter().filter(|at| ends.get(&at.shard).is_none_or(|end| at.offset < *end)).collect()
     }
 
     /// What the cluster says was counted: the replicas as long as they hold a window, PostgreSQL behind that.
@@ -200,22 +193,5 @@ impl World {
                 row.clicks.unsigned_abs();
         }
         (counts, rows)
-    }
-
-    /// Rows in PostgreSQL that are not what the replicas hold, of all that was published before the last look.
-    fn unequal_rows(&self, before: &Progress) -> Vec<Violation> {
-        let stored = &self.sink.database.tables().rows;
-        let mut found = Vec::new();
-        for (minute, window) in self.consensus.state.windows() {
-            for row in window.rows_after(*minute, 0).filter(|row| row.revision <= before.newest_revision) {
-                let in_sink: Option<&WindowCount> = stored.get(&(row.minute, row.ad_id, row.campaign_id));
-                if in_sink != Some(&row) {
-                    let detail =
-                        format!("replicas hold {:?}, PostgreSQL {:?}", ad_minute(&row), in_sink.map(ad_minute));
-                    found.push(Violation { invariant: "CT-4", detail });
-                }
-            }
-        }
-        found
     }
 }

@@ -151,19 +151,6 @@ impl Watch {
     }
 }
 
-pub(super) fn outcomes_view(entry: &ShardEntry) -> OutcomesView {
-    let outcomes = &entry.outcomes;
-    OutcomesView {
-        read: outcomes.read,
-        counted: outcomes.counted,
-        duplicate: outcomes.duplicate,
-        late: outcomes.late,
-        invalid: outcomes.invalid,
-        quarantined: outcomes.quarantined,
-        misrouted: outcomes.misrouted,
-    }
-}
-
 fn shard_view(shard: ShardId, entry: &ShardEntry) -> ShardView {
     ShardView {
         shard: shard.0,
@@ -171,7 +158,7 @@ fn shard_view(shard: ShardId, entry: &ShardEntry) -> ShardView {
         heir: entry.heir,
         epoch: entry.epoch.0,
         committed_offset: entry.committed_offset,
-        outcomes: outcomes_view(entry),
+        outcomes: OutcomesView::from(&entry.outcomes),
     }
 }
 

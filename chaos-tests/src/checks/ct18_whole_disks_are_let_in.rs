@@ -1,5 +1,6 @@
 //! CT-18: a disk holds what its node has acknowledged. A node that is refused at its start because its leader remembers more than its
-//! disk does has acknowledged what was not durable, or is refused for nothing; either is a violation where the disk has lost nothing.
+//! disk does has acknowledged what was not durable, or is refused for nothing; either is a violation where the disk has lost nothing. One whose
+//! disk was replaced by an older copy is refused wherever a leader remembers more: it might vote twice.
 
 use super::Violation;
 
@@ -8,6 +9,12 @@ pub fn check(node: u64, refusal: Option<&str>, has_lost: bool) -> Option<Violati
     let refusal = refusal.filter(|_| !has_lost)?;
     let detail = format!("node {node}, whose disk has kept what it synced, is refused: {refusal}");
     Some(Violation { invariant: "CT-18", detail })
+}
+
+/// A node that was let in with a log that ends at `last`, while a leader that it could ask had `remembered` its acknowledgements up to there.
+pub fn check_let_in(node: u64, last: Option<u64>, remembered: Option<u64>) -> Option<Violation> {
+    let detail = format!("node {node} is let in with a log that ends at {last:?}, and has acknowledged {remembered:?}");
+    (last < remembered).then_some(Violation { invariant: "CT-18", detail })
 }
 
 #[cfg(test)]
@@ -19,5 +26,12 @@ mod tests {
         assert_eq!(check(1, None, false), None);
         assert_eq!(check(1, Some("its log ends at 7"), true), None);
         assert!(check(1, Some("its log ends at 7"), false).is_some());
+    }
+
+    #[test]
+    fn whoever_has_forgotten_what_a_leader_remembers_may_not_be_let_in() {
+        assert_eq!(check_let_in(1, Some(7), None), None);
+        assert_eq!(check_let_in(1, Some(7), Some(7)), None);
+        assert!(check_let_in(1, Some(6), Some(7)).is_some() && check_let_in(1, None, Some(7)).is_some());
     }
 }

@@ -128,9 +128,10 @@ impl Campaign {
 pub fn explain(report: &SeedReport, tier: Tier) -> String {
     let Some(violation) = &report.violation else { return format!("seed {}: no violation", report.seed) };
     format!(
-        "{}\n\nseed {}: {}: {}\nreplay: make sim SEEDS=1 SEED={} TIER={tier}",
+        "{}\n\nseed {}{}: {}: {}\nreplay: make sim SEEDS=1 SEED={} TIER={tier}",
         violation.trace_tail.join("\n"),
         report.seed,
+        if report.shape.is_empty() { String::new() } else { format!(" ({})", report.shape) },
         violation.check,
         violation.message,
         report.seed

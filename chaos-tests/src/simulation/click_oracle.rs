@@ -27,8 +27,9 @@ pub struct Instance {
     pub click_id: u64,
 }
 
-/// What the late topic says, once for each click however often it was sent.
-pub fn declared_late(log: &SimLog) -> BTreeSet<Instance> {
+/// What the late topic says, once for each click however often it was sent. `ends`: what a halted shard sent ahead of a checkpoint that never
+/// came is read again once somebody has looked at it, and does not count.
+pub fn declared_late(log: &SimLog, ends: &BTreeMap<ShardId, u64>) -> BTreeSet<Instance> {
     let partitions = 0..log.partitions(LATE_CLICKS);
     let records = partitions.flat_map(|partition| log.read_out(LATE_CLICKS, partition, 0, usize::MAX));
     let clicks = records.filter_map(|record| LateClick::decode(&*record.value).ok());
@@ -37,7 +38,8 @@ pub fn declared_late(log: &SimLog) -> BTreeSet<Instance> {
         offset: u64::try_from(click.offset).unwrap_or(u64::MAX),
         click_id: click.click_id,
     };
-    clicks.map(instance).collect()
+    let stands = |at: &Instance| ends.get(&at.shard).is_none_or(|end| at.offset < *end);
+    clicks.map(instance).filter(stands).collect()
 }
 
 /// A record, decoded once.

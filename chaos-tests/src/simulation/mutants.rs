@@ -73,6 +73,8 @@ pub const CASES: &[MutantCase] = &[
     nodes_case(Mutant::StaleRead, "a read that asks nobody whether the replica is current"),
     nodes_case(Mutant::LeaderReadsAlone, "a leader that takes itself for one without asking a quorum"),
     nodes_case(Mutant::AnsweredUncommitted, "a proposal answered before it is committed"),
+    nodes_case(Mutant::LogLostIgnored, "a node let in whose disk has lost what a leader remembers"),
+    nodes_case(Mutant::RecoveredNotForgotten, "a log begun again over entries that a recovery brought back"),
 ];
 
 /// How a hunt ended.

@@ -9,6 +9,8 @@ use crate::checks;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeedReport {
     pub seed: u64,
+    /// Of the cluster, where that is drawn as well.
+    pub shape: String,
     /// Of every line of the trace.
     pub trace_hash: u64,
     pub trace_lines: u64,

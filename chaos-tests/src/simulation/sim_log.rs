@@ -117,8 +117,10 @@ impl SimLog {
             return Err(LogError::Unavailable("the partition has no leader".into()));
         }
         let end = partition.records.len() as u64;
-        if from > end {
-            let detail = format!("it ends at {end}");
+        // Whatever is appended behind a cut is another history, to be recognised by its leader epoch.
+        let end_of_history = partition.truncated_from.map_or(end, |cut| cut.min(end));
+        if from > end_of_history {
+            let detail = format!("it ends at {end_of_history}");
             return Err(LogError::OffsetLost { shard, offset: from, detail });
         }
         let first = usize::try_from(from).unwrap_or(usize::MAX);

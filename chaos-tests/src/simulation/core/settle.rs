@@ -17,7 +17,7 @@ use crate::checks::{
 use crate::cluster_client::OutcomesView;
 use crate::database::AdMinute;
 use crate::oracle::Counts;
-use crate::simulation::click_oracle::{Instance, declared_late};
+use crate::simulation::click_oracle::declared_late;
 use crate::simulation::sim_sink::rows_held;
 
 /// How often a healing cluster is looked at: what was there at one look has to be everywhere at the next.
@@ -125,7 +125,7 @@ impl World {
         for shard in self.log.shards() {
             self.watch.read_on(&self.log, shard);
         }
-        let declared = self.declared_late(&ends);
+        let declared = declared_late(&self.log, &ends);
         let told = self
             .watch
             .proven_by_another
@@ -159,12 +159,6 @@ impl World {
         let held = rows_held(&self.consensus.state);
         found.extend(ct4_published_is_held::check(&held, before.newest_revision, &self.sink.database.tables().rows));
         self.watch.found(found);
-    }
-
-    /// What a halted shard sent ahead of a checkpoint that never came is read again once somebody has looked at it.
-    fn declared_late(&self, ends: &BTreeMap<ShardId, u64>) -> BTreeSet<Instance> {
-        let declared = declared_late(&self.log);
-        declared.into_iter().filter(|at| ends.get(&at.shard).is_none_or(|end| at.offset < *end)).collect()
     }
 
     /// What the cluster says was counted: the replicas as long as they hold a window, PostgreSQL behind that.

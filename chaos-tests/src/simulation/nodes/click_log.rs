@@ -1,20 +1,33 @@
 //! The Log seam over the model of the log: what one node sees of it, with answers that take their time, fail, or stay away.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clicktally_proto::click_log::{ClickLog, LogError, LogRecord, OutRecord, ShardReader};
 use clicktally_proto::shard_key::ShardId;
 
+use parking_lot::Mutex;
+
+use super::shape::Shape;
 use super::world::World;
+use crate::simulation::random::Seed;
 use crate::simulation::sim_log::Fate;
 
-pub(super) struct NodeLog(pub(super) Arc<World>);
+pub(super) struct NodeLog {
+    world: Arc<World>,
+    /// Each is read by one reader at a time.
+    opened: Arc<Mutex<BTreeSet<ShardId>>>,
+}
 
 impl NodeLog {
+    pub(super) fn new(world: Arc<World>) -> NodeLog {
+        NodeLog { world, opened: Arc::default() }
+    }
+
     async fn wait(&self) {
         let ms = {
-            let mut weather = self.0.log_weather.lock();
+            let mut weather = self.world.log_weather.lock();
             let (least, most) = weather.answer_ms;
             weather.random.between(least, most)
         };
@@ -23,7 +36,10 @@ impl NodeLog {
 
     /// What becomes of a write now.
     fn fate(&self) -> Fate {
-        let mut weather = self.0.log_weather.lock();
+        let mut weather = self.world.log_weather.lock();
+        if let Some(fate) = weather.next_write.take() {
+            return fate;
+        }
         let doubt = weather.doubt_permille;
         if !weather.random.permille(doubt) {
             return Fate::Written;
@@ -36,13 +52,17 @@ impl NodeLog {
 #[async_trait::async_trait]
 impl ClickLog for NodeLog {
     fn open(&self, shard: ShardId, from: u64) -> Result<Box<dyn ShardReader>, LogError> {
-        self.0.log.lock().read(shard, from, 0)?;
-        Ok(Box::new(Reader { world: Arc::clone(&self.0), shard, position: from, failed: None }))
+        self.world.log.lock().read(shard, from, 0)?;
+        if !self.opened.lock().insert(shard) {
+            return Err(LogError::Unavailable(format!("an earlier reader of shard {} is still open", shard.0)));
+        }
+        let (world, opened) = (Arc::clone(&self.world), Arc::clone(&self.opened));
+        Ok(Box::new(Reader { world, opened, shard, position: from, failed: None }))
     }
 
     async fn end_offset(&self, shard: ShardId) -> Result<u64, LogError> {
         self.wait().await;
-        let end = self.0.log.lock().end_offset(shard)?;
+        let end = self.world.log.lock().end_offset(shard)?;
         // The answer travels, too: it may be old when it arrives.
         self.wait().await;
         if self.fate() == Fate::Lost {
@@ -54,9 +74,9 @@ impl ClickLog for NodeLog {
     async fn publish(&self, records: Vec<OutRecord>) -> Result<(), LogError> {
         self.wait().await;
         let fate = self.fate();
-        let now_ms = self.0.now_ms();
-        let written = self.0.log.lock().publish(&records, now_ms, fate);
-        self.0.line(format_args!(
+        let now_ms = self.world.now_ms();
+        let written = self.world.log.lock().publish(&records, now_ms, fate);
+        self.world.line(format_args!(
             "{} records to {}: {fate:?}",
             records.len(),
             records.first().map_or("-", |r| r.topic)
@@ -68,9 +88,16 @@ impl ClickLog for NodeLog {
 
 struct Reader {
     world: Arc<World>,
+    opened: Arc<Mutex<BTreeSet<ShardId>>>,
     shard: ShardId,
     position: u64,
     failed: Option<LogError>,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.opened.lock().remove(&self.shard);
+    }
 }
 
 impl ShardReader for Reader {
@@ -92,5 +119,28 @@ impl ShardReader for Reader {
         }
         self.position = first + records.len() as u64;
         Ok(records.len())
+    }
+}
+
+/// The log without a cluster, for whoever asks of it what a log promises.
+pub struct LoneLog(Arc<World>);
+
+impl LoneLog {
+    pub fn new(seed: Seed) -> LoneLog {
+        LoneLog(Arc::new(World::new(seed, Shape::draw(seed))))
+    }
+
+    /// As one node has it.
+    pub fn as_node(&self) -> Box<dyn ClickLog> {
+        Box::new(NodeLog::new(Arc::clone(&self.0)))
+    }
+
+    pub fn set_next_write(&self, fate: Fate) {
+        self.0.log_weather.lock().next_write = Some(fate);
+    }
+
+    /// An unclean election takes everything from `end` on.
+    pub fn cut(&self, shard: ShardId, end: u64) {
+        self.0.log.lock().truncate(shard, end);
     }
 }

@@ -1,134 +1,116 @@
 //! What goes wrong, and when: drawn from the seed, overlapping, each with its end. Only what a cluster must survive: a majority of disks
 //! stays whole, and what is broken is mended before the time of healing begins.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use clicktally_proto::ids::NodeId;
-use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::shard_key::{GroupId, ShardId};
 
+use super::cures::{Cure, Cures};
 use super::disk::{End, Rot};
-use super::network::{LinkWeather, Weather};
-use super::operator::Replacement;
-use super::watch::GROUP;
-use super::world::{Ended, LOG_ANSWER_MS, World, millis};
+use super::operator::Chore;
+use super::supervisor::{self, DOWN_MS_MAX};
+use super::wire::LinkWeather;
+use super::world::{LOG_ANSWER_MS, World, millis};
 use crate::simulation::random::Stream;
 use crate::simulation::report::SeedReport;
 use crate::simulation::traffic::{Storm, Traffic};
 
 /// Between two faults: drawn up to this.
 const PAUSE_MS_MAX: u64 = 1_600;
-/// A process that has ended is started again after this long at most.
-const DOWN_MS_MAX: u64 = 4_000;
+const FROZEN_MS: (u64, u64) = (100, 8_000);
+const BACK_UP_EVERY_MS: u64 = 6_000;
+/// Nothing else happens while a node is started with an older disk: whoever remembers more must be there to be asked.
+const CALM_MS: u64 = 3_000;
+/// Of a thousand times that a snapshot takes the place of a log, how often the node is killed at that very moment.
+const KILLED_AT_INSTALL: u64 = 300;
+/// What a shard must have committed before an unclean election may cut its partition.
+const TRUNCATE_FROM_MIN: u64 = 20;
+/// The same within how long an unclean election happens, if it does.
+const TRUNCATE_ONE_IN: u64 = 4;
 
-/// What the driver does to the hosts themselves.
+/// What the driver does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum HostAction {
-    Crash(NodeId),
+pub(super) enum Action {
+    End(NodeId),
     Start(NodeId),
-}
-
-/// The end of a fault.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Cure {
-    Start(NodeId),
-    Mend(Vec<(NodeId, NodeId)>),
-    Calm(NodeId, NodeId),
-    FastDisk(NodeId),
-    LogAnswers,
-    Leader(ShardId),
-    Traffic,
+    Freeze(NodeId),
+    Thaw(NodeId),
+    /// A partition of the log loses everything from an offset on.
+    Truncate(ShardId, u64),
 }
 
 pub(super) struct Faults {
     random: Stream,
     next_ms: u64,
-    /// By when.
-    cures: BTreeMap<(u64, u64), Cure>,
-    numbered: u64,
-    /// The one node whose disk may rot: a majority must stay whole.
-    rotting: NodeId,
+    cures: Cures,
+    /// Nodes whose disks may rot or be replaced by older ones: a minority.
+    weak: BTreeSet<NodeId>,
+    next_backup_ms: u64,
+    /// Logs that a snapshot has replaced, and that were seen so already.
+    seen_gone: BTreeSet<(NodeId, GroupId)>,
+    is_truncated: bool,
 }
 
+/// A fault of its kind, or nothing where there was nothing to break.
+type Struck = Option<&'static str>;
+
 impl Faults {
-    pub(super) fn new(mut random: Stream, nodes: &[NodeId], begin_ms: u64) -> Faults {
-        let rotting = random.pick(nodes).copied().unwrap_or(0);
-        Faults { random, next_ms: begin_ms, cures: BTreeMap::new(), numbered: 0, rotting }
+    pub(super) fn new(mut random: Stream, world: &World, begin_ms: u64) -> Faults {
+        let mut whole = world.nodes.clone();
+        let mut weak = BTreeSet::new();
+        for _ in 0..world.shape.minority() {
+            let at = usize::try_from(random.below(whole.len() as u64)).unwrap_or(0);
+            weak.insert(whole.swap_remove(at));
+        }
+        Faults {
+            random,
+            next_ms: begin_ms,
+            cures: Cures::default(),
+            weak,
+            next_backup_ms: begin_ms,
+            seen_gone: BTreeSet::new(),
+            is_truncated: false,
+        }
     }
 
-    /// What happens now; the hosts' part is the caller's to do.
-    pub(super) fn tick(&mut self, world: &World, traffic: &mut Traffic, report: &mut SeedReport) -> Vec<HostAction> {
+    /// What happens now; the hosts' and the log's part is the caller's to do.
+    pub(super) fn tick(&mut self, world: &World, traffic: &mut Traffic, report: &mut SeedReport) -> Vec<Action> {
         let now_ms = millis(world.elapsed());
-        let mut actions = self.bury(world, now_ms);
-        actions.extend(self.cure(world, traffic, now_ms));
+        let mut actions = self.tend(world, traffic);
+        if now_ms >= self.next_backup_ms {
+            self.next_backup_ms = now_ms + BACK_UP_EVERY_MS;
+            self.weak.iter().filter(|node| world.is_up(**node)).for_each(|node| world.disk(*node).back_up());
+        }
         if now_ms >= self.next_ms {
             self.next_ms = now_ms + self.random.below(PAUSE_MS_MAX);
-            actions.extend(self.strike(world, traffic, report, now_ms));
+            if let Some(kind) = self.strike(world, traffic, now_ms, &mut actions) {
+                report.fault(kind);
+            }
+        }
+        if let Some(node) = self.just_installed(world).filter(|_| self.random.permille(KILLED_AT_INSTALL)) {
+            report.fault(self.end(world, node, End::Killed, now_ms, &mut actions));
         }
         actions
     }
 
     /// Ends everything that is wrong, at once.
-    pub(super) fn heal(&mut self, world: &World, traffic: &mut Traffic) -> Vec<HostAction> {
-        self.cures = std::mem::take(&mut self.cures).into_iter().map(|((_, n), cure)| ((0, n), cure)).collect();
-        let mut actions = self.bury(world, 0);
-        actions.extend(self.cure(world, traffic, millis(world.elapsed())));
-        actions
+    pub(super) fn heal(&mut self, world: &World, traffic: &mut Traffic) -> Vec<Action> {
+        self.cures.all_at_once();
+        self.tend(world, traffic)
     }
 
-    /// While healing: whoever ends is still started again.
-    pub(super) fn tend(&mut self, world: &World, traffic: &mut Traffic) -> Vec<HostAction> {
+    /// Whoever ends is started again, and faults come to their ends.
+    pub(super) fn tend(&mut self, world: &World, traffic: &mut Traffic) -> Vec<Action> {
         let now_ms = millis(world.elapsed());
-        let mut actions = self.bury(world, now_ms);
-        actions.extend(self.cure(world, traffic, now_ms));
-        actions
-    }
-
-    fn later(&mut self, at_ms: u64, cure: Cure) {
-        self.numbered += 1;
-        self.cures.insert((at_ms, self.numbered), cure);
-    }
-
-    /// Processes that have ended by themselves: a supervisor starts them again.
-    fn bury(&mut self, world: &World, now_ms: u64) -> Vec<HostAction> {
-        let mut actions = Vec::new();
-        for (node, step) in world.replacements() {
-            if step == Replacement::Gone {
-                world.disk(node).wipe();
-                world.replaced(node, step);
-                self.later(now_ms, Cure::Start(node));
-            }
-        }
-        for &node in &world.nodes {
-            let Some(ended) = world.host(node, |host| host.ended.take()) else { continue };
-            world.line(format_args!("node {node} is buried: {ended:?}"));
-            if !matches!(ended, Ended::FailStop(_)) {
-                world.end(node, End::Killed);
-            }
-            actions.push(HostAction::Crash(node));
-            // What can be healed heals when it is started again.
-            let needs_replacing = world.disk(node).is_rotten() && matches!(ended, Ended::Refused(_));
-            if needs_replacing {
-                world.replace(node, Replacement::Leaving);
-                continue;
-            }
-            let down_ms = 200 + self.random.below(DOWN_MS_MAX);
-            self.later(now_ms + down_ms, Cure::Start(node));
-        }
-        actions
-    }
-
-    fn cure(&mut self, world: &World, traffic: &mut Traffic, now_ms: u64) -> Vec<HostAction> {
-        let mut actions = Vec::new();
-        while let Some(due) = self.cures.first_entry().filter(|due| due.key().0 <= now_ms) {
-            let cure = due.remove();
+        let mut actions = supervisor::look_after(world, &mut self.random, &mut self.cures, now_ms);
+        while let Some(cure) = self.cures.take_due(now_ms) {
             world.line(format_args!("cure: {cure:?}"));
             match cure {
-                Cure::Start(node) => actions.push(HostAction::Start(node)),
-                Cure::Mend(ways) => {
-                    let mut weather = world.weather.lock();
-                    weather.cut.retain(|way| !ways.contains(way));
-                }
-                Cure::Calm(from, to) => drop(world.weather.lock().links.remove(&(from, to))),
+                Cure::Start(node) => actions.push(Action::Start(node)),
+                Cure::Thaw(node) => actions.push(Action::Thaw(node)),
+                Cure::Mend(ways) => world.wire.lock().cut.retain(|way| !ways.contains(way)),
+                Cure::Calm(from, to) => drop(world.wire.lock().links.remove(&(from, to))),
                 Cure::FastDisk(node) => world.disk(node).set_sync(None),
                 Cure::LogAnswers => {
                     let mut weather = world.log_weather.lock();
@@ -136,72 +118,82 @@ impl Faults {
                 }
                 Cure::Leader(shard) => world.log.lock().set_available(shard, true),
                 Cure::Traffic => traffic.set_storm(Storm::None),
+                Cure::Undrain(node) => {
+                    let chore = world.chores.lock().of(node);
+                    if matches!(chore, Some(Chore::Drain | Chore::Rest)) {
+                        world.set_chore(node, Chore::Undrain);
+                    }
+                }
             }
         }
         actions
     }
 
-    fn strike(
-        &mut self,
-        world: &World,
-        traffic: &mut Traffic,
-        report: &mut SeedReport,
-        now_ms: u64,
-    ) -> Vec<HostAction> {
-        let node = self.random.pick(&world.nodes).copied().unwrap_or(0);
+    fn strike(&mut self, world: &World, traffic: &mut Traffic, now_ms: u64, actions: &mut Vec<Action>) -> Struck {
+        let node = self.random.pick(&world.nodes).copied()?;
         let until_ms = now_ms + self.random.between(100, 6_000);
         let is_up = world.is_up(node);
-        let kind = match self.random.below(16) {
-            0..=2 if is_up => return vec![self.end(world, report, node, End::Killed, now_ms)],
-            3..=4 if is_up => return vec![self.end(world, report, node, End::PowerLost, now_ms)],
+        let kind = match self.random.below(24) {
+            0..=2 if is_up => return Some(self.end(world, node, End::Killed, now_ms, actions)),
+            3..=4 if is_up => return Some(self.end(world, node, End::PowerLost, now_ms, actions)),
             5 if is_up => {
                 let told = world.host(node, |host| host.stop.take()).is_some_and(|stop| stop.send(true).is_ok());
-                if told { "stop in order" } else { return Vec::new() }
+                told.then_some("stop in order")
             }
-            6..=7 => self.cut(world, node, until_ms),
-            8..=9 => self.foul(world, node, until_ms),
+            6..=7 => Some(self.cut(world, node, until_ms)),
+            8..=9 => Some(self.foul(world, node, until_ms)),
             10 => {
                 let slow_us = self.random.between(20_000, 900_000);
                 world.disk(node).set_sync(Some((slow_us / 4, slow_us)));
-                self.later(until_ms, Cure::FastDisk(node));
-                "slow disk"
+                self.cures.at(until_ms, Cure::FastDisk(node));
+                Some("slow disk")
             }
             11 if is_up => {
                 world.disk(node).fail_next_sync();
-                "fsync error"
+                Some("fsync error")
             }
-            12 if node == self.rotting => {
-                let rots =
-                    [(Rot::NewestSnapshot, "snapshot rots"), (Rot::LogMiddle, "log rots"), (Rot::Vote, "vote rots")];
-                let Some((rot, kind)) = self.random.pick(&rots).copied() else { return Vec::new() };
-                if world.disk(node).is_rotten() || !world.disk(node).rot(GROUP, rot) {
-                    return Vec::new();
-                }
-                kind
-            }
-            13 => self.turn_clock(world, node),
-            14 => self.trouble_the_log(world, until_ms),
+            12 => self.rot(world, node),
+            13 => Some(self.turn_clock(world, node)),
+            14 => Some(self.trouble_the_log(world, until_ms)),
             15 => {
                 let storms = [Storm::Repeats, Storm::Late, Storm::Silence];
                 traffic.set_storm(self.random.pick(&storms).copied().unwrap_or(Storm::None));
-                self.later(until_ms, Cure::Traffic);
-                "traffic storm"
+                self.cures.at(until_ms, Cure::Traffic);
+                Some("traffic storm")
             }
-            _ => return Vec::new(),
-        };
+            16..=18 if is_up => {
+                let (least, most) = FROZEN_MS;
+                let frozen_ms = self.random.between(least, most);
+                actions.push(Action::Freeze(node));
+                self.cures.at(now_ms + frozen_ms, Cure::Thaw(node));
+                Some("freeze")
+            }
+            19..=20 => self.take_out(world, node),
+            21 => self.drain(world, node, until_ms),
+            22 => return self.restore(world, now_ms, actions),
+            23 => self.truncate(world, actions),
+            _ => None,
+        }?;
         world.line(format_args!("fault: {kind}, node {node}"));
-        report.fault(kind);
-        Vec::new()
+        Some(kind)
     }
 
-    fn end(&mut self, world: &World, report: &mut SeedReport, node: NodeId, end: End, now_ms: u64) -> HostAction {
+    fn end(&mut self, world: &World, node: NodeId, end: End, now_ms: u64, actions: &mut Vec<Action>) -> &'static str {
         let kind = if end == End::Killed { "kill" } else { "power loss" };
         world.line(format_args!("fault: {kind}, node {node}"));
-        report.fault(kind);
         world.end(node, end);
         let down_ms = self.random.between(50, DOWN_MS_MAX);
-        self.later(now_ms + down_ms, Cure::Start(node));
-        HostAction::Crash(node)
+        self.cures.at(now_ms + down_ms, Cure::Start(node));
+        actions.push(Action::End(node));
+        kind
+    }
+
+    /// A node on which a snapshot has taken the place of a log's entries, and nothing has been written behind it yet.
+    fn just_installed(&mut self, world: &World) -> Option<NodeId> {
+        let replicas = world.nodes.iter().flat_map(|node| world.shape.groups().map(|group| (*node, group)));
+        let gone: BTreeSet<_> = replicas.filter(|(node, group)| world.disk(*node).is_log_gone(*group)).collect();
+        let seen = std::mem::replace(&mut self.seen_gone, gone);
+        self.seen_gone.difference(&seen).map(|(node, _)| *node).find(|node| world.is_up(*node))
     }
 
     /// One node from the others, one way from one to another, or both.
@@ -215,8 +207,8 @@ impl Faults {
             _ => (vec![(node, other), (other, node)], "link cut"),
         };
         let ways: Vec<(NodeId, NodeId)> = ways;
-        world.weather.lock().cut.extend(ways.iter().copied());
-        self.later(until_ms, Cure::Mend(ways));
+        world.wire.lock().cut.extend(ways.iter().copied());
+        self.cures.at(until_ms, Cure::Mend(ways));
         kind
     }
 
@@ -227,13 +219,11 @@ impl Faults {
             delayed: self.random.below(300),
             delay_ms: self.random.between(1, 1_500),
         };
-        let mut weather = world.weather.lock();
-        let Weather { links, .. } = &mut *weather;
+        let mut wire = world.wire.lock();
         for &other in world.nodes.iter().filter(|other| **other != node) {
-            for way in [(node, other), (other, node)] {
-                links.insert(way, link);
-                self.numbered += 1;
-                self.cures.insert((until_ms, self.numbered), Cure::Calm(way.0, way.1));
+            for (from, to) in [(node, other), (other, node)] {
+                wire.links.insert((from, to), link);
+                self.cures.at(until_ms, Cure::Calm(from, to));
             }
         }
         "loss, delay and copies"
@@ -246,18 +236,98 @@ impl Faults {
         "clock jump"
     }
 
+    fn shard(&mut self, world: &World) -> ShardId {
+        let partitions = u64::try_from(world.shape.partitioner().partitions()).unwrap_or(0);
+        ShardId(u16::try_from(self.random.below(partitions)).unwrap_or(0))
+    }
+
     fn trouble_the_log(&mut self, world: &World, until_ms: u64) -> &'static str {
         if self.random.permille(500) {
-            let shard = ShardId(u16::try_from(self.random.below(16)).unwrap_or(0));
+            let shard = self.shard(world);
             world.log.lock().set_available(shard, false);
-            self.later(until_ms, Cure::Leader(shard));
+            self.cures.at(until_ms, Cure::Leader(shard));
             return "partition without a leader";
         }
         let mut weather = world.log_weather.lock();
         weather.doubt_permille = self.random.below(500);
         weather.answer_ms = (1, self.random.between(5, 800));
         drop(weather);
-        self.later(until_ms, Cure::LogAnswers);
+        self.cures.at(until_ms, Cure::LogAnswers);
         "slow and doubtful log"
+    }
+
+    /// An unclean election loses half of what a shard has counted already. Once in a run at most, and not in every one.
+    fn truncate(&mut self, world: &World, actions: &mut Vec<Action>) -> Struck {
+        let shard = self.shard(world);
+        let is_due = self.random.below(TRUNCATE_ONE_IN) == 0 && !std::mem::replace(&mut self.is_truncated, true);
+        let replicas = world.nodes.iter().filter_map(|node| world.groups(*node));
+        let committed = replicas.map(|groups| {
+            let group = &groups[usize::from(shard.group().0)];
+            group.read(|state| state.shard(shard).map_or(0, |entry| entry.committed_offset))
+        });
+        let committed = committed.max().filter(|committed| is_due && *committed >= TRUNCATE_FROM_MIN)?;
+        actions.push(Action::Truncate(shard, committed / 2));
+        Some("unclean election of the log")
+    }
+
+    fn rot(&mut self, world: &World, node: NodeId) -> Struck {
+        let rots = [(Rot::NewestSnapshot, "snapshot rots"), (Rot::LogMiddle, "log rots"), (Rot::Vote, "vote rots")];
+        let (rot, kind) = self.random.pick(&rots).copied()?;
+        let groups: Vec<GroupId> = world.shape.groups().collect();
+        let group = self.random.pick(&groups).copied()?;
+        let may_rot = self.may_be_damaged(world, node);
+        (may_rot && world.disk(node).rot(group, rot)).then_some(kind)
+    }
+
+    /// While a node is away, nobody else may lose anything: what is left of the cluster may be just a majority.
+    fn may_be_damaged(&self, world: &World, node: NodeId) -> bool {
+        self.weak.contains(&node) && !world.disk(node).is_rotten() && world.chores.lock().is_empty()
+    }
+
+    /// A healthy node leaves the cluster and comes back.
+    fn take_out(&self, world: &World, node: NodeId) -> Struck {
+        let others_are_whole = world.nodes.iter().all(|other| *other == node || !world.disk(*other).is_rotten());
+        let may_leave = others_are_whole && world.is_up(node) && world.chores.lock().is_empty();
+        may_leave.then(|| world.set_chore(node, Chore::Leave))?;
+        let leads = world.groups(node).is_some_and(|groups| groups.iter().any(|group| group.is_leader()));
+        Some(if leads { "a leader is taken out" } else { "a node is taken out" })
+    }
+
+    fn drain(&mut self, world: &World, node: NodeId, until_ms: u64) -> Struck {
+        let is_busy = world.chores.lock().of(node).is_some();
+        (!is_busy).then(|| world.set_chore(node, Chore::Drain))?;
+        self.cures.at(until_ms, Cure::Undrain(node));
+        Some("drain")
+    }
+
+    /// A weak node comes back with the disk it had some time ago, of which a leader knows better.
+    fn restore(&mut self, world: &World, now_ms: u64, actions: &mut Vec<Action>) -> Struck {
+        let weak: Vec<NodeId> = self.weak.iter().copied().collect();
+        let node = self.random.pick(&weak).copied()?;
+        let disk = world.disk(node);
+        let is_known = |group: GroupId, end: Option<u64>| {
+            let remembered = world.remembered(node, group).map(|(_, last)| last);
+            end.is_some() && end < remembered
+        };
+        let backups = world.shape.groups().map(|group| disk.backup_ends(group)).collect::<Vec<_>>();
+        let count = backups.iter().map(Vec::len).min().unwrap_or(0);
+        let of_some_group =
+            |at: &usize| backups.iter().zip(world.shape.groups()).any(|(ends, group)| is_known(group, ends[*at]));
+        let usable: Vec<usize> = (0..count).filter(of_some_group).collect();
+        let backup = self.random.pick(&usable).copied().filter(|_| self.may_be_damaged(world, node))?;
+        world.line(format_args!("fault: older disk, node {node}"));
+        {
+            let mut wire = world.wire.lock();
+            wire.cut.clear();
+            wire.links.clear();
+        }
+        world.nodes.iter().for_each(|node| world.disk(*node).set_sync(None));
+        world.end(node, End::Killed);
+        disk.restore(backup);
+        actions.extend(world.nodes.iter().map(|node| Action::Thaw(*node)));
+        actions.push(Action::End(node));
+        self.cures.at(now_ms + 1, Cure::Start(node));
+        self.next_ms = now_ms + CALM_MS;
+        Some("older disk")
     }
 }

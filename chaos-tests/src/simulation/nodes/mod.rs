@@ -4,7 +4,10 @@
 //! publishing. What is simulated is what it meets through its seams. One seed to a process, because a process has one world:
 //! [`run_seed`].
 
+mod committed;
 mod entropy;
+mod hosts;
+mod shape;
 mod world;
 
 mod click_log;
@@ -14,8 +17,11 @@ mod network;
 mod operator;
 mod probe;
 mod process;
+mod wire;
 
+mod cures;
 mod faults;
+mod supervisor;
 mod verdict;
 mod watch;
 
@@ -23,5 +29,6 @@ mod apart;
 mod run;
 
 pub use apart::{ONE_SEED, run_seed_apart};
+pub use click_log::LoneLog;
 pub use disk::{End as SimEnd, SimDisk};
 pub use run::run_seed;

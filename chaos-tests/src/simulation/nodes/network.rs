@@ -1,11 +1,9 @@
-//! The Network seam over turmoil: each call one datagram there and one back. Turmoil delays each for a while of its own, so that they
-//! overtake each other, and cuts links; what else happens to them is drawn here: loss, a second copy, a long delay.
+//! The Network seam over simulated wires: each call one datagram there and one back.
 //!
 //! A datagram knows no connection, so nobody learns that nobody listens; where the target's process is down and the way there is open,
 //! its kernel refuses, as it would refuse a connection.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,70 +13,16 @@ use clicktally_proto::shard_key::GroupId;
 use clicktally_raft_store::peer_service::PeerService;
 use clicktally_raft_store::peer_transport::{PeerCall, PeerReply, PeerTarget, PeerTransport, TransportError};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
-use turmoil::net::UdpSocket;
+use tokio::sync::{mpsc, oneshot};
 
 use super::world::World;
-use crate::simulation::random::Stream;
 
 const PORT: u16 = 7_000;
-/// Far above a snapshot's piece.
-const DATAGRAM_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// A refusal by the target's kernel.
 const REFUSED_AFTER: Duration = Duration::from_millis(2);
 
-pub(super) fn host_name(node: NodeId) -> String {
-    format!("node-{node}")
-}
-
 pub(super) fn address(node: NodeId) -> String {
-    format!("{}:{PORT}", host_name(node))
-}
-
-/// What may happen to a datagram beside what turmoil does to it. Of a thousand each.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct LinkWeather {
-    pub(super) lost: u64,
-    pub(super) doubled: u64,
-    pub(super) delayed: u64,
-    /// The longest such delay.
-    pub(super) delay_ms: u64,
-}
-
-pub(super) struct Weather {
-    random: Stream,
-    /// By the way a datagram goes.
-    pub(super) links: BTreeMap<(NodeId, NodeId), LinkWeather>,
-    /// Ways on which nothing arrives.
-    pub(super) cut: BTreeSet<(NodeId, NodeId)>,
-    pub(super) sent: u64,
-}
-
-impl Weather {
-    pub(super) fn new(random: Stream) -> Weather {
-        Weather { random, links: BTreeMap::new(), cut: BTreeSet::new(), sent: 0 }
-    }
-
-    /// When the copies of a datagram leave; none if it is lost.
-    fn fate(&mut self, from: NodeId, to: NodeId) -> Vec<Duration> {
-        self.sent += 1;
-        if self.cut.contains(&(from, to)) {
-            return Vec::new();
-        }
-        let link = self.links.get(&(from, to)).copied().unwrap_or_default();
-        if self.random.permille(link.lost) {
-            return Vec::new();
-        }
-        let delay = |random: &mut Stream| {
-            let is_delayed = random.permille(link.delayed);
-            Duration::from_millis(if is_delayed { random.between(1, link.delay_ms) } else { 0 })
-        };
-        let mut copies = vec![delay(&mut self.random)];
-        if self.random.permille(link.doubled) {
-            copies.push(delay(&mut self.random) + Duration::from_millis(1));
-        }
-        copies
-    }
+    format!("node-{node}:{PORT}")
 }
 
 /// First byte of a datagram.
@@ -91,7 +35,6 @@ pub(super) struct Endpoint {
     world: Arc<World>,
     node: NodeId,
     life: u64,
-    socket: UdpSocket,
     waiting: Mutex<Waiting>,
 }
 
@@ -102,19 +45,22 @@ struct Waiting {
 }
 
 impl Endpoint {
-    pub(super) async fn bind(world: Arc<World>, node: NodeId, life: u64) -> std::io::Result<Arc<Endpoint>> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT)).await?;
+    /// The endpoint of a life, and what arrives there.
+    pub(super) fn bind(world: Arc<World>, node: NodeId, life: u64) -> (Arc<Endpoint>, mpsc::Receiver<Bytes>) {
+        let inbox = world.wire.lock().bind(node);
         // A number is of one life: an answer to a call of an earlier one must find nobody.
         let waiting = Waiting { next: life << 40, answers: BTreeMap::new() };
-        Ok(Arc::new(Endpoint { world, node, life, socket, waiting: Mutex::new(waiting) }))
+        (Arc::new(Endpoint { world, node, life, waiting: Mutex::new(waiting) }), inbox)
     }
 
     /// Receives for as long as the node lives; questions are answered once there is a service.
-    pub(super) async fn receive(self: Arc<Endpoint>, service: tokio::sync::watch::Receiver<Option<Arc<PeerService>>>) {
-        let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
-        loop {
-            let Ok((length, _)) = self.socket.recv_from(&mut buffer).await else { return };
-            let Some(datagram) = Datagram::read(&buffer[..length]) else { continue };
+    pub(super) async fn receive(
+        self: Arc<Endpoint>,
+        mut inbox: mpsc::Receiver<Bytes>,
+        service: tokio::sync::watch::Receiver<Option<Arc<PeerService>>>,
+    ) {
+        while let Some(bytes) = inbox.recv().await {
+            let Some(datagram) = Datagram::read(&bytes) else { continue };
             if datagram.kind != QUESTION {
                 if let Some(waiting) = self.waiting.lock().answers.remove(&datagram.number) {
                     // Whoever asked may have given up.
@@ -132,34 +78,21 @@ impl Endpoint {
                     Err(refusal) => (REFUSAL, Bytes::from(refusal.to_string())),
                 };
                 let answer = Datagram { kind, number, from: endpoint.node, group, call, body };
-                endpoint.send(from, answer).await;
+                endpoint.send(from, &answer);
             });
         }
     }
 
-    async fn send(self: &Arc<Endpoint>, to: NodeId, datagram: Datagram) {
+    fn send(&self, to: NodeId, datagram: &Datagram) {
         // One that has ended says nothing more, though its tasks may still run until it is buried.
-        if !self.world.host(self.node, |host| host.lives == self.life && host.is_up) {
-            return;
-        }
-        let copies = self.world.weather.lock().fate(self.node, to);
-        let bytes = datagram.to_bytes();
-        for delay in copies {
-            if delay.is_zero() {
-                // A full queue at the other end is a loss.
-                let _ = self.socket.send_to(&bytes, address(to)).await;
-                continue;
-            }
-            let (endpoint, bytes) = (Arc::clone(self), bytes.clone());
-            tokio::spawn(async move {
-                tokio::time::sleep(delay).await;
-                let _ = endpoint.socket.send_to(&bytes, address(to)).await;
-            });
+        if self.world.host(self.node, |host| host.lives == self.life && host.is_up) {
+            let now = self.world.elapsed();
+            self.world.wire.lock().send(now, self.node, to, &datagram.to_bytes());
         }
     }
 
     async fn ask(self: &Arc<Endpoint>, to: &PeerTarget, call: PeerCall, body: Bytes) -> Result<Bytes, TransportError> {
-        let is_open = !self.world.weather.lock().cut.contains(&(self.node, to.node));
+        let is_open = !self.world.wire.lock().cut.contains(&(self.node, to.node));
         if is_open && !self.world.is_up(to.node) {
             tokio::time::sleep(REFUSED_AFTER).await;
             return Err(TransportError::Unreachable(to.address.clone(), "connection refused".to_owned()));
@@ -174,7 +107,7 @@ impl Endpoint {
         };
         let _forget = Forget { endpoint: self, number };
         let question = Datagram { kind: QUESTION, number, from: self.node, group: to.group, call, body };
-        self.send(to.node, question).await;
+        self.send(to.node, &question);
         match answer.await {
             Ok((ANSWER, body)) => Ok(body),
             Ok((_, reason)) => {
@@ -235,8 +168,8 @@ impl Datagram {
         bytes.into()
     }
 
-    fn read(bytes: &[u8]) -> Option<Datagram> {
-        let (head, body) = bytes.split_at_checked(HEAD_BYTES)?;
+    fn read(bytes: &Bytes) -> Option<Datagram> {
+        let head = bytes.get(..HEAD_BYTES)?;
         let long = |at: usize| head[at..at + 8].try_into().map(u64::from_le_bytes).ok();
         Some(Datagram {
             kind: head[0],
@@ -244,7 +177,7 @@ impl Datagram {
             from: long(9)?,
             group: GroupId(u16::from_le_bytes([head[17], head[18]])),
             call: *PeerCall::ALL.get(usize::from(head[19]))?,
-            body: Bytes::copy_from_slice(body),
+            body: bytes.slice(HEAD_BYTES..),
         })
     }
 }

@@ -1,6 +1,8 @@
-//! The person who replaces a node whose disk is damaged, by the book: remove it from the cluster, give it an empty disk, start it, add
-//! it back. What a client can do is done from any host that is up; the rest is the driver's.
+//! The person who changes the membership, by the book: replaces a node that refuses to start, takes a healthy one out of the cluster under
+//! load and adds it back, has one give away what it owns and take it up again. What a client can do is done from any host that has joined;
+//! what is done to hosts and disks is the driver's.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,47 +17,152 @@ const PAUSE: Duration = Duration::from_millis(400);
 /// After that somebody else may try.
 const PATIENCE: Duration = Duration::from_secs(6);
 
-/// How far a replacement has come.
+/// What is to be done next with a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Replacement {
-    /// Down, and a member still.
-    Leaving,
-    /// No member any more: its disk may be taken away.
-    Gone,
-    /// Started with an empty disk, to be added.
-    Returning,
+pub(super) enum Chore {
+    /// A member, at work or refusing to start: it is to leave every group.
+    Leave,
+    /// No member any more: the driver's, to be started anew.
+    StartAnew,
+    /// Started, to be added to every group.
+    Return,
+    /// To give away its shards.
+    Drain,
+    /// Drained, until the driver says otherwise.
+    Rest,
+    /// To take shards again.
+    Undrain,
+}
+
+impl Chore {
+    /// The node is no member for the time being.
+    fn is_away(self) -> bool {
+        matches!(self, Chore::Leave | Chore::StartAnew | Chore::Return)
+    }
+
+    fn next(self) -> Option<Chore> {
+        match self {
+            Chore::Leave => Some(Chore::StartAnew),
+            Chore::StartAnew => Some(Chore::Return),
+            Chore::Drain => Some(Chore::Rest),
+            Chore::Rest => Some(Chore::Undrain),
+            Chore::Return | Chore::Undrain => None,
+        }
+    }
+}
+
+/// One at most for each node.
+#[derive(Debug, Default)]
+pub(super) struct Chores(BTreeMap<NodeId, Chore>);
+
+impl Chores {
+    pub(super) fn set(&mut self, node: NodeId, chore: Chore) {
+        self.0.insert(node, chore);
+    }
+
+    /// Carried out; unless there is another one by now.
+    fn done(&mut self, node: NodeId, chore: Chore) -> bool {
+        let is_current = self.0.get(&node) == Some(&chore);
+        match chore.next() {
+            _ if !is_current => {}
+            Some(next) => drop(self.0.insert(node, next)),
+            None => drop(self.0.remove(&node)),
+        }
+        is_current
+    }
+
+    pub(super) fn all(&self) -> Vec<(NodeId, Chore)> {
+        self.0.iter().map(|(node, chore)| (*node, *chore)).collect()
+    }
+
+    pub(super) fn of(&self, node: NodeId) -> Option<Chore> {
+        self.0.get(&node).copied()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl World {
+    pub(super) fn set_chore(&self, node: NodeId, chore: Chore) {
+        self.line(format_args!("the operator: {chore:?} node {node}"));
+        self.chores.lock().set(node, chore);
+    }
+
+    pub(super) fn chore_done(&self, node: NodeId, chore: Chore) {
+        if self.chores.lock().done(node, chore) {
+            self.line(format_args!("the operator: {chore:?} node {node} done"));
+        }
+    }
 }
 
 /// For as long as the host's node lives.
-pub(super) async fn run(world: Arc<World>, host: NodeId, group: Group) {
+pub(super) async fn run(world: Arc<World>, host: NodeId, groups: Arc<[Group]>) {
     loop {
         tokio::time::sleep(PAUSE).await;
-        for (node, step) in world.replacements() {
-            // One hand at a time: of the hosts that are up, the first that is not replaced itself.
-            let hand = world.nodes.iter().find(|other| **other != node && world.is_up(**other));
-            if hand != Some(&host) {
+        let chores = world.chores.lock().all();
+        for &(node, chore) in &chores {
+            let is_hand = |other: &&NodeId| {
+                let is_away = chores.iter().any(|(away, chore)| away == *other && chore.is_away());
+                **other != node && !is_away && world.host(**other, |host| host.has_joined)
+            };
+            // One hand at a time.
+            if world.nodes.iter().find(is_hand) != Some(&host) {
                 continue;
             }
-            let done = match step {
-                Replacement::Leaving => tokio::time::timeout(PATIENCE, remove(&group, node)).await.unwrap_or(false),
-                Replacement::Returning => tokio::time::timeout(PATIENCE, add(&group, node)).await.unwrap_or(false),
-                Replacement::Gone => false,
-            };
-            if done {
-                world.replaced(node, step);
+            let carried_out = tokio::time::timeout(PATIENCE, carry_out(&groups, node, chore)).await;
+            if carried_out.unwrap_or(false) {
+                world.chore_done(node, chore);
             }
         }
     }
 }
 
-async fn remove(group: &Group, node: NodeId) -> bool {
-    let is_member = || {
-        let status = group.status();
-        status.voters.contains_key(&node) || status.learners.contains_key(&node)
-    };
-    (!is_member() || group.remove_member(node).await.is_ok()) && group.propose(&Command::RemoveNode(node)).await.is_ok()
+/// Whether it is done in every group.
+async fn carry_out(groups: &[Group], node: NodeId, chore: Chore) -> bool {
+    for group in groups {
+        let done = match chore {
+            Chore::Leave => remove(group, node).await,
+            Chore::Return => group.add_member(node, &address(node)).await.is_ok(),
+            Chore::Drain | Chore::Undrain => {
+                let is_draining = chore == Chore::Drain;
+                group.propose(&Command::SetDraining { node, is_draining }).await.is_ok()
+            }
+            Chore::StartAnew | Chore::Rest => false,
+        };
+        if !done {
+            return false;
+        }
+    }
+    true
 }
 
-async fn add(group: &Group, node: NodeId) -> bool {
-    group.add_member(node, &address(node)).await.is_ok()
+/// Its shards first, while everybody still agrees on who it was.
+async fn remove(group: &Group, node: NodeId) -> bool {
+    if group.propose(&Command::RemoveNode(node)).await.is_err() {
+        return false;
+    }
+    let status = group.status();
+    let is_member = status.voters.contains_key(&node) || status.learners.contains_key(&node);
+    !is_member || group.remove_member(node).await.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chore_that_is_done_leads_to_the_next_and_one_that_was_replaced_to_nothing() {
+        let mut chores = Chores::default();
+        chores.set(1, Chore::Leave);
+        for chore in [Chore::Leave, Chore::StartAnew, Chore::Return] {
+            assert_eq!(chores.of(1), Some(chore));
+            assert!(chores.done(1, chore));
+        }
+        chores.set(2, Chore::Drain);
+        chores.set(2, Chore::Leave);
+        assert!(!chores.done(2, Chore::Drain));
+        assert_eq!(chores.all(), [(2, Chore::Leave)]);
+    }
 }

@@ -19,14 +19,9 @@ use crate::checks::ct6_fail_closed::{self, AnswerSight};
 use crate::checks::ct17_answers_hold::{self, FreshRead};
 
 const PAUSE: Duration = Duration::from_millis(250);
-/// Campaigns that nobody clicks on, one for each host's client.
+/// Campaigns that nobody clicks on, one in each group for each host's client.
 const FIRST_CAMPAIGN: CampaignId = 9_000;
-
-/// A client's campaign: it raises the budget by one with each write, and each write names the revision it replaces, so that one that
-/// arrives late or twice changes nothing.
-fn campaign_of(node: NodeId) -> CampaignId {
-    FIRST_CAMPAIGN + node
-}
+const CAMPAIGNS_PER_NODE: CampaignId = 100;
 
 fn terms(campaign_id: CampaignId, budget_micros: i64, expected_revision: u64) -> CampaignTerms {
     CampaignTerms {
@@ -52,6 +47,14 @@ pub(super) struct Probe {
 }
 
 impl Probe {
+    /// It raises the budget by one with each write, and each write names the revision it replaces, so that one that arrives late or
+    /// twice changes nothing.
+    fn campaign(&self) -> CampaignId {
+        let partitioner = self.world.shape.partitioner();
+        let mut of_node = FIRST_CAMPAIGN + self.node * CAMPAIGNS_PER_NODE..;
+        of_node.find(|campaign| partitioner.group(*campaign) == self.group.id()).unwrap_or(FIRST_CAMPAIGN)
+    }
+
     /// For as long as the node lives.
     pub(super) async fn run(self) {
         loop {
@@ -64,15 +67,17 @@ impl Probe {
     /// CT-5 and CT-6, of a campaign that nobody spends.
     async fn ask_for_money(&self) {
         let Probe { world, node, group, desk, clock } = self;
-        for answer in desk.check(vec![campaign_of(*node)]).await {
+        // Staleness is as of some moment behind this one, and the process may be frozen between that moment and its answer.
+        let asked_at = world.elapsed();
+        for answer in desk.check(vec![self.campaign()]).await {
             if answer.decision != BudgetDecision::Serve {
                 continue;
             }
-            let proven_at = world.elapsed().saturating_sub(answer.staleness.unwrap_or_default());
+            let proven_at = asked_at.saturating_sub(answer.staleness.unwrap_or_default());
             let sight = AnswerSight {
                 node: *node,
                 staleness_ms: answer.staleness.map(millis),
-                committed_then: world.committed_at(proven_at),
+                committed_then: world.committed_at(group.id(), proven_at),
                 applied: *group.applied().borrow(),
                 // Nobody clicks on this campaign; tier 0 has those that somebody does.
                 uncounted_for_ms: 0,
@@ -91,8 +96,8 @@ impl Probe {
         let Probe { world, node, group, .. } = self;
         let node = *node;
         // 1. Whatever was committed, and whatever was acknowledged, before the question.
-        let committed = world.committed();
-        let promised: Vec<(CampaignId, i64)> = world.promised();
+        let committed = world.committed(group.id());
+        let promised: Vec<(CampaignId, i64)> = world.promised(group.id());
         if group.read_barrier().await.is_err() {
             return;
         }
@@ -106,7 +111,7 @@ impl Probe {
             breach.into_iter().for_each(|violation| world.violate(violation));
         }
         // 2. One write.
-        let campaign = campaign_of(node);
+        let campaign = self.campaign();
         let found =
             group.read(|state| state.campaign(campaign).map(|found| (found.terms.budget_micros, found.revision)));
         let (budget, revision) = found.map_or((1, 0), |(budget, revision)| (budget + 1, revision));

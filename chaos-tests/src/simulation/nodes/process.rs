@@ -1,6 +1,7 @@
 //! What runs on a simulated host: the member as in production, over simulated seams. Without HTTP and PostgreSQL.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use clicktally_proto::clock::Clock;
 use clicktally_proto::command::{GroupSettings, NodeRecord};
 use clicktally_proto::event_time::EventTimeRules;
 use clicktally_proto::ids::NodeId;
+use clicktally_raft_store::group::Group;
 use clicktally_raft_store::store::OpenError;
 use clicktally_raft_store::store_config::{RaftTiming, SnapshotRules, StoreConfig};
 use tokio::sync::watch;
@@ -40,13 +42,13 @@ fn config(world: &World, node: NodeId, life: u64) -> MemberConfig {
         store: StoreConfig {
             cluster: "simulation".to_owned(),
             node,
-            groups: 1,
+            groups: world.shape.group_count(),
             founders,
             timing: RaftTiming::default(),
             snapshots: SnapshotRules { every_entries: SNAPSHOT_EVERY_ENTRIES, ..SnapshotRules::default() },
             heartbeat_gap_max: LEASE / 2,
         },
-        settings: GroupSettings::new(1, event_time_rules()),
+        settings: GroupSettings::new(world.shape.group_count(), event_time_rules()),
         record: NodeRecord { node, http_address: String::new(), peer_address: address(node), can_aggregate: true },
         incarnation: life,
         lease: LEASE,
@@ -56,44 +58,43 @@ fn config(world: &World, node: NodeId, life: u64) -> MemberConfig {
 }
 
 /// One life of one node: until the driver ends it, or it is told to stop.
-pub(super) async fn live(world: Arc<World>, node: NodeId) -> turmoil::Result {
+pub(super) async fn live(world: Arc<World>, node: NodeId) {
     let life = world.begin(node);
     // In a task of its own: a fail-stop unwinds it, and must not pass for a failed simulation.
     let lived = tokio::task::spawn_local(run(Arc::clone(&world), node, life));
     if let Ok(ended) = lived.await {
         world.line(format_args!("node {node} has ended: {ended:?}"));
         world.host(node, |host| {
-            host.is_up = false;
-            host.groups = None;
+            (host.is_up, host.has_joined, host.groups) = (false, false, None);
             host.ended.get_or_insert(ended);
         });
     }
-    // Buried by the driver.
-    std::future::pending().await
 }
 
 async fn run(world: Arc<World>, node: NodeId, life: u64) -> Ended {
     let refused = |error: &dyn std::fmt::Display| Ended::Refused(error.to_string());
     world.line(format_args!("node {node} starts, life {life}"));
     let storage = world.disk(node).attach();
-    let endpoint = match Endpoint::bind(Arc::clone(&world), node, life).await {
-        Ok(endpoint) => endpoint,
-        Err(error) => return refused(&error),
-    };
+    let (endpoint, inbox) = Endpoint::bind(Arc::clone(&world), node, life);
     let (service, served) = watch::channel(None);
-    tokio::spawn(Arc::clone(&endpoint).receive(served));
+    tokio::spawn(Arc::clone(&endpoint).receive(inbox, served));
     let (stop, mut stopped) = watch::channel(false);
     world.host(node, |host| (host.is_up, host.stop) = (true, Some(stop)));
     let clock: Arc<dyn Clock> = Arc::new(HostClock::new(Arc::clone(&world), node));
     let seams = Seams {
         clock: Arc::clone(&clock),
-        log: Arc::new(NodeLog(Arc::clone(&world))),
+        log: Arc::new(NodeLog::new(Arc::clone(&world))),
         storage,
         transport: Arc::new(SimTransport(endpoint)),
         shard_threads: ActorThreads::on_this_one(),
         actor_threads: ActorThreads::on_this_one(),
     };
     let mut member = match Member::open(config(&world, node, life), seams).await {
+        Ok(member) if world.disk(node).take_restored() => {
+            judge_let_in(&world, node, member.groups());
+            // Nobody remembers what it has forgotten, so nobody can refuse it: whoever brings an older disk has to know better.
+            return Ended::Refused("its disk is that of another day".to_owned());
+        }
         Ok(member) => member,
         Err(error) => {
             if matches!(error, OpenError::LogLost { .. } | OpenError::LogDamaged { .. } | OpenError::Wiped { .. }) {
@@ -101,6 +102,7 @@ async fn run(world: Arc<World>, node: NodeId, life: u64) -> Ended {
                 let breach = ct18_whole_disks_are_let_in::check(node, Some(&error.to_string()), has_lost);
                 breach.into_iter().for_each(|violation| world.violate(violation));
             }
+            world.disk(node).take_restored();
             return refused(&error);
         }
     };
@@ -117,21 +119,36 @@ async fn run(world: Arc<World>, node: NodeId, life: u64) -> Ended {
         Ok(worker) => world.line(format_args!("node {node} has joined, worker {worker}")),
         Err(error) => return refused(&error),
     }
-    for group in Arc::clone(member.groups()).iter() {
+    world.host(node, |host| host.has_joined = true);
+    let groups = Arc::clone(member.groups());
+    until_stopped(&mut member, operator::run(Arc::clone(&world), node, Arc::clone(&groups)));
+    for group in groups.iter() {
         let (clock, desk) = (Arc::clone(&clock), member.budget_desk());
         let probe = Probe { world: Arc::clone(&world), node, group: group.clone(), desk, clock };
-        let mut stopped = member.stopped();
-        let operator = operator::run(Arc::clone(&world), node, group.clone());
-        member.spawn(async move {
-            tokio::select! {
-                () = probe.run() => {}
-                () = operator => {}
-                _ = stopped.wait_for(|stop| *stop) => {}
-            }
-        });
+        until_stopped(&mut member, probe.run());
     }
     let _ = stopped.wait_for(|stop| *stop).await;
     world.line(format_args!("node {node} stops in order"));
     member.stop().await;
     Ended::InOrder
+}
+
+fn until_stopped(member: &mut Member, work: impl Future<Output = ()> + Send + 'static) {
+    let mut stopped = member.stopped();
+    member.spawn(async move {
+        tokio::select! {
+            () = work => {}
+            _ = stopped.wait_for(|stop| *stop) => {}
+        }
+    });
+}
+
+/// One whose disk was replaced by an older copy was let in: did a leader remember more?
+fn judge_let_in(world: &World, node: NodeId, groups: &[Group]) {
+    for group in groups {
+        let (last, term) = (group.status().last_log, group.leader_and_term().1);
+        let remembered = world.remembered(node, group.id()).filter(|(since, _)| *since >= term).map(|(_, last)| last);
+        let breach = ct18_whole_disks_are_let_in::check_let_in(node, last, remembered);
+        breach.into_iter().for_each(|violation| world.violate(violation));
+    }
 }

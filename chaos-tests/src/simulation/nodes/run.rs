@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clicktally_proto::ids::NodeId;
-use clicktally_proto::shard_key::{Partitioner, ShardId};
+use clicktally_proto::shard_key::{GroupId, ShardId};
 
 use super::entropy;
-use super::faults::{Faults, HostAction};
-use super::network::host_name;
+use super::faults::{Action, Faults};
+use super::hosts::Hosts;
 use super::process::{event_time_rules, live};
+use super::shape::Shape;
 use super::verdict;
-use super::watch::{GROUP, Watch, breach};
+use super::watch::{Watch, breach};
 use super::world::{World, millis};
 use crate::checks::Violation;
 use crate::simulation::click_oracle::ClickOracle;
@@ -20,8 +20,6 @@ use crate::simulation::random::Seed;
 use crate::simulation::report::{self, SeedReport};
 use crate::simulation::traffic::{Traffic, TrafficPlan};
 
-/// One step of the driver: messages are delivered, timers fire, and everything is looked at this often.
-const TICK: Duration = Duration::from_millis(1);
 /// Traffic comes in spurts.
 const TRAFFIC_EVERY_MS: u64 = 200;
 /// Until all founders have joined.
@@ -29,7 +27,6 @@ const START_MS: u64 = 5_000;
 const FAULTS_MS: u64 = 60_000;
 /// After the last fault everything must have converged within this.
 const HEALED_WITHIN_MS: u64 = 30_000;
-const DATAGRAMS_QUEUED_MAX: usize = 4_096;
 
 /// Runs one seed. Once to a process.
 ///
@@ -44,7 +41,7 @@ pub fn run_seed(seed: u64) -> SeedReport {
 
 struct Run {
     world: Arc<World>,
-    sim: turmoil::Sim<'static>,
+    hosts: Hosts,
     traffic: Traffic,
     oracle: ClickOracle,
     watch: Watch,
@@ -54,30 +51,19 @@ struct Run {
 
 impl Run {
     fn new(seed: Seed) -> Run {
-        let nodes: Vec<NodeId> = vec![1, 2, 3];
-        let partitioner = Partitioner::new(1);
-        let partitions = u16::try_from(partitioner.partitions()).unwrap_or(0);
-        let world = World::new(seed, &nodes, partitions).install();
-        let mut sim = turmoil::Builder::new()
-            .tick_duration(TICK)
-            .simulation_duration(Duration::from_secs(3_600))
-            .rng_seed(seed.0)
-            .min_message_latency(Duration::from_micros(100))
-            .max_message_latency(Duration::from_millis(5))
-            .udp_capacity(DATAGRAMS_QUEUED_MAX)
-            .enable_random_order()
-            .build();
-        let faults = Faults::new(seed.stream("faults"), &nodes, START_MS);
-        for node in nodes {
-            let world = Arc::clone(&world);
-            sim.host(host_name(node), move || live(Arc::clone(&world), node));
-        }
-        let plan = TrafficPlan::draw(seed, partitions);
-        let report = SeedReport { seed: seed.0, ..SeedReport::default() };
+        let shape = Shape::draw(seed);
+        let partitioner = shape.partitioner();
+        let world = World::new(seed, shape).install();
+        world.line(format_args!("{shape}"));
+        let mut hosts = Hosts::new(Arc::clone(&world), seed.stream("hosts"));
+        shape.nodes().for_each(|node| hosts.start(node, live(Arc::clone(&world), node)));
+        let faults = Faults::new(seed.stream("faults"), &world, START_MS);
+        let plan = TrafficPlan::draw(seed, u16::try_from(partitioner.partitions()).unwrap_or(0));
+        let report = SeedReport { seed: seed.0, shape: shape.to_string(), ..SeedReport::default() };
         let rules = event_time_rules();
         Run {
             world,
-            sim,
+            hosts,
             traffic: Traffic::new(seed, plan, partitioner, rules),
             oracle: ClickOracle::new(partitioner, rules),
             watch: Watch::default(),
@@ -111,12 +97,19 @@ impl Run {
         self.converge(end_ms + HEALED_WITHIN_MS)
     }
 
-    fn act(&mut self, actions: Vec<HostAction>) {
+    fn act(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
-                HostAction::Crash(node) => self.sim.crash(host_name(node)),
-                HostAction::Start(node) if self.sim.is_host_running(host_name(node)) => {}
-                HostAction::Start(node) => self.sim.bounce(host_name(node)),
+                Action::End(node) => self.hosts.end(node),
+                Action::Start(node) => self.hosts.start(node, live(Arc::clone(&self.world), node)),
+                Action::Freeze(node) => self.hosts.freeze(node),
+                Action::Thaw(node) => self.hosts.thaw(node),
+                Action::Truncate(shard, end) => {
+                    let mut log = self.world.log.lock();
+                    // What was there once has to come out still.
+                    self.oracle.read_on(&log, shard);
+                    log.truncate(shard, end);
+                }
             }
         }
     }
@@ -131,8 +124,7 @@ impl Run {
     }
 
     fn step(&mut self) -> Result<(), Violation> {
-        self.sim.step().map_err(|error| breach("panic", error.to_string()))?;
-        self.world.driver_is_at(self.sim.elapsed());
+        self.hosts.tick();
         if let Some(panic) = self.world.panic() {
             return Err(breach("panic", panic));
         }
@@ -147,6 +139,10 @@ impl Run {
         let now_ms = self.world.now_ms();
         let mut log = self.world.log.lock();
         for produced in self.traffic.tick(now_ms) {
+            // Producers stay away from a partition that has lost records, until somebody has looked at it.
+            if log.truncated_from(produced.shard).is_some() {
+                continue;
+            }
             log.append(produced.shard, now_ms, produced.value);
             self.report.clicks += produced.ids.len() as u64;
             self.oracle.sent(&produced.ids, true);
@@ -163,44 +159,46 @@ impl Run {
             self.until(millis(self.world.elapsed()) + 50)?;
         }
         self.watch.compare(&self.world)?;
-        let sent = self.world.weather.lock().sent;
+        let sent = self.world.wire.lock().sent;
         self.world.line(format_args!("{sent} datagrams were sent"));
         self.judge()
     }
 
     /// Why it has not converged yet.
     fn missing(&self) -> Option<String> {
-        if let Some((node, step)) = self.world.replacements().first() {
-            return Some(format!("node {node} is still being replaced: {step:?}"));
+        if let Some((node, chore)) = self.world.chores.lock().all().first() {
+            return Some(format!("the operator is not done with node {node}: {chore:?}"));
         }
         let ends: Vec<(ShardId, u64)> = {
             let log = self.world.log.lock();
-            log.shards().map(|shard| (shard, log.held(shard).len() as u64)).collect()
+            let whole = log.shards().filter(|shard| log.truncated_from(*shard).is_none());
+            whole.map(|shard| (shard, log.held(shard).len() as u64)).collect()
         };
-        let mut applied = BTreeMap::new();
+        let mut applied: BTreeMap<GroupId, BTreeMap<u64, NodeId>> = BTreeMap::new();
         for &node in &self.world.nodes {
             let Some(groups) = self.world.groups(node) else { return Some(format!("node {node} is not up")) };
-            let group = &groups[usize::from(GROUP.0)];
-            let behind = group.read(|state| {
-                let behind = ends.iter().find_map(|(shard, end)| {
-                    let at = state.shard(*shard).map_or(0, |entry| entry.committed_offset);
-                    (at != *end).then(|| format!("node {node}: shard {} is at {at} of {end}", shard.0))
+            for group in groups.iter() {
+                let id = group.id();
+                let behind = group.read(|state| {
+                    let behind = ends.iter().filter(|(shard, _)| shard.group() == id).find_map(|(shard, end)| {
+                        let at = state.shard(*shard).map_or(0, |entry| entry.committed_offset);
+                        (at != *end).then(|| format!("node {node}: shard {} is at {at} of {end}", shard.0))
+                    });
+                    let is_published = state.published_revision() >= state.newest_revision();
+                    behind.or_else(|| (!is_published).then(|| format!("node {node}: not everything is published")))
                 });
-                let is_published = state.published_revision() >= state.newest_revision();
-                behind.or_else(|| (!is_published).then(|| format!("node {node}: not everything is published")))
-            });
-            if behind.is_some() {
-                return behind;
+                if behind.is_some() {
+                    return behind;
+                }
+                applied.entry(id).or_default().insert(*group.applied().borrow(), node);
             }
-            applied.insert(*group.applied().borrow(), node);
         }
         // Idle shards go on proving themselves complete, so the replicas meet from time to time only.
-        (applied.len() != 1).then(|| format!("the replicas are at {applied:?}"))
+        applied.values().any(|applied| applied.len() != 1).then(|| format!("the replicas are at {applied:?}"))
     }
 
     fn judge(&mut self) -> Result<(), Violation> {
         let Some(groups) = self.world.groups(self.world.nodes[0]) else { return Ok(()) };
-        let (world, oracle) = (&self.world, &mut self.oracle);
-        groups[usize::from(GROUP.0)].read(|state| verdict::judge(world, oracle, state))
+        verdict::judge(&self.world, &mut self.oracle, &groups)
     }
 }

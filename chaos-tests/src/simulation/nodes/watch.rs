@@ -39,10 +39,10 @@ struct Progress {
 
 #[derive(Default)]
 pub(super) struct Watch {
-    looks: BTreeMap<NodeId, Look>,
-    reigns: Reigns,
+    looks: BTreeMap<(NodeId, GroupId), Look>,
+    reigns: BTreeMap<GroupId, Reigns>,
     /// By log index, the first replica seen there.
-    digests: BTreeMap<u64, ReplicaDigest>,
+    digests: BTreeMap<GroupId, BTreeMap<u64, ReplicaDigest>>,
     compared_ms: u64,
     shards: BTreeMap<ShardId, Progress>,
 }
@@ -52,7 +52,7 @@ impl Watch {
     pub(super) fn look(&mut self, world: &World, oracle: &mut ClickOracle) -> Result<(), Violation> {
         for &node in &world.nodes {
             let Some(groups) = world.groups(node) else {
-                self.looks.remove(&node);
+                self.looks.retain(|(of, _), _| *of != node);
                 continue;
             };
             for group in groups.iter() {
@@ -76,15 +76,17 @@ impl Watch {
     ) -> Result<(), Violation> {
         let (leader, term) = group.leader_and_term();
         let look = Look { applied: *group.applied().borrow(), leader, term };
-        let before = self.looks.insert(node, look.clone()).unwrap_or_default();
+        let id = group.id();
+        let before = self.looks.insert((node, id), look.clone()).unwrap_or_default();
         if before == look {
             return Ok(());
         }
         let Look { applied, .. } = look;
-        world.note_committed(applied);
-        world.line(format_args!("node {node}: applied {applied}, term {term}, leader {leader:?}"));
+        world.note_committed(id, applied);
+        world.line(format_args!("node {node}, group {}: applied {applied}, term {term}, leader {leader:?}", id.0));
         if leader == Some(node) && group.is_leader() {
-            self.reigns.observe(term, node, world.host(node, |host| host.lives)).map_or(Ok(()), Err)?;
+            let reigns = self.reigns.entry(id).or_default();
+            reigns.observe(term, node, world.host(node, |host| host.lives)).map_or(Ok(()), Err)?;
         }
         if before.applied == applied {
             return Ok(());
@@ -139,14 +141,15 @@ impl Watch {
                 let index = *group.applied().borrow();
                 let digest = digest(group);
                 let now = ReplicaDigest { node, index, digest };
-                let first = *self.digests.entry(index).or_insert(now);
+                let digests = self.digests.entry(group.id()).or_default();
+                let first = *digests.entry(index).or_insert(now);
                 ct3_replicas_equal::check(&[first, now]).into_iter().next().map_or(Ok(()), Err)?;
-                let syncs = world.disk(node).syncs();
-                world.line(format_args!("node {node}: state {digest:016x} at {index}, {syncs} fsyncs"));
+                while digests.len() > DIGESTS_MAX {
+                    digests.pop_first();
+                }
+                let (id, syncs) = (group.id().0, world.disk(node).syncs());
+                world.line(format_args!("node {node}, group {id}: state {digest:016x} at {index}, {syncs} fsyncs"));
             }
-        }
-        while self.digests.len() > DIGESTS_MAX {
-            self.digests.pop_first();
         }
         Ok(())
     }
@@ -174,6 +177,3 @@ pub(super) fn digest(group: &Group) -> u64 {
         Err(_) => 0,
     }
 }
-
-/// The one group of a simulated cluster.
-pub(super) const GROUP: GroupId = GroupId(0);

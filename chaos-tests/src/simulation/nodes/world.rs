@@ -1,55 +1,64 @@
-//! What all simulated hosts share and the driver holds on to: the trace, the log, the disks, the weather, and who is alive.
+//! What all simulated hosts share and the driver holds on to: the trace, the log, the disks, the wires, and who is alive.
 //!
 //! One world to a process: a fail-stop knows nothing of hosts, and is asked of the process ([`World::install`]).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clicktally_proto::event_time::UnixMillis;
 use clicktally_proto::ids::{CampaignId, NodeId};
+use clicktally_proto::shard_key::GroupId;
 use clicktally_raft_store::group::Group;
 use clicktally_raft_store::{blocking, on_fail_stop};
 use parking_lot::Mutex;
-use tokio::runtime::{Handle, Id};
+use tokio::time::Instant;
 
+use super::committed::Committed;
 use super::disk::{End, SimDisk};
-use super::network::Weather;
-use super::operator::Replacement;
+use super::operator::Chores;
+use super::shape::Shape;
+use super::wire::Wire;
 use crate::checks::Violation;
 use crate::simulation::random::{Seed, Stream};
-use crate::simulation::sim_log::SimLog;
+use crate::simulation::sim_log::{Fate, SimLog};
 use crate::simulation::trace::Trace;
 
 /// Wall time when a simulation begins: 2026-01-01T00:00:30Z, in the middle of a minute.
 pub(super) const EPOCH_MS: UnixMillis = 1_767_225_630_000;
 
 pub(super) struct World {
+    pub(super) shape: Shape,
     pub(super) nodes: Vec<NodeId>,
     pub(super) log: Mutex<SimLog>,
     pub(super) log_weather: Mutex<LogWeather>,
-    pub(super) weather: Mutex<Weather>,
+    pub(super) wire: Mutex<Wire>,
     disks: BTreeMap<NodeId, SimDisk>,
     hosts: Mutex<BTreeMap<NodeId, Host>>,
     trace: Mutex<Trace>,
-    /// Of the driver, for whoever asks outside of any host. Microseconds.
-    driver_us: AtomicU64,
+    clock: Mutex<SimClock>,
     panic: Mutex<Option<String>>,
     violation: Mutex<Option<Violation>>,
-    /// The highest index any replica has ever applied: applied is committed, and committed is for ever.
-    committed: AtomicU64,
-    /// When it rose, in simulated time.
-    rises: Mutex<VecDeque<(Duration, u64)>>,
+    committed: Mutex<Committed>,
     /// What clients were told was done.
     promised: Mutex<BTreeMap<CampaignId, i64>>,
-    replacements: Mutex<BTreeMap<NodeId, Replacement>>,
+    pub(super) chores: Mutex<Chores>,
     is_loud: bool,
 }
 
-/// Rises of the committed index remembered: some ten seconds of them.
-const RISES_MAX: usize = 1_024;
+/// Simulated time: the driver's, or, while a host runs, what has passed on that host's clock as well.
+#[derive(Default)]
+struct SimClock {
+    driver: Duration,
+    host: Option<RunningHost>,
+}
+
+struct RunningHost {
+    node: NodeId,
+    /// In simulated time, and on its own clock.
+    began: (Duration, Instant),
+}
 
 /// How the log treats whoever asks.
 pub(super) struct LogWeather {
@@ -58,6 +67,8 @@ pub(super) struct LogWeather {
     pub(super) doubt_permille: u64,
     /// Milliseconds an answer takes: drawn between the two.
     pub(super) answer_ms: (u64, u64),
+    /// What becomes of the next write, whatever the chances.
+    pub(super) next_write: Option<Fate>,
 }
 
 /// The log on a good day.
@@ -66,12 +77,15 @@ pub(super) const LOG_ANSWER_MS: (u64, u64) = (1, 4);
 /// One host, as far as it is alive.
 #[derive(Default)]
 pub(super) struct Host {
-    runtime: Option<Id>,
+    /// Between its beginning and its end.
+    is_alive: bool,
     pub(super) lives: u64,
     /// Its replicas, once they are open.
     pub(super) groups: Option<Arc<[Group]>>,
     /// The process serves peers.
     pub(super) is_up: bool,
+    /// It takes part, and can do an operator's work.
+    pub(super) has_joined: bool,
     /// A fail-stop, or a start that was refused: why it has to be ended by the driver.
     pub(super) ended: Option<Ended>,
     pub(super) wall_offset_ms: i64,
@@ -93,27 +107,30 @@ static WORLD: OnceLock<Arc<World>> = OnceLock::new();
 struct HostEnded;
 
 impl World {
-    pub(super) fn new(seed: Seed, nodes: &[NodeId], partitions: u16) -> World {
+    pub(super) fn new(seed: Seed, shape: Shape) -> World {
+        let nodes: Vec<NodeId> = shape.nodes().collect();
+        let partitions = u16::try_from(shape.partitioner().partitions()).unwrap_or(0);
         let disk = |&node: &NodeId| (node, SimDisk::new(node, seed.stream(&format!("disk {node}"))));
         World {
-            nodes: nodes.to_vec(),
+            shape,
             log: Mutex::new(SimLog::new(partitions)),
             log_weather: Mutex::new(LogWeather {
                 random: seed.stream("log"),
                 doubt_permille: 0,
                 answer_ms: LOG_ANSWER_MS,
+                next_write: None,
             }),
-            weather: Mutex::new(Weather::new(seed.stream("network"))),
+            wire: Mutex::new(Wire::new(seed.stream("network"))),
             disks: nodes.iter().map(disk).collect(),
             hosts: Mutex::new(nodes.iter().map(|node| (*node, Host::default())).collect()),
+            nodes,
             trace: Mutex::default(),
-            driver_us: AtomicU64::new(0),
+            clock: Mutex::default(),
             panic: Mutex::new(None),
             violation: Mutex::new(None),
-            committed: AtomicU64::new(0),
-            rises: Mutex::default(),
+            committed: Mutex::default(),
             promised: Mutex::default(),
-            replacements: Mutex::default(),
+            chores: Mutex::default(),
             is_loud: std::env::var_os("CLICKTALLY_SIM_TRACE").is_some(),
         }
     }
@@ -140,11 +157,21 @@ impl World {
 
     /// Simulated time since the beginning.
     pub(super) fn elapsed(&self) -> Duration {
-        turmoil::sim_elapsed().unwrap_or_else(|| Duration::from_micros(self.driver_us.load(Ordering::Relaxed)))
+        let clock = self.clock.lock();
+        clock.host.as_ref().map_or(clock.driver, |RunningHost { began: (began, then), .. }| *began + then.elapsed())
     }
 
     pub(super) fn driver_is_at(&self, elapsed: Duration) {
-        self.driver_us.store(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.clock.lock().driver = elapsed;
+    }
+
+    /// A host runs from here on, whose own clock says `then`.
+    pub(super) fn enter(&self, node: NodeId, began: Duration, then: Instant) {
+        self.clock.lock().host = Some(RunningHost { node, began: (began, then) });
+    }
+
+    pub(super) fn leave(&self) {
+        self.clock.lock().host = None;
     }
 
     /// The true wall time, which no host knows; the log's own clock goes by it.
@@ -183,11 +210,10 @@ impl World {
         self.host(node, |host| host.groups.clone())
     }
 
-    /// A life begins, in the host's runtime.
+    /// A life begins.
     pub(super) fn begin(&self, node: NodeId) -> u64 {
-        let runtime = Handle::current().id();
         self.host(node, |host| {
-            host.runtime = Some(runtime);
+            host.is_alive = true;
             host.ended = None;
             host.lives += 1;
             host.lives
@@ -198,14 +224,15 @@ impl World {
     pub(super) fn end(&self, node: NodeId, end: End) {
         self.disk(node).detach(end);
         self.host(node, |host| {
-            (host.runtime, host.groups, host.is_up, host.stop) = (None, None, false, None);
+            (host.is_alive, host.is_up, host.has_joined) = (false, false, false);
+            (host.groups, host.stop) = (None, None);
         });
     }
 
-    /// The host that runs now.
+    /// The host that runs now, if its life has not ended.
     fn current(&self) -> Option<NodeId> {
-        let runtime = Handle::try_current().ok()?.id();
-        self.hosts.lock().iter().find(|(_, host)| host.runtime == Some(runtime)).map(|(node, _)| *node)
+        let node = self.clock.lock().host.as_ref()?.node;
+        self.host(node, |host| host.is_alive).then_some(node)
     }
 
     /// Ends the host that runs now, at once: whatever its other tasks do until the driver buries it reaches neither disk nor network.
@@ -218,6 +245,18 @@ impl World {
         std::panic::resume_unwind(Box::new(HostEnded))
     }
 
+    /// Up to where a leader of the group remembers the acknowledgements of a node, and that leader's term; of several, the latest.
+    pub(super) fn remembered(&self, node: NodeId, group: GroupId) -> Option<(u64, u64)> {
+        let others = self.nodes.iter().filter(|other| **other != node && self.is_up(**other));
+        let groups = others.filter_map(|other| self.groups(*other));
+        let leaders = groups.map(|groups| groups[usize::from(group.0)].clone()).filter(Group::is_leader);
+        let remembered = |leader: Group| {
+            let acknowledged = leader.status().acknowledged.get(&node).copied().flatten()?;
+            Some((leader.leader_and_term().1, acknowledged))
+        };
+        leaders.filter_map(remembered).max()
+    }
+
     /// A client has found what must not be.
     pub(super) fn violate(&self, violation: Violation) {
         self.violation.lock().get_or_insert(violation);
@@ -227,47 +266,25 @@ impl World {
         self.violation.lock().clone()
     }
 
-    pub(super) fn replacements(&self) -> Vec<(NodeId, Replacement)> {
-        self.replacements.lock().iter().map(|(node, step)| (*node, *step)).collect()
+    pub(super) fn committed(&self, group: GroupId) -> u64 {
+        self.committed.lock().index(group)
     }
 
-    pub(super) fn replace(&self, node: NodeId, step: Replacement) {
-        self.line(format_args!("node {node} is replaced: {step:?}"));
-        self.replacements.lock().insert(node, step);
+    pub(super) fn note_committed(&self, group: GroupId, index: u64) {
+        let elapsed = self.elapsed();
+        self.committed.lock().note(group, elapsed, index);
     }
 
-    /// A step was carried out.
-    pub(super) fn replaced(&self, node: NodeId, step: Replacement) {
-        self.line(format_args!("node {node} is replaced: {step:?} done"));
-        match step {
-            Replacement::Leaving => drop(self.replacements.lock().insert(node, Replacement::Gone)),
-            Replacement::Gone => drop(self.replacements.lock().insert(node, Replacement::Returning)),
-            Replacement::Returning => drop(self.replacements.lock().remove(&node)),
-        }
+    pub(super) fn committed_at(&self, group: GroupId, elapsed: Duration) -> u64 {
+        self.committed.lock().index_at(group, elapsed)
     }
 
-    pub(super) fn committed(&self) -> u64 {
-        self.committed.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn note_committed(&self, index: u64) {
-        if self.committed.fetch_max(index, Ordering::Relaxed) >= index {
-            return;
-        }
-        let mut rises = self.rises.lock();
-        if rises.len() == RISES_MAX {
-            rises.pop_front();
-        }
-        rises.push_back((self.elapsed(), index));
-    }
-
-    /// The highest index that was applied anywhere at that time; 0 if that is too long ago to say.
-    pub(super) fn committed_at(&self, elapsed: Duration) -> u64 {
-        self.rises.lock().iter().rev().find(|(at, _)| *at <= elapsed).map_or(0, |(_, index)| *index)
-    }
-
-    pub(super) fn promised(&self) -> Vec<(CampaignId, i64)> {
-        self.promised.lock().iter().map(|(campaign, budget)| (*campaign, *budget)).collect()
+    /// What clients of a group were told was done.
+    pub(super) fn promised(&self, group: GroupId) -> Vec<(CampaignId, i64)> {
+        let partitioner = self.shape.partitioner();
+        let promised = self.promised.lock();
+        let of_group = promised.iter().filter(|(campaign, _)| partitioner.group(**campaign) == group);
+        of_group.map(|(campaign, budget)| (*campaign, *budget)).collect()
     }
 
     pub(super) fn promise(&self, campaign: CampaignId, budget: i64) {

@@ -56,6 +56,11 @@ impl LogImage {
         }
     }
 
+    /// It had entries, and has forgotten all of them.
+    pub(super) fn is_gone(&self, group: GroupId) -> bool {
+        self.groups.get(&group).is_some_and(|group| group.entries.is_empty() && !group.forgotten.is_empty())
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.groups.values().flat_map(|group| group.entries.values()).map(|frame| frame.len() as u64).sum()
     }

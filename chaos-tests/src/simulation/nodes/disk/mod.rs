@@ -10,7 +10,7 @@ mod log_image;
 mod promises;
 mod snapshots;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,6 +71,17 @@ struct Held {
     /// The log has rotted: sooner or later the node has to be replaced.
     is_rotten: bool,
     syncs: u64,
+    /// Copies of the folder, oldest first.
+    backups: VecDeque<Backup>,
+    /// One of them lies in its place, and no life has met it yet.
+    is_restored: bool,
+}
+
+/// A copy of everything that lay on the disk once.
+struct Backup {
+    log: LogImage,
+    snapshots: BTreeMap<GroupId, BTreeMap<SnapshotName, Arc<Vec<u8>>>>,
+    promises: BTreeMap<GroupId, PromiseImage>,
 }
 
 struct Queued {
@@ -83,6 +94,8 @@ struct Queued {
 const SYNC_US: (u64, u64) = (200, 3_000);
 /// Forgotten entries that a recovery brings back at most.
 const BROUGHT_BACK_MAX: u64 = 8;
+/// Copies of the folder that are kept.
+const BACKUPS_MAX: usize = 4;
 
 impl SimDisk {
     pub fn new(node: NodeId, random: Stream) -> SimDisk {
@@ -103,6 +116,8 @@ impl SimDisk {
             fails_next: false,
             is_rotten: false,
             syncs: 0,
+            backups: VecDeque::new(),
+            is_restored: false,
         };
         SimDisk { held: Arc::new(Mutex::new(held)) }
     }
@@ -137,7 +152,45 @@ impl SimDisk {
         held.unsynced.clear();
         held.snapshots.clear();
         held.promises.clear();
-        (held.is_broken, held.is_rotten) = (false, false);
+        held.backups.clear();
+        (held.is_broken, held.is_rotten, held.is_restored) = (false, false, false);
+    }
+
+    /// Copies the folder.
+    pub(super) fn back_up(&self) {
+        let mut held = self.held.lock();
+        let Held { written, snapshots, promises, .. } = &*held;
+        let backup = Backup { log: written.clone(), snapshots: snapshots.clone(), promises: promises.clone() };
+        if held.backups.len() == BACKUPS_MAX {
+            held.backups.pop_front();
+        }
+        held.backups.push_back(backup);
+    }
+
+    /// Where the log of a group ends in each copy.
+    pub(super) fn backup_ends(&self, group: GroupId) -> Vec<Option<u64>> {
+        self.held.lock().backups.iter().map(|backup| backup.log.last_index(group)).collect()
+    }
+
+    /// Puts a copy in the place of what lies there: log, snapshots and promises are those of another day.
+    pub(super) fn restore(&self, backup: usize) {
+        let mut held = self.held.lock();
+        let Some(Backup { log, snapshots, promises }) = held.backups.remove(backup) else { return };
+        (held.synced, held.written) = (log.clone(), log);
+        (held.snapshots, held.promises) = (snapshots, promises);
+        held.unsynced.clear();
+        held.backups.clear();
+        (held.is_rotten, held.is_restored) = (true, true);
+    }
+
+    /// Whether it was restored since the last life of the node.
+    pub(super) fn take_restored(&self) -> bool {
+        std::mem::take(&mut self.held.lock().is_restored)
+    }
+
+    /// A snapshot has just taken the place of all entries of a group.
+    pub(super) fn is_log_gone(&self, group: GroupId) -> bool {
+        self.held.lock().written.is_gone(group)
     }
 
     /// Flips a bit; false where there is nothing that could rot.
@@ -301,5 +354,47 @@ impl Storage for Attached {
     fn open_promises(&self, group: GroupId) -> Result<Arc<dyn PromiseStorage>, StorageError> {
         self.with(|_| ())?;
         Ok(Arc::new(SimPromises { disk: self.disk.clone(), life: self.life, group }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clicktally_raft_store::storage::{LogEntry, LogOperation};
+
+    use super::*;
+    use crate::simulation::random::Seed;
+
+    const GROUP: GroupId = GroupId(0);
+
+    fn append(disk: &SimDisk, index: u64) {
+        let entries = LogOperation::Entries(vec![LogEntry { index, frame: vec![0] }]);
+        let mut held = disk.held.lock();
+        held.queue.push(Queued {
+            write: LogWrite { group: GROUP, operations: vec![entries] },
+            durable: true,
+            completion: None,
+        });
+        held.flush();
+    }
+
+    #[test]
+    fn a_restored_folder_is_that_of_the_day_it_was_copied_with_its_promises() {
+        let disk = SimDisk::new(1, Seed(1).stream("disk"));
+        let storage = disk.attach();
+        let promises = storage.open_promises(GROUP).unwrap();
+        append(&disk, 1);
+        promises.store(b"old", true).unwrap();
+        disk.back_up();
+        append(&disk, 2);
+        promises.store(b"new", true).unwrap();
+        assert_eq!(disk.backup_ends(GROUP), [Some(1)]);
+        disk.detach(End::Killed);
+        disk.restore(0);
+        let storage = disk.attach();
+        assert_eq!(storage.open_log().unwrap().last_index(GROUP).unwrap(), Some(1));
+        assert_eq!(storage.open_promises(GROUP).unwrap().load().unwrap(), b"old");
+        assert!(disk.is_rotten() && disk.take_restored() && !disk.take_restored());
+        disk.wipe();
+        assert!(!disk.is_rotten() && disk.backup_ends(GROUP).is_empty());
     }
 }

@@ -10,7 +10,11 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::{SHARD, read, records, settings};
+use crate::log_claims::{
+    SHARD, an_offset_that_the_log_never_held_is_an_error, every_offset_in_order_from_where_it_was_opened, read,
+    records, shards_do_not_see_each_other_and_a_shard_can_be_opened_again,
+};
+use crate::settings;
 
 /// Those that the client library produces as it is built here, without zstd.
 const CODECS: [&str; 4] = ["none", "gzip", "snappy", "lz4"];
@@ -36,38 +40,8 @@ async fn every_claim(fetch: FetchBy) {
     every_codec_is_read(&kafka, &log).await;
     large_records_come_through_in_every_shard(&log).await;
     reading_goes_on_where_it_stood_when_the_broker_is_back(&mut kafka, &log).await;
-    a_lost_offset_is_an_error_not_a_skip(&kafka, &log).await;
-}
-
-fn numbers(seen: &[(u64, Vec<u8>)]) -> impl Iterator<Item = u64> {
-    seen.iter().map(|(_, value)| std::str::from_utf8(value).unwrap().parse().unwrap())
-}
-
-async fn every_offset_in_order_from_where_it_was_opened(log: &KafkaLog) {
-    assert_eq!(log.end_offset(SHARD).await.unwrap(), 0);
-    for from in (0..2_500).step_by(500) {
-        log.publish(records(SHARD, from..from + 500)).await.unwrap();
-    }
-    assert_eq!(log.end_offset(SHARD).await.unwrap(), 2_500);
-    for from in [0, 1_234] {
-        let mut reader = log.open(SHARD, from).unwrap();
-        let seen = read(&mut *reader, usize::try_from(2_500 - from).unwrap()).await.unwrap();
-        assert!(seen.iter().map(|(offset, _)| *offset).eq(from..2_500));
-        assert!(numbers(&seen).eq(from..2_500));
-    }
-}
-
-async fn shards_do_not_see_each_other_and_a_shard_can_be_opened_again(log: &KafkaLog) {
-    let other = ShardId(6);
-    let mut readers = [log.open(SHARD, 2_500).unwrap(), log.open(other, 0).unwrap()];
-    assert!(log.open(SHARD, 2_500).is_err(), "one reader a shard");
-    log.publish(records(other, 0..10)).await.unwrap();
-    log.publish(records(SHARD, 2_500..2_510)).await.unwrap();
-    assert_eq!(read(&mut *readers[0], 10).await.unwrap().first().unwrap().0, 2_500);
-    assert_eq!(read(&mut *readers[1], 10).await.unwrap().first().unwrap().0, 0);
-    drop(readers);
-    let mut reader = log.open(SHARD, 2_505).unwrap();
-    assert_eq!(read(&mut *reader, 5).await.unwrap().first().unwrap().0, 2_505);
+    an_offset_that_the_log_never_held_is_an_error(&log).await;
+    what_retention_took_is_an_error_not_a_skip(&kafka, &log).await;
 }
 
 async fn every_codec_is_read(kafka: &Kafka, log: &KafkaLog) {
@@ -142,12 +116,7 @@ async fn reading_goes_on_where_it_stood_when_the_broker_is_back(kafka: &mut Kafk
     }
 }
 
-async fn a_lost_offset_is_an_error_not_a_skip(kafka: &Kafka, log: &KafkaLog) {
-    // Beyond the end: the log was cut, or is another one.
-    let mut reader = log.open(ShardId(7), 99).unwrap();
-    let error = read(&mut *reader, 1).await.unwrap_err();
-    assert!(matches!(error, LogError::OffsetLost { shard: ShardId(7), offset: 99, .. }), "{error}");
-    // Before the beginning: retention took it.
+async fn what_retention_took_is_an_error_not_a_skip(kafka: &Kafka, log: &KafkaLog) {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create().unwrap();
     let mut cut = TopicPartitionList::new();

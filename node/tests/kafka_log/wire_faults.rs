@@ -11,8 +11,9 @@ use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::fetch_request::FetchPartition;
 use kafka_protocol::messages::fetch_response::{EpochEndOffset, PartitionData};
 
+use crate::log_claims::{SHARD, read};
 use crate::scripted_broker::{ScriptedBroker, answer, batch};
-use crate::{SHARD, read, settings};
+use crate::settings;
 
 async fn log_of(script: impl FnMut(&FetchPartition) -> PartitionData + Send + 'static) -> KafkaLog {
     let broker = ScriptedBroker::start(script).await;

@@ -99,6 +99,7 @@ impl Recount {
     /// Distinct valid clicks, without those the stream declared late.
     pub fn counts_without(&self, late: &HashMap<u64, LateClick>) -> Counts {
         let mut counts = Counts::new();
+        #[allow(clippy::iter_over_hash_type)] // Added up: in any order the same.
         for (id, click) in &self.clicks {
             if click.is_valid && !late.contains_key(id) {
                 *counts.entry((click.ad_id, click.event_time_ms / 60_000)).or_default() += 1;

@@ -37,9 +37,6 @@ impl NodeLog {
     /// What becomes of a write now.
     fn fate(&self) -> Fate {
         let mut weather = self.world.log_weather.lock();
-        if let Some(fate) = weather.next_write.take() {
-            return fate;
-        }
         let doubt = weather.doubt_permille;
         if !weather.random.permille(doubt) {
             return Fate::Written;
@@ -73,7 +70,8 @@ impl ClickLog for NodeLog {
 
     async fn publish(&self, records: Vec<OutRecord>) -> Result<(), LogError> {
         self.wait().await;
-        let fate = self.fate();
+        let told = self.world.log_weather.lock().next_write.take();
+        let fate = told.unwrap_or_else(|| self.fate());
         let now_ms = self.world.now_ms();
         let written = self.world.log.lock().publish(&records, now_ms, fate);
         self.world.line(format_args!(

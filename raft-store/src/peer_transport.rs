@@ -14,8 +14,8 @@ use thiserror::Error;
 /// How long a connection may take to open; a live peer answers in a millisecond.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// A connection that answers no ping is closed, so that a vanished peer does not hold its calls until each deadline.
-const PING_INTERVAL: Duration = Duration::from_secs(1);
-const PING_TIMEOUT: Duration = Duration::from_secs(2);
+pub const PING_INTERVAL: Duration = Duration::from_secs(1);
+pub const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes in flight per stream and per connection before the sender waits.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;

@@ -242,6 +242,7 @@ async fn open_group(
 ) -> Result<Arc<GroupCore>, OpenError> {
     let snapshots = GroupSnapshots::new(group, storage.open_snapshots(group)?);
     let mut log = GroupLog::open(log.clone(), storage.open_promises(group)?, group)?;
+    log.restore_vote().await?;
     let peers: Vec<PeerTarget> = others(config, group).collect();
     let known = ask_founders(config, group, transport).await;
     let found = match log.damage().cloned() {

@@ -42,13 +42,24 @@ pub(super) struct Cached {
 }
 
 impl Book {
-    /// As the storage has it.
-    pub(super) fn load(storage: &dyn LogStorage, group: GroupId) -> Result<Book, LogError> {
+    /// As the storage has it, but for the vote: of two copies the later one holds, for both were promised, and `promised_vote` alone
+    /// where the storage's cannot be read.
+    pub(super) fn load(
+        storage: &dyn LogStorage,
+        promised_vote: Option<Vote>,
+        group: GroupId,
+    ) -> Result<Book, LogError> {
         let damaged = |what: String| LogError::Damaged { group: group.0, what };
         let key = |key: &str| storage.value(group, key);
+        let vote: Option<Vote> = match decode_key(key(KEY_VOTE)?, &damaged) {
+            // The other copy is written first, so it has this one or a later one.
+            Err(LogError::Damaged { .. }) if promised_vote.is_some() => promised_vote,
+            read => read?.filter(|vote| Some(*vote) >= promised_vote).or(promised_vote),
+        };
         let mut book = Book {
-            vote: decode_key(key(KEY_VOTE)?, &damaged)?,
-            committed: decode_key(key(KEY_COMMITTED)?, &damaged)?,
+            vote,
+            // No more than a hint.
+            committed: decode_key(key(KEY_COMMITTED)?, &damaged).ok().flatten(),
             purged: decode_key(key(KEY_PURGED)?, &damaged)?,
             physical_last: storage.last_index(group)?,
             ..Book::default()

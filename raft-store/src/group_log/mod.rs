@@ -77,13 +77,14 @@ impl GroupLog {
     ) -> Result<GroupLog, LogError> {
         let (promises, are_readable) = PromiseRecord::open(promises, group)?;
         let promised = promises.kept();
-        let (mut book, unreadable) = match Book::load(storage.as_ref(), group) {
+        let (book, unreadable) = match Book::load(storage.as_ref(), promised.vote, group) {
             Ok(book) => {
                 let unreadable = first_unreadable(storage.as_ref(), &book, group)?;
                 (book, unreadable)
             }
             Err(LogError::Damaged { what, .. }) => {
-                (Book { physical_last: storage.last_index(group)?, ..Book::default() }, Some(what))
+                let physical_last = storage.last_index(group)?;
+                (Book { vote: promised.vote, physical_last, ..Book::default() }, Some(what))
             }
             Err(error) => return Err(error),
         };
@@ -101,10 +102,6 @@ impl GroupLog {
         if !are_readable && book.vote.is_none() {
             return Err(damaged("both copies of the vote are gone".to_owned()));
         }
-        // Of two copies the later one holds: both were promised.
-        if book.vote < promised.vote {
-            book.vote = promised.vote;
-        }
         if damage.is_none() {
             promises.keep_last(book.last)?;
         }
@@ -114,6 +111,21 @@ impl GroupLog {
         let book = Mutex::new(book);
         let appended_bytes = AtomicU64::new(0);
         Ok(GroupLog { shared: Arc::new(Shared { group, storage, promises, damage, book, appended_bytes }) })
+    }
+
+    /// Writes the vote again where the storage's own copy of it is older or cannot be read, so that there are two of it once more.
+    pub(crate) async fn restore_vote(&self) -> Result<(), LogError> {
+        let shared = &self.shared;
+        let Some(vote) = self.vote() else { return Ok(()) };
+        let stored = shared.storage.value(shared.group, KEY_VOTE)?;
+        if stored.as_deref() == Some(encode(&vote, shared.group)?.as_slice()) {
+            return Ok(());
+        }
+        tracing::warn!(
+            group = shared.group.0,
+            "this group's vote is damaged in its log; the second copy takes its place"
+        );
+        self.put_durably(KEY_VOTE, &vote).await
     }
 
     /// Entries that were acknowledged and cannot be read any more. Such a log must not be used before

@@ -144,6 +144,27 @@ async fn a_vote_that_rotted_at_the_end_of_the_log_is_not_forgotten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_vote_that_cannot_be_read_costs_no_entry_and_is_written_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = disk(&folder).open_log().unwrap();
+    let mut log = open(&folder, &storage, GROUP);
+    log.blocking_append((0..5).map(|index| entry(6, index, 10))).await.unwrap();
+    log.save_vote(&Vote::new(7, 2)).await.unwrap();
+    let whole = storage.value(GROUP, KEY_VOTE).unwrap().unwrap();
+    let mut rotten = LogWrite::new(GROUP);
+    rotten.put(KEY_VOTE, [&whole[..3], &[!whole[3]], &whole[4..]].concat());
+    write_durably(storage.as_ref(), rotten).await.unwrap();
+
+    let mut log = open(&folder, &storage, GROUP);
+    assert!(log.damage().is_none(), "every entry can be read");
+    assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new(7, 2)));
+    assert_eq!(log.try_get_log_entries(..).await.unwrap().len(), 5);
+    log.restore_vote().await.unwrap();
+    assert_eq!(storage.value(GROUP, KEY_VOTE).unwrap(), Some(whole));
+    storage.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_truncation_and_a_purge_are_no_damage_and_a_healed_log_goes_on_behind_the_snapshot() {
     let folder = tempfile::tempdir().unwrap();
     let storage = disk(&folder).open_log().unwrap();

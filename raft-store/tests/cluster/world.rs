@@ -85,8 +85,18 @@ impl World {
     }
 
     pub async fn run(&mut self, node: NodeId) {
+        let store = self.open_to_peers(node).await;
+        self.keep(node, store);
+    }
+
+    /// Running, and for [`World::keep`] to look after.
+    pub async fn open_to_peers(&self, node: NodeId) -> RaftStore {
         let store = self.open(node).await.unwrap();
         store.serve(TcpListener::bind(self.addresses[&node]).await.unwrap());
+        store
+    }
+
+    pub fn keep(&mut self, node: NodeId, store: RaftStore) {
         self.stores.insert(node, store);
     }
 

@@ -11,6 +11,7 @@ use clicktally_chaos_tests::simulation::mutants::{CASES, table, with_table};
 use clicktally_chaos_tests::simulation::nodes::{ONE_SEED, run_seed};
 use clicktally_chaos_tests::simulation::tier::Tier;
 use serde::Serialize;
+use tracing_subscriber::EnvFilter;
 
 /// The cluster in a deterministic simulation: thousands of schedules, each a number.
 #[derive(Debug, Parser)]
@@ -59,6 +60,14 @@ struct Run {
     threads: usize,
 }
 
+/// Beside the trace, which `CLICKTALLY_SIM_TRACE` asks for, what the nodes and openraft themselves have to say, by `RUST_LOG`.
+fn narrate() {
+    if std::env::var_os("RUST_LOG").is_some() {
+        let filter = EnvFilter::from_default_env();
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    }
+}
+
 fn parse_tier(text: &str) -> Result<Tier, String> {
     text.parse().ok().and_then(Tier::of).ok_or_else(|| format!("there is no tier {text}"))
 }
@@ -72,7 +81,10 @@ fn main() -> ExitCode {
     let done = match what {
         What::Run(run) => simulate(&run),
         What::Hunt(run) => hunt(&run),
-        What::One { seed } => print_json(&run_seed(seed)),
+        What::One { seed } => {
+            narrate();
+            print_json(&run_seed(seed))
+        }
         What::Mutants { names, document } => hunt_all(&names, document),
     };
     match done {

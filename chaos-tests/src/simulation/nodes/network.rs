@@ -1,7 +1,8 @@
 //! The Network seam over simulated wires: each call one datagram there and one back.
 //!
-//! A datagram knows no connection, so nobody learns that nobody listens; where the target's process is down and the way there is open,
-//! its kernel refuses, as it would refuse a connection.
+//! A datagram knows no connection, so nobody learns that nobody listens. What a connection would tell is told here: where the target's
+//! process is down and the way there is open, its kernel refuses, and a call whose target has ended, or that nothing reaches any more, breaks
+//! off by the pings of the transport of production. Without them a snapshot whose receiver lost power would wait a minute for its answer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,13 +12,17 @@ use bytes::Bytes;
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::shard_key::GroupId;
 use clicktally_raft_store::peer_service::PeerService;
-use clicktally_raft_store::peer_transport::{PeerCall, PeerReply, PeerTarget, PeerTransport, TransportError};
+use clicktally_raft_store::peer_transport::{
+    PING_INTERVAL, PING_TIMEOUT, PeerCall, PeerReply, PeerTarget, PeerTransport, TransportError,
+};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::world::World;
 
 const PORT: u16 = 7_000;
+/// A first retransmission of TCP on such a network.
+const SENT_AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// A refusal by the target's kernel.
 const REFUSED_AFTER: Duration = Duration::from_millis(2);
 
@@ -68,9 +73,11 @@ impl Endpoint {
                 }
                 continue;
             }
-            let Some(service) = service.borrow().clone() else { continue };
-            let endpoint = Arc::clone(&self);
+            let (endpoint, mut service) = (Arc::clone(&self), service.clone());
             tokio::spawn(async move {
+                // Its socket listens before there is a store to answer from: who has connected waits.
+                let served = service.wait_for(Option::is_some).await.map(|service| service.clone());
+                let Ok(Some(service)) = served else { return };
                 let Datagram { number, from, group, call, body, .. } = datagram;
                 let answer = service.answer(endpoint.node, group, call, &body).await;
                 let (kind, body) = match answer {
@@ -78,16 +85,21 @@ impl Endpoint {
                     Err(refusal) => (REFUSAL, Bytes::from(refusal.to_string())),
                 };
                 let answer = Datagram { kind, number, from: endpoint.node, group, call, body };
-                endpoint.send(from, &answer);
+                endpoint.send(from, &answer).await;
             });
         }
     }
 
-    fn send(&self, to: NodeId, datagram: &Datagram) {
+    /// Until it is on its way: what a wire loses, TCP sends again, so that a call whose deadline is long sees a delay.
+    async fn send(&self, to: NodeId, datagram: &Datagram) {
+        let bytes = datagram.to_bytes();
         // One that has ended says nothing more, though its tasks may still run until it is buried.
-        if self.world.host(self.node, |host| host.lives == self.life && host.is_up) {
+        while self.world.host(self.node, |host| host.lives == self.life && host.is_up) {
             let now = self.world.elapsed();
-            self.world.wire.lock().send(now, self.node, to, &datagram.to_bytes());
+            if self.world.wire.lock().send(now, self.node, to, &bytes) {
+                return;
+            }
+            tokio::time::sleep(SENT_AGAIN_AFTER).await;
         }
     }
 
@@ -107,13 +119,38 @@ impl Endpoint {
         };
         let _forget = Forget { endpoint: self, number };
         let question = Datagram { kind: QUESTION, number, from: self.node, group: to.group, call, body };
-        self.send(to.node, &question);
-        match answer.await {
+        let life = self.world.host(to.node, |host| host.lives);
+        let lost = |reason: &str| TransportError::Lost(to.address.clone(), reason.to_owned());
+        let answered = tokio::select! {
+            biased;
+            answered = async {
+                self.send(to.node, &question).await;
+                answer.await
+            } => answered,
+            () = self.connection_breaks(to.node, life) => return Err(lost("the connection broke")),
+        };
+        match answered {
             Ok((ANSWER, body)) => Ok(body),
             Ok((_, reason)) => {
                 Err(TransportError::Refused(to.address.clone(), String::from_utf8_lossy(&reason).into_owned()))
             }
-            Err(_) => Err(TransportError::Lost(to.address.clone(), "the node is shutting down".to_owned())),
+            Err(_) => Err(lost("the node is shutting down")),
+        }
+    }
+
+    /// When the pings of a connection to that life of a node say that it is gone. (A frozen process would not answer them either; here its
+    /// calls wait for it.)
+    async fn connection_breaks(&self, to: NodeId, life: u64) {
+        let mut silent = Duration::ZERO;
+        while silent < PING_TIMEOUT {
+            tokio::time::sleep(PING_INTERVAL).await;
+            let is_cut = self.world.wire.lock().is_cut_between(self.node, to);
+            let is_there = self.world.host(to, |host| host.lives == life && host.is_up);
+            // Its kernel, or that of its successor, knows no such connection and says so.
+            if !is_cut && !is_there {
+                return;
+            }
+            silent = if is_cut { silent + PING_INTERVAL } else { Duration::ZERO };
         }
     }
 }

@@ -62,19 +62,26 @@ impl Wire {
         receiver
     }
 
-    pub(super) fn send(&mut self, now: Duration, from: NodeId, to: NodeId, datagram: &Bytes) {
+    /// A question or its answer is lost for certain.
+    pub(super) fn is_cut_between(&self, one: NodeId, other: NodeId) -> bool {
+        self.cut.contains(&(one, other)) || self.cut.contains(&(other, one))
+    }
+
+    /// Whether a copy of it is on its way.
+    pub(super) fn send(&mut self, now: Duration, from: NodeId, to: NodeId, datagram: &Bytes) -> bool {
         self.sent += 1;
         if self.cut.contains(&(from, to)) {
-            return;
+            return false;
         }
         let link = self.links.get(&(from, to)).copied().unwrap_or_default();
         if self.random.permille(link.lost) {
-            return;
+            return false;
         }
         self.fly(now, to, link, datagram);
         if self.random.permille(link.doubled) {
             self.fly(now + Duration::from_millis(COPY_DELAY_MS), to, link, datagram);
         }
+        true
     }
 
     fn fly(&mut self, leaves: Duration, to: NodeId, link: LinkWeather, datagram: &Bytes) {
@@ -134,7 +141,9 @@ mod tests {
     fn what_a_life_has_not_read_dies_with_it() {
         let mut wire = Wire::new(Seed(1).stream("network"));
         let former = wire.bind(2);
-        (0..2 * DATAGRAMS_QUEUED_MAX).for_each(|_| wire.send(Duration::ZERO, 1, 2, &Bytes::new()));
+        for _ in 0..2 * DATAGRAMS_QUEUED_MAX {
+            wire.send(Duration::ZERO, 1, 2, &Bytes::new());
+        }
         wire.deliver(LATE);
         assert_eq!(former.len(), DATAGRAMS_QUEUED_MAX, "the rest is lost");
         assert_eq!(received(&mut wire.bind(2)), 0);

@@ -43,6 +43,15 @@ async fn an_acknowledgement_that_does_not_say_where_the_record_lies_is_none() {
     broker.create_topic(RAW_CLICKS, Partitioner::new(1).partitions(), 1).unwrap();
     let log = KafkaLog::connect(settings(broker.bootstrap_servers(), 1, FetchBy::Direct)).unwrap();
     log.publish(records(SHARD, 0..1)).await.unwrap();
-    broker.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER]);
+    let lose_the_place = || {
+        let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER;
+        broker.request_errors(RDKafkaApiKey::Produce, &[error]);
+    };
+    lose_the_place();
+    let published = log.publish(records(SHARD, 1..2)).await;
+    assert!(matches!(published, Err(LogError::Unavailable(_))), "{published:?}");
+    log.publish(records(SHARD, 1..2)).await.unwrap();
+    assert_eq!(log.end_offset(SHARD).await.unwrap(), 2, "the repeat is in the log");
+    lose_the_place();
     a_write_without_an_answer_may_be_repeated(&log, SHARD).await;
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use clicktally_proto::click_log::{ClickLog, LogError, LogRecord, OutRecord, ShardReader};
 use clicktally_proto::shard_key::ShardId;
-
 use parking_lot::Mutex;
 
 use super::shape::Shape;

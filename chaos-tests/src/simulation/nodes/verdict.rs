@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use clicktally_node::sink::window_rows::WindowRows;
 use clicktally_proto::click_log::WINDOW_COUNTS;
 use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::window_count::WindowCount;
 use clicktally_raft_store::group::Group;
 use clicktally_raft_store::state::GroupState;
 
@@ -16,7 +17,6 @@ use crate::cluster_client::OutcomesView;
 use crate::oracle::Counts;
 use crate::simulation::click_oracle::{ClickOracle, declared_late};
 use crate::simulation::sim_sink::{SimSink, TransactionFate, rows_held};
-use clicktally_proto::window_count::WindowCount;
 
 /// What shows that a shard stands still until somebody looks at it.
 const SHARDS_HALTED: &str = "clicktally_shards_halted";

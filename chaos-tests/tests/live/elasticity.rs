@@ -38,6 +38,22 @@ fn is_spread(view: &ClusterView, nodes: &[u64]) -> bool {
     led.len() == nodes.len() && led.iter().sum::<usize>() == view.groups.len() && most - least <= 1
 }
 
+/// Whether any node but `gone` has ever logged this.
+fn has_logged(trial: &Trial, gone: u64, text: &str) -> bool {
+    trial.cluster.nodes.iter().any(|node| node.id != gone && node.has_logged(text).unwrap())
+}
+
+/// A new owner says how it got its shard with its first checkpoint, which comes after the assignment a view shows.
+async fn until_logged(trial: &Trial, gone: u64, text: &str) {
+    eventually(text, MOVES_WITHIN, async || {
+        anyhow::ensure!(has_logged(trial, gone, text), "no node but {gone} has logged it");
+        Ok(())
+    })
+    .await
+    .with_context(|| trial.cluster.log_tails())
+    .unwrap();
+}
+
 #[tokio::test]
 async fn four_groups_spread_their_leaders_and_count_exactly_when_a_node_is_killed() {
     let mut trial = start(4).await;
@@ -53,8 +69,7 @@ async fn four_groups_spread_their_leaders_and_count_exactly_when_a_node_is_kille
     })
     .await;
     // What the trial of a planned stop must not see, it must be able to see.
-    let mut others = trial.cluster.nodes.iter().filter(|node| node.id != victim);
-    assert!(others.any(|node| node.has_logged("counting on after a failover move").unwrap()));
+    until_logged(&trial, victim, "counting on after a failover move").await;
     let summary = load.await.unwrap().unwrap();
     trial.settle_and_check(&summary).await.unwrap();
 }
@@ -79,12 +94,12 @@ async fn a_node_stopped_in_order_hands_over_what_it_leads_and_owns_and_nobody_ha
         // A hand-over costs one term; an election that somebody had to call for would cost more, or come without one.
         assert_eq!(after.term, before.term + u64::from(before.leader == Some(leaver)), "group {group}");
     }
-    let others = || trial.cluster.nodes.iter().filter(|node| node.id != leaver);
-    let has_logged = |text: &str| others().any(|node| node.has_logged(text).unwrap());
-    assert!(has_logged("counting on after a planned move"));
-    assert!(!has_logged("counting on after a failover move"), "a shard was taken as from a dead node");
+    until_logged(&trial, leaver, "counting on after a planned move").await;
     let summary = load.await.unwrap().unwrap();
     trial.settle_and_check(&summary).await.unwrap();
+    // Once all is settled: every new owner has said by then how its shard came to it.
+    let failover = has_logged(&trial, leaver, "counting on after a failover move");
+    assert!(!failover, "a shard was taken as from a dead node");
 }
 
 #[tokio::test]

@@ -28,6 +28,8 @@ const LOOK_EVERY_MS: u64 = 2_000;
 struct Progress {
     committed: u64,
     newest_revision: u64,
+    /// What `out_ends` hold.
+    published_revision: u64,
     out_ends: BTreeMap<(&'static str, i32), i64>,
 }
 
@@ -63,6 +65,7 @@ impl World {
         Progress {
             committed: self.consensus.committed(),
             newest_revision: self.consensus.state.newest_revision(),
+            published_revision: self.consensus.state.published_revision(),
             out_ends: out.map(|at| (at, end(at))).collect(),
         }
     }
@@ -92,7 +95,8 @@ impl World {
                 unfinished.push(Unfinished::ReplicaBehind { node: node.id, applied, committed: before.committed });
             }
         }
-        let (published, newest) = (state.published_revision(), before.newest_revision);
+        // At the look before: what has come into the topic since need not be written yet.
+        let (published, newest) = (before.published_revision, before.newest_revision);
         if published < newest {
             unfinished.push(Unfinished::Unpublished { published, newest });
         }
@@ -157,7 +161,7 @@ impl World {
             detail: format!("shard {} was halted: {reason}", shard.0),
         }));
         let held = rows_held(&self.consensus.state);
-        found.extend(ct4_published_is_held::check(&held, before.newest_revision, &self.sink.database.tables().rows));
+        found.extend(ct4_published_is_held::check(&held, before.published_revision, &self.sink.database.tables().rows));
         self.watch.found(found);
     }
 

@@ -15,11 +15,14 @@ pub struct Trace {
     hash: u64,
     lines: u64,
     tail: VecDeque<String>,
+    /// Every line goes to the standard error stream as well: `CLICKTALLY_SIM_TRACE` is set.
+    is_loud: bool,
 }
 
 impl Default for Trace {
     fn default() -> Trace {
-        Trace { hash: FNV_OFFSET, lines: 0, tail: VecDeque::with_capacity(TAIL_LINES) }
+        let is_loud = std::env::var_os("CLICKTALLY_SIM_TRACE").is_some();
+        Trace { hash: FNV_OFFSET, lines: 0, tail: VecDeque::with_capacity(TAIL_LINES), is_loud }
     }
 }
 
@@ -31,6 +34,9 @@ impl Trace {
         line.clear();
         let (seconds, millis) = (at_ms / 1_000, at_ms % 1_000);
         fmt::write(&mut line, format_args!("{seconds:>4}.{millis:03} {what}")).expect("a string takes everything");
+        if self.is_loud {
+            say(&line);
+        }
         self.hash = fnv1a(fnv1a(self.hash, line.as_bytes()), b"\n");
         self.lines += 1;
         self.tail.push_back(line);
@@ -48,6 +54,11 @@ impl Trace {
     pub fn tail(&self) -> Vec<String> {
         self.tail.iter().cloned().collect()
     }
+}
+
+#[allow(clippy::print_stderr)] // Somebody asked for it.
+fn say(line: &str) {
+    eprintln!("{line}");
 }
 
 #[cfg(test)]

@@ -44,7 +44,6 @@ pub(super) struct World {
     /// What clients were told was done.
     promised: Mutex<BTreeMap<CampaignId, i64>>,
     pub(super) chores: Mutex<Chores>,
-    is_loud: bool,
 }
 
 /// Simulated time: the driver's, or, while a host runs, what has passed on that host's clock as well.
@@ -131,7 +130,6 @@ impl World {
             committed: Mutex::default(),
             promised: Mutex::default(),
             chores: Mutex::default(),
-            is_loud: std::env::var_os("CLICKTALLY_SIM_TRACE").is_some(),
         }
     }
 
@@ -181,12 +179,6 @@ impl World {
 
     pub(super) fn line(&self, what: fmt::Arguments<'_>) {
         let at_ms = millis(self.elapsed());
-        if self.is_loud {
-            #[allow(clippy::print_stderr)] // Asked for.
-            {
-                eprintln!("{at_ms:>8} {what}");
-            }
-        }
         self.trace.lock().line(at_ms, what);
     }
 

@@ -88,8 +88,8 @@ impl UserSketch {
         }
     }
 
-    /// By how much [`UserSketch::heap_bytes`] of another sketch can grow at most when this one is merged into it.
-    pub fn growth_bytes_max(&self) -> usize {
+    /// More than [`UserSketch::heap_bytes`], and so much that two sketches never need more once they are merged than both before.
+    pub fn merged_bytes_max(&self) -> usize {
         if self.is_empty() {
             return 0;
         }

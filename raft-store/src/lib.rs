@@ -34,7 +34,8 @@ pub mod metrics_registry;
 #[cfg(test)]
 mod at_size;
 mod cell;
-mod cell_table;
+mod cell_run;
+mod cell_runs;
 mod fail_stop;
 mod group_log;
 mod group_snapshots;

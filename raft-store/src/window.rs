@@ -1,27 +1,22 @@
 //! One minute of event time over all shards of a group: its cells, and how far its life has come.
 //!
-//! Cells lie in a [`CellTable`], which whoever reads or snapshots a window shares. There is no order in it; what must be the same on
-//! every replica (the encoded form) is sorted when it is made.
+//! Cells lie in [`CellRuns`], which whoever reads or snapshots a window shares: a copy of it is a copy of pointers.
 
-use clicktally_proto::counts::CostSum;
 use clicktally_proto::event_time::Minute;
 use clicktally_proto::ids::{AdId, CampaignId};
 use clicktally_proto::money::Micros;
-use clicktally_proto::user_sketch::UserSketch;
 use clicktally_proto::window_count::{WindowCount, WindowState};
 use serde::{Deserialize, Serialize};
 
 use crate::cell::Cell;
-use crate::cell_table::{CellId, CellTable, CellTableChange};
+use crate::cell_run::CellRun;
+use crate::cell_runs::{CellRuns, MergeAllowance};
 
 /// Its encoded form is that of everything but the cells: a snapshot holds those in chunks of their own behind it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     #[serde(skip)]
-    cells: CellTable,
-    /// What the sketches of all cells hold beside the cells themselves.
-    #[serde(skip)]
-    sketch_bytes: u64,
+    pub(crate) cells: CellRuns,
     pub(crate) fired_at: Option<u64>,
     pub(crate) final_at: Option<u64>,
     /// Newest entry that changed a cell.
@@ -44,55 +39,39 @@ impl Window {
         Some(fired_at.max(self.changed_at).max(self.final_at.unwrap_or(0)))
     }
 
-    /// In no particular order.
-    pub fn cells(&self) -> impl Iterator<Item = (CampaignId, AdId, &Cell)> {
-        self.cells.iter().map(|(&(campaign_id, ad_id), cell)| (campaign_id, ad_id, cell))
+    /// In order. Sums up what checkpoints brought, which takes as long as the window is large: call it outside the lock.
+    pub fn cells(&self) -> impl Iterator<Item = (CampaignId, AdId, Cell)> + use<> {
+        self.cells.cells().map(|((campaign_id, ad_id), cell)| (campaign_id, ad_id, cell))
     }
 
-    pub fn cell(&self, campaign_id: CampaignId, ad_id: AdId) -> Option<&Cell> {
+    pub fn cell(&self, campaign_id: CampaignId, ad_id: AdId) -> Option<Cell> {
         self.cells.get((campaign_id, ad_id))
     }
 
-    pub fn cell_count(&self) -> usize {
-        self.cells.len()
+    /// What clicks cost, by campaign: several for each, in no particular order, and nothing is summed up first.
+    pub fn spends(&self) -> impl Iterator<Item = (CampaignId, Micros)> {
+        self.cells.spends()
     }
 
-    /// What the cells' sketches of users take beside the cells.
-    pub(crate) fn sketch_bytes(&self) -> u64 {
-        self.sketch_bytes
-    }
-
-    /// In an order that depends on the cells alone.
-    pub(crate) fn sorted_cells(&self) -> impl Iterator<Item = (CellId, &Cell)> {
-        self.cells.sorted()
-    }
-
-    /// Puts back a cell of a snapshot. Changes nothing and says `false` if there is one already.
-    pub(crate) fn restore_cell(&mut self, id: CellId, cell: Cell) -> bool {
-        let (cells, bytes) = (self.cells.len(), cell.users().heap_bytes() as u64);
-        self.cells.change().entry(id, || cell);
-        let is_new = self.cells.len() > cells;
-        self.sketch_bytes += if is_new { bytes } else { 0 };
-        is_new
-    }
-
-    /// Begins to add what one checkpoint, the entry at `index`, counted of this minute.
-    pub(crate) fn merge(&mut self, index: u64) -> WindowMerge<'_> {
-        self.changed_at = index;
-        WindowMerge { index, cells: self.cells.change(), sketch_bytes: &mut self.sketch_bytes }
+    /// Adds what one checkpoint counted of this minute.
+    pub(crate) fn add(&mut self, run: CellRun, allowance: &mut MergeAllowance) {
+        self.changed_at = run.newest();
+        self.cells.push(run, allowance);
     }
 
     /// Rows whose revision is above `published`; none while the window is open.
-    pub fn rows_after(&self, minute: Minute, published: u64) -> impl Iterator<Item = WindowCount> {
-        let fired_at = self.fired_at;
-        self.cells().filter_map(move |(campaign_id, ad_id, cell)| {
+    pub fn rows_after(&self, minute: Minute, published: u64) -> impl Iterator<Item = WindowCount> + use<> {
+        let (fired_at, final_at) = (self.fired_at, self.final_at);
+        // An open window has no rows, and is not summed up to find none.
+        let cells = fired_at.map(|_| self.cells()).into_iter().flatten();
+        cells.filter_map(move |(campaign_id, ad_id, cell)| {
             let fired_at = fired_at?;
-            let state = match self.final_at {
+            let state = match final_at {
                 Some(_) => WindowState::Final,
                 None if cell.changed_at() > fired_at => WindowState::Corrected,
                 None => WindowState::Fired,
             };
-            let revision = cell.changed_at().max(fired_at).max(self.final_at.unwrap_or(0));
+            let revision = cell.changed_at().max(fired_at).max(final_at.unwrap_or(0));
             (revision > published).then(|| WindowCount {
                 ad_id,
                 campaign_id,
@@ -108,58 +87,5 @@ impl Window {
                 cost_count: cell.costs().count,
             })
         })
-    }
-}
-
-/// The cells of a window while one checkpoint is merged into them.
-pub(crate) struct WindowMerge<'a> {
-    index: u64,
-    cells: CellTableChange<'a>,
-    sketch_bytes: &'a mut u64,
-}
-
-impl WindowMerge<'_> {
-    /// Clicks of one cell; `rest`: invalid clicks, costs and users.
-    #[inline]
-    pub(crate) fn add(
-        &mut self,
-        id: CellId,
-        clicks: u64,
-        rest: (u64, CostSum, Option<&UserSketch>),
-        spend_micros: Micros,
-    ) {
-        let grown_bytes = self.cells.entry(id, Cell::new).merge(self.index, clicks, rest, spend_micros);
-        *self.sketch_bytes += grown_bytes as u64;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clicktally_proto::user_mark::UserMark;
-
-    use super::*;
-
-    #[test]
-    fn sketches_are_charged_as_they_grow_and_when_they_come_back_from_a_snapshot() {
-        let mut window = Window::default();
-        for round in 0..200_u64 {
-            let mut users = UserSketch::default();
-            (0..20).for_each(|user| users.insert(UserMark::of(format!("{round}-{user}").as_bytes()).unwrap()));
-            let growth_bytes_max = users.growth_bytes_max() as u64;
-            let bytes_before = window.sketch_bytes();
-            let id = (1, 1 + round % 3 * (round % 2));
-            window.merge(round + 1).add(id, 20, (0, CostSum::default(), Some(&users)), 0);
-            let recounted: usize = window.cells().map(|(_, _, cell)| cell.users().heap_bytes()).sum();
-            assert_eq!(window.sketch_bytes(), recounted as u64, "after round {round}");
-            assert!(window.sketch_bytes() - bytes_before <= growth_bytes_max, "in round {round}");
-        }
-        assert!(window.sketch_bytes() > 2_048, "no sketch has become dense");
-        let mut restored = Window::default();
-        for (id, cell) in window.sorted_cells() {
-            assert!(restored.restore_cell(id, cell.clone()));
-        }
-        let (id, cell) = window.sorted_cells().next().unwrap();
-        assert!(!restored.restore_cell(id, cell.clone()), "a cell came back twice");
-        assert_eq!(restored.sketch_bytes(), window.sketch_bytes());
     }
 }

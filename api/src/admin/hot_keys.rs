@@ -60,14 +60,16 @@ impl HotKeys {
         for windows in groups {
             let mut candidates = BTreeSet::new();
             for window in windows {
-                let total: u64 = window.cells().map(|(_, _, cell)| weight(cell)).sum();
+                let weights: Vec<_> =
+                    window.cells().map(|(campaign, ad, cell)| ((campaign, ad), weight(&cell))).collect();
+                let total: u64 = weights.iter().map(|(_, weight)| weight).sum();
                 clicks = clicks.saturating_add(total);
-                let frequent = window.cells().filter(|(_, _, cell)| weight(cell).saturating_mul(RARITY_MAX) >= total);
-                candidates.extend(frequent.map(|(campaign_id, ad_id, _)| (campaign_id, ad_id)));
+                let frequent = weights.iter().filter(|(_, weight)| weight.saturating_mul(RARITY_MAX) >= total);
+                candidates.extend(frequent.map(|(key, _)| *key));
             }
             keys.extend(candidates.into_iter().map(|(campaign_id, ad_id)| {
                 let cells = windows.iter().filter_map(|window| window.cell(campaign_id, ad_id));
-                HotKey { campaign_id, ad_id, clicks: cells.map(weight).sum(), share: 0.0 }
+                HotKey { campaign_id, ad_id, clicks: cells.map(|cell| weight(&cell)).sum(), share: 0.0 }
             }));
         }
         keys.retain(|key| key.clicks > 0);

@@ -54,18 +54,24 @@ pub(super) async fn count(
     while group.read(|state| outcomes(state).read) < filled.clicks {
         applied.changed().await.context("the replica stopped")?;
     }
+    let (outcomes, windows) = group.read(|state| (outcomes(state), state.windows().clone()));
+    // A replica puts off summing up what nobody has read yet; somebody will, once, and so it belongs to the cost.
+    let (mut cells, mut clicks) = (0_u64, 0);
+    for (_, _, cell) in windows.values().flat_map(|window| window.cells()) {
+        cells += 1;
+        clicks += cell.clicks();
+    }
     let took = clock.monotonic() - started;
     let after = Reading::now();
-    let (outcomes, cells) = group
-        .read(|state| (outcomes(state), state.windows().values().map(|window| window.cell_count()).sum::<usize>()));
     host.stop().await;
     tokio::task::spawn_blocking(move || raft.block_on(replicas.stop())).await?;
     // A benchmark of wrong counts measures nothing.
     ensure!(outcomes.counted == filled.distinct, "counted {} of {} clicks", outcomes.counted, filled.distinct);
+    ensure!(clicks == filled.distinct, "the windows hold {clicks} of {} clicks", filled.distinct);
     Ok(Counted {
         rate: Rate::of(filled.clicks, took, after.process_since(&before)),
         duplicates: outcomes.duplicate,
-        cells: cells as u64,
+        cells,
         shares: after.shares_since(&before, filled.clicks),
     })
 }

@@ -58,9 +58,9 @@ pub fn busiest_minute(windows: &[Arc<Window>], wanted: &[CampaignId]) -> BTreeMa
     let mut busiest: BTreeMap<CampaignId, Micros> = wanted.iter().map(|campaign| (*campaign, 0)).collect();
     for window in windows {
         let mut spent: BTreeMap<CampaignId, Micros> = BTreeMap::new();
-        for (campaign, _, cell) in window.cells().filter(|(campaign, ..)| busiest.contains_key(campaign)) {
+        for (campaign, micros) in window.spends().filter(|(campaign, _)| busiest.contains_key(campaign)) {
             let sum = spent.entry(campaign).or_default();
-            *sum = sum.saturating_add(cell.spend_micros());
+            *sum = sum.saturating_add(micros);
         }
         for (campaign, micros) in spent {
             let per_second = micros / (WINDOW_MS as Micros / 1_000) + 1;

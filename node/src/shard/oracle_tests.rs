@@ -229,7 +229,7 @@ impl Replica {
         let mut sums = Sums::new();
         for (minute, window) in self.state.windows() {
             for (_, ad_id, cell) in window.cells() {
-                let Counts { clicks: valid, invalid_clicks: invalid, costs, users } = cell.counts();
+                let Counts { clicks: valid, invalid_clicks: invalid, costs, users } = cell.counts().clone();
                 let sum = Sum { valid, invalid, costs: costs.sum_micros, costed: costs.count, users: users.to_bytes() };
                 sums.insert((minute.0, ad_id), sum);
             }

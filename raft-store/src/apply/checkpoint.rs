@@ -9,11 +9,13 @@ use std::sync::Arc;
 
 use clicktally_proto::checkpoint::Checkpoint;
 use clicktally_proto::command::{Outcome, Rejection};
-use clicktally_proto::event_time::EventTimeRules;
+use clicktally_proto::event_time::{EventTimeRules, Minute};
 use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::money::price_of;
-use clicktally_proto::window_cells::{Rows, WindowCells};
+use clicktally_proto::window_cells::WindowCells;
 
+use crate::cell_run::CellRun;
+use crate::cell_runs::MergeAllowance;
 use crate::state::GroupState;
 
 impl GroupState {
@@ -44,10 +46,16 @@ impl GroupState {
         if windows.iter().any(|cells| rules.is_final(cells.minute, self.watermark_ms)) {
             return Err(Rejection::FinalWindow);
         }
-        self.check_room(shard, &windows, &checkpoint.seen)?;
+        let runs: Vec<(Minute, CellRun)> =
+            windows.into_iter().map(|cells| (cells.minute, self.priced(index, cells))).collect();
+        self.make_room(shard, runs.iter().map(|(_, run)| run.bytes()).sum(), &checkpoint.seen)?;
 
         // Nothing below may refuse.
-        windows.iter().for_each(|cells| self.merge_window(index, cells));
+        let mut allowance = MergeAllowance::of_an_apply();
+        for (minute, run) in runs {
+            self.spend(&run);
+            self.add_run(minute, run, &mut allowance);
+        }
         let entry = self.shards.entry(shard).or_default();
         if to > from {
             entry.last_range = Some((from, to));
@@ -81,32 +89,40 @@ impl GroupState {
         self.settings.map(|settings| settings.event_time).unwrap_or_default()
     }
 
-    fn merge_window(&mut self, index: u64, cells: &WindowCells) {
-        let window = Arc::make_mut(self.windows.entry(cells.minute).or_default());
-        let (cells_before, sketch_bytes_before) = (window.cell_count(), window.sketch_bytes());
-        let mut merge = window.merge(index);
-        let mut clicks_of_cells = cells.clicks.iter();
-        let mut rows = Rows::of(cells);
+    /// What the entry at `index` brings of one minute, at the prices in force.
+    fn priced(&self, index: u64, cells: WindowCells) -> CellRun {
+        let mut spend_micros = Vec::with_capacity(cells.len());
+        let mut clicks = cells.clicks.iter();
         for ids in cells.ids.chunk_by(|a, b| a.0 == b.0) {
-            let mut campaign = self.campaigns.get_mut(&ids[0].0).map(Arc::make_mut);
-            for (id, &clicks) in ids.iter().zip(&mut clicks_of_cells) {
-                let mut spend_micros = 0;
-                if let Some(campaign) = &mut campaign {
-                    // A price that overflows saturates: the budget lane pauses, which is the safe side.
-                    spend_micros = price_of(clicks, campaign.terms.cost_per_click_micros).unwrap_or(i64::MAX);
+            let price = self.campaigns.get(&ids[0].0).map_or(0, |campaign| campaign.terms.cost_per_click_micros);
+            // A price that overflows saturates: the budget lane pauses, which is the safe side.
+            spend_micros
+                .extend(clicks.by_ref().take(ids.len()).map(|clicks| price_of(*clicks, price).unwrap_or(i64::MAX)));
+        }
+        CellRun::of_checkpoint(index, cells, spend_micros)
+    }
+
+    /// Adds clicks and spend to their campaigns'.
+    fn spend(&mut self, run: &CellRun) {
+        for (campaign_id, cells) in run.by_campaign() {
+            let Some(campaign) = self.campaigns.get_mut(&campaign_id).map(Arc::make_mut) else { continue };
+            for (clicks, spend_micros) in cells {
+                campaign.spend_micros = campaign.spend_micros.saturating_add(spend_micros);
+                if is_broken(Mutant::SpendTwice) {
                     campaign.spend_micros = campaign.spend_micros.saturating_add(spend_micros);
-                    if is_broken(Mutant::SpendTwice) {
-                        campaign.spend_micros = campaign.spend_micros.saturating_add(spend_micros);
-                    }
-                    campaign.clicks = campaign.clicks.saturating_add(clicks);
                 }
-                merge.add(*id, clicks, rows.next(), spend_micros);
+                campaign.clicks = campaign.clicks.saturating_add(clicks);
             }
         }
-        self.held.cells += (window.cell_count() - cells_before) as u64;
-        self.held.sketch_bytes += window.sketch_bytes() - sketch_bytes_before;
+    }
+
+    fn add_run(&mut self, minute: Minute, run: CellRun, allowance: &mut MergeAllowance) {
+        let window = Arc::make_mut(self.windows.entry(minute).or_default());
+        self.held.remove_cells(&window.cells);
+        window.add(run, allowance);
+        self.held.add_cells(&window.cells);
         if window.fired_at.is_some() {
-            self.newest_revision = index;
+            self.newest_revision = window.changed_at;
         }
     }
 }
@@ -120,7 +136,7 @@ mod tests {
     use clicktally_proto::codec;
     use clicktally_proto::command::{AssignShard, Command, GroupSettings, NodeRecord};
     use clicktally_proto::counts::{CellDelta, CellKey, Counts};
-    use clicktally_proto::event_time::{Minute, WINDOW_MS};
+    use clicktally_proto::event_time::WINDOW_MS;
     use clicktally_proto::ids::ClickId;
     use clicktally_proto::seen_ids::SeenBlock;
     use clicktally_proto::shard_key::{GroupId, Place, ShardId};

@@ -45,7 +45,7 @@ impl GroupState {
             let is_published = is_published || (is_broken(Mutant::EvictedUnpublished) && window.final_at.is_some());
             let leaves = is_published && (rules.is_evictable(*minute, watermark_ms) || self.is_short_of_room(held));
             if leaves {
-                held.remove_window(window);
+                held.remove_cells(&window.cells);
             }
             !leaves
         });

@@ -11,10 +11,13 @@ use clicktally_proto::seen_ids::SeenBlock;
 use clicktally_proto::shard_key::{GroupId, ShardId};
 
 use super::chunk_reader::{Chunk, ChunkReader};
-use super::{ChunkKind, SnapshotCounts, SnapshotError, damaged};
-use crate::cell_table::CellId;
-use crate::state::{Campaign, Cell, GroupState, Window};
+use super::{ChunkKind, RunPart, SnapshotCounts, SnapshotError, damaged};
+use crate::cell_run::CellRun;
+use crate::state::{Campaign, GroupState, Window};
 use crate::type_config::SnapshotMeta;
+
+/// A window, and its runs as far as they have been read.
+type OpenWindow = (Minute, Window, Vec<CellRun>);
 
 /// Reads a whole snapshot of a group.
 pub(crate) fn decode(group: GroupId, source: &mut dyn Read) -> Result<(SnapshotMeta, GroupState), SnapshotError> {
@@ -35,7 +38,7 @@ fn take_state(group: GroupId, mut chunks: ChunkReader<'_>) -> Result<GroupState,
         return Err(damaged(format!("it is of group {}", state.group.0)));
     }
     let mut counts = SnapshotCounts { chunks: chunks.counts.chunks, ..SnapshotCounts::default() };
-    let mut window: Option<(Minute, Window)> = None;
+    let mut window: Option<OpenWindow> = None;
     while let Some(chunk) = chunks.next()? {
         take(&mut chunks, &chunk, &mut state, &mut window, &mut counts)?;
     }
@@ -74,7 +77,7 @@ fn take(
     chunks: &mut ChunkReader<'_>,
     chunk: &Chunk,
     state: &mut GroupState,
-    window: &mut Option<(Minute, Window)>,
+    window: &mut Option<OpenWindow>,
     counts: &mut SnapshotCounts,
 ) -> Result<(), SnapshotError> {
     match chunk.kind {
@@ -91,16 +94,21 @@ fn take(
             }
         }
         ChunkKind::Window => {
-            close(window.replace(chunks.contents(chunk)?), state)?;
+            let (minute, opened) = chunks.contents(chunk)?;
+            close(window.replace((minute, opened, Vec::new())), state)?;
             counts.windows += 1;
         }
         ChunkKind::Cells => {
-            let (_, window) = window.as_mut().ok_or_else(|| damaged("there are cells before the first window"))?;
-            let cells: Vec<(CellId, Cell)> = chunks.contents(chunk)?;
+            let (.., runs) = window.as_mut().ok_or_else(|| damaged("there are cells before the first window"))?;
+            let RunPart { opens, newest, cells } = chunks.contents(chunk)?;
             counts.cells += cells.len() as u64;
+            if opens {
+                runs.push(CellRun::begun(newest));
+            }
+            let run = runs.last_mut().ok_or_else(|| damaged("a window's cells begin in the middle of a run"))?;
             for (id, cell) in cells {
-                if !window.restore_cell(id, cell) {
-                    return Err(damaged("a cell stands twice in a window"));
+                if !run.restore(id, cell) {
+                    return Err(damaged("the cells of a run are not in order"));
                 }
             }
         }
@@ -112,8 +120,9 @@ fn take(
 }
 
 /// A window goes into the state once its cells are there.
-fn close(window: Option<(Minute, Window)>, state: &mut GroupState) -> Result<(), SnapshotError> {
-    let Some((minute, window)) = window else { return Ok(()) };
+fn close(window: Option<OpenWindow>, state: &mut GroupState) -> Result<(), SnapshotError> {
+    let Some((minute, mut window, runs)) = window else { return Ok(()) };
+    runs.into_iter().for_each(|run| window.cells.restore(run.sealed()));
     match state.windows.entry(minute) {
         Entry::Vacant(vacant) => {
             vacant.insert(Arc::new(window));

@@ -1,5 +1,4 @@
-//! A frozen state as chunks. Runs for seconds on a large state, beside the applies; holds one chunk, and the cells of one part of
-//! a window sorted.
+//! A frozen state as chunks. Goes on for seconds on a large state, beside the applies; holds one chunk.
 
 use std::io::Write;
 use std::mem;
@@ -11,8 +10,8 @@ use clicktally_proto::seen_ids::SeenBlock;
 use clicktally_proto::shard_key::ShardId;
 
 use super::chunk_writer::ChunkWriter;
-use super::{CAMPAIGNS_PER_CHUNK, CELLS_PER_CHUNK, ChunkKind, SEEN_BYTES_PER_CHUNK, SnapshotError};
-use crate::cell_table::CellId;
+use super::{CAMPAIGNS_PER_CHUNK, CELLS_PER_CHUNK, ChunkKind, RunPart, SEEN_BYTES_PER_CHUNK, SnapshotError};
+use crate::cell_run::CellId;
 use crate::state::{Campaign, Cell, GroupState};
 use crate::type_config::SnapshotMeta;
 
@@ -74,16 +73,15 @@ fn put_windows(state: &GroupState, chunks: &mut ChunkWriter<'_>) -> Result<(), S
     for (minute, window) in &state.windows {
         chunks.chunk(ChunkKind::Window, &(minute, window))?;
         chunks.counts.windows += 1;
-        let mut waiting: Vec<(CellId, &Cell)> = Vec::new();
-        for cell in window.sorted_cells() {
-            waiting.push(cell);
-            chunks.counts.cells += 1;
-            if waiting.len() == CELLS_PER_CHUNK {
-                chunks.chunk(ChunkKind::Cells, &mem::take(&mut waiting))?;
+        for run in window.cells.runs() {
+            chunks.counts.cells += run.len() as u64;
+            let mut rows = run.rows().peekable();
+            let mut opens = true;
+            while rows.peek().is_some() {
+                let cells: Vec<(CellId, Cell)> = rows.by_ref().take(CELLS_PER_CHUNK).collect();
+                chunks
+                    .chunk(ChunkKind::Cells, &RunPart { opens: mem::take(&mut opens), newest: run.newest(), cells })?;
             }
-        }
-        if !waiting.is_empty() {
-            chunks.chunk(ChunkKind::Cells, &waiting)?;
         }
     }
     Ok(())

@@ -7,7 +7,7 @@
 //!
 //! Numbers are little-endian; a chunk's CRC-32 covers its head and its bytes as stored, which are one compressed frame of the
 //! codec. The chunks, in this order: meta (the log id and members a snapshot stands for), head (everything small: settings, nodes,
-//! shards, watermarks), campaigns, seen ids, then each window followed by its cells, and the end. The end counts what came before
+//! shards, watermarks), campaigns, seen ids, then each window followed by its runs of cells, and the end. The end counts what came before
 //! and carries its SHA-256: without it nothing before it is valid, so a torn file never passes for a shorter state.
 //!
 //! The order of everything is that of keys, so two replicas with the same state write the same bytes (CT-3).
@@ -23,6 +23,8 @@ use clicktally_proto::codec::CodecError;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::cell::Cell;
+use crate::cell_run::CellId;
 use crate::peer_messages::COMMAND_BYTES_MAX;
 
 pub(crate) use self::decode::{decode, decode_state, read_meta, verify};
@@ -30,7 +32,7 @@ pub(crate) use self::encode::{encode, encode_state};
 
 const MAGIC: &[u8; 6] = b"ctsnap";
 /// Of this layout; what is in a chunk has the codec's own version.
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
 const OPENING_BYTES: usize = MAGIC.len() + 2 + 4;
 const CHUNK_HEAD_BYTES: usize = 1 + 4 + 4 + 4;
 /// Fast, and what is left to gain above it is a tenth (docs/decisions/009-snapshots.md).
@@ -44,6 +46,17 @@ const SEEN_BYTES_PER_CHUNK: usize = 256 * 1024;
 /// The largest chunk before compression, and with it what writer and reader hold of a snapshot at a time. One block of seen ids may
 /// be as large as the command that brought it.
 const CHUNK_BYTES_MAX: usize = COMMAND_BYTES_MAX + 2 * SEEN_BYTES_PER_CHUNK;
+
+/// Cells of a window, in order, of one of its runs, or of that and more parts behind this one. The runs are kept apart because what a
+/// state is charged depends on them, and with it what apply refuses.
+#[derive(Debug, Serialize, Deserialize)]
+struct RunPart {
+    /// The first of its run.
+    opens: bool,
+    /// The newest entry that changed any cell of the run.
+    newest: u64,
+    cells: Vec<(CellId, Cell)>,
+}
 
 /// What a chunk holds. The numbers are part of the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,6 +11,8 @@ use clicktally_proto::ids::{ClickId, SNOWFLAKE_EPOCH_MS};
 use clicktally_proto::window_cells::WindowCells;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
+const CLICKS_PER_RECORD: usize = 100;
+
 /// As wide as a click of production: some 130 bytes.
 fn click(n: u64) -> Click {
     Click {
@@ -33,10 +35,17 @@ fn decode(criterion: &mut Criterion) {
     let clicks: Vec<Click> = (0..10_000).map(click).collect();
     let mut group = criterion.benchmark_group("decode");
     group.throughput(Throughput::Elements(clicks.len() as u64));
-    for clicks_per_record in [1, 100] {
-        let records: Vec<Vec<u8>> = clicks.chunks(clicks_per_record).map(encode_record).collect();
+    let singles: Vec<Vec<u8>> = clicks.iter().map(|click| encode_record(std::slice::from_ref(click))).collect();
+    let columns: Vec<Vec<u8>> = clicks.chunks(CLICKS_PER_RECORD).map(encode_record).collect();
+    // As packed records were written before there were columns.
+    let rows = clicks.chunks(CLICKS_PER_RECORD).map(|clicks| {
+        let mut record = Vec::new();
+        clicks.iter().for_each(|click| prost::encoding::message::encode(100, click, &mut record));
+        record
+    });
+    for (form, records) in [("single", singles), ("packed as rows", rows.collect()), ("packed as columns", columns)] {
         let mut views = Vec::new();
-        group.bench_function(format!("{clicks_per_record} clicks a record"), |bencher| {
+        group.bench_function(form, |bencher| {
             bencher.iter(|| {
                 for record in &records {
                     views.clear();
@@ -45,6 +54,9 @@ fn decode(criterion: &mut Criterion) {
             });
         });
     }
+    group.bench_function("(encoding columns)", |bencher| {
+        bencher.iter(|| clicks.chunks(CLICKS_PER_RECORD).map(encode_record).map(|record| record.len()).sum::<usize>());
+    });
     group.finish();
 }
 

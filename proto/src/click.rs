@@ -5,6 +5,7 @@
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
+use crate::click_columns::{COLUMNS_FIELD, ClickColumns};
 use crate::event_time::UnixMillis;
 use crate::ids::{AdId, CampaignId, ClickId};
 
@@ -53,26 +54,17 @@ impl Click {
     }
 }
 
-/// Many clicks of one partition in one record.
-#[derive(Clone, PartialEq, Message)]
-pub struct ClickBatch {
-    #[prost(message, repeated, tag = "100")]
-    pub clicks: Vec<Click>,
-}
-
 /// The most clicks a packed record may hold: bounds what one poisoned record can cost.
 pub const CLICKS_PER_RECORD_MAX: usize = 10_000;
 
-/// Encodes clicks of one partition as the smallest suitable record: a bare `Click`, or a `ClickBatch`.
+/// Encodes clicks of one partition as the smallest suitable record: a bare `Click`, or a `ClickBatch` of columns.
 pub fn encode_record(clicks: &[Click]) -> Vec<u8> {
     assert!(!clicks.is_empty() && clicks.len() <= CLICKS_PER_RECORD_MAX);
     if let [click] = clicks {
         return click.encode_to_vec();
     }
-    // Written field by field, so that packing does not clone the clicks.
-    let mut record = Vec::with_capacity(clicks.len() * 140);
-    for click in clicks {
-        prost::encoding::message::encode(100, click, &mut record);
-    }
+    let columns = ClickColumns::of(clicks);
+    let mut record = Vec::new();
+    prost::encoding::message::encode(COLUMNS_FIELD, &columns, &mut record);
     record
 }

@@ -7,7 +7,9 @@
 use thiserror::Error;
 
 use crate::click::{CLICKS_PER_RECORD_MAX, Click};
+use crate::click_columns::COLUMNS_FIELD;
 use crate::event_time::UnixMillis;
+use crate::found_columns::{AD_ID, CAMPAIGN_ID, COST, EVENT_TIME, EVIDENCE, FoundColumns, USER_AGENT, USER_ID, zigzag};
 use crate::ids::{AdId, CampaignId, ClickId};
 use crate::invalid_traffic;
 use crate::money::Micros;
@@ -44,9 +46,21 @@ pub enum Malformed {
     Missing(&'static str),
     #[error("more than {CLICKS_PER_RECORD_MAX} clicks in one record")]
     TooMany,
+    #[error("a batch has field {0}, which this version does not know: upgrade, then send the record again")]
+    UnknownBatchField(u64),
+    #[error("column {field} has {values} values for {clicks} clicks")]
+    ColumnLength { field: u64, values: usize, clicks: usize },
+    #[error("column {0} comes twice")]
+    ColumnTwice(u64),
+    #[error("column {0} has lengths or numbers that do not fit its values")]
+    ColumnValue(u64),
     #[error("not a JSON click: {0}")]
     Json(String),
 }
+
+/// Of a `ClickBatch`: clicks one by one, as they were packed before there were columns.
+const ROWS: u64 = 100;
+const COLUMNS: u64 = COLUMNS_FIELD as u64;
 
 /// Appends the clicks of one raw record (a `Click`, a `ClickBatch` or a JSON click) to `into`; on error `into` is as it was.
 pub fn decode_record(record: &[u8], into: &mut Vec<ClickView>) -> Result<(), Malformed> {
@@ -75,14 +89,56 @@ fn decode_into(record: &[u8], into: &mut Vec<ClickView>) -> Result<(), Malformed
     let mut at = 0;
     let mut clicks = 0;
     while at < record.len() {
-        let (field, value) = read_field(record, &mut at)?;
-        if let (100, Value::Bytes(click)) = (field, value) {
-            clicks += 1;
-            if clicks > CLICKS_PER_RECORD_MAX {
-                return Err(Malformed::TooMany);
+        match read_field(record, &mut at)? {
+            (ROWS, Value::Bytes(click)) => {
+                clicks += 1;
+                into.push(decode_click(click)?);
             }
-            into.push(decode_click(click)?);
+            (COLUMNS, Value::Bytes(columns)) => {
+                let columns = FoundColumns::find(columns)?;
+                clicks += columns.clicks();
+                decode_columns(&columns, into)?;
+            }
+            (field @ (ROWS | COLUMNS), _) => return Err(Malformed::WireType(field)),
+            // Skipping it might be skipping clicks.
+            (field, _) => return Err(Malformed::UnknownBatchField(field)),
         }
+        if clicks > CLICKS_PER_RECORD_MAX {
+            return Err(Malformed::TooMany);
+        }
+    }
+    Ok(())
+}
+
+fn decode_columns(columns: &FoundColumns<'_>, into: &mut Vec<ClickView>) -> Result<(), Malformed> {
+    // Asked once for each agent and user, not for each click.
+    let are_robots: Vec<bool> =
+        columns.values(USER_AGENT).map(|user_agent| invalid_traffic::is_invalid(0, user_agent)).collect();
+    let users: Vec<Option<UserMark>> = columns.values(USER_ID).map(UserMark::of).collect();
+    let mut ids = columns.click_ids();
+    let (mut campaigns, mut ads) = (columns.numbers(CAMPAIGN_ID)?, columns.numbers(AD_ID)?);
+    let (mut steps, mut costs, mut evidence) =
+        (columns.numbers(EVENT_TIME)?, columns.numbers(COST)?, columns.numbers(EVIDENCE)?);
+    let (mut agent, mut user) = (columns.value_numbers(USER_AGENT), columns.value_numbers(USER_ID));
+    let mut event_time_ms = 0_u64;
+    into.reserve(columns.clicks());
+    for _ in 0..columns.clicks() {
+        event_time_ms = event_time_ms.wrapping_add_signed(zigzag(steps.next()?));
+        // Every column moves on with every click, whatever the others say.
+        let (has_evidence, is_robot) = (evidence.next()? != 0, are_robots[agent.next()?]);
+        let mut view = ClickView {
+            click_id: ClickId(ids.next().unwrap_or(0)),
+            campaign_id: campaigns.next()?,
+            ad_id: ads.next()?,
+            event_time_ms,
+            is_invalid: has_evidence || is_robot,
+            user: users[user.next()?],
+            cost_per_click_micros: zigzag(costs.next()?),
+        };
+        if view.is_invalid {
+            view.user = None;
+        }
+        into.push(view.complete()?);
     }
     Ok(())
 }
@@ -99,8 +155,16 @@ pub fn decode_record_owned(record: &[u8]) -> Result<Vec<Click>, Malformed> {
     if !is_batch(record) {
         return Ok(vec![owned(record)?]);
     }
-    let batch = <crate::click::ClickBatch as prost::Message>::decode(record).map_err(|_| Malformed::Truncated(0))?;
-    Ok(batch.clicks)
+    let mut clicks = Vec::new();
+    let mut at = 0;
+    while at < record.len() {
+        match read_field(record, &mut at)? {
+            (ROWS, Value::Bytes(click)) => clicks.push(owned(click)?),
+            (COLUMNS, Value::Bytes(columns)) => clicks.extend(FoundColumns::find(columns)?.to_clicks()?),
+            (field, _) => return Err(Malformed::UnknownBatchField(field)),
+        }
+    }
+    Ok(clicks)
 }
 
 /// A `Click` never holds field 100, a `ClickBatch` holds nothing below it: the first tag decides.
@@ -150,7 +214,7 @@ fn decode_click(bytes: &[u8]) -> Result<ClickView, Malformed> {
             && SHORT_TEXT_TAGS.contains(tag)
         {
             let text = rest.get(..usize::from(*length)).ok_or(Malformed::Truncated(at))?;
-            match u64::from(tag >> 3) {
+            match usize::from(tag >> 3) {
                 USER_ID => user_id = text,
                 USER_AGENT => user_agent = text,
                 _ => {}
@@ -180,12 +244,12 @@ fn decode_click(bytes: &[u8]) -> Result<ClickView, Malformed> {
         match read_field(bytes, &mut at)? {
             (17, Value::Integer(value)) => evidence = u32::try_from(value).unwrap_or(u32::MAX),
             (field @ (6..=7 | 9 | 11..=14), Value::Bytes(text)) => check_text(field, text)?,
-            (USER_ID, Value::Bytes(text)) => {
-                check_text(USER_ID, text)?;
+            (8, Value::Bytes(text)) => {
+                check_text(8, text)?;
                 user_id = text;
             }
-            (USER_AGENT, Value::Bytes(text)) => {
-                check_text(USER_AGENT, text)?;
+            (10, Value::Bytes(text)) => {
+                check_text(10, text)?;
                 user_agent = text;
             }
             (16, Value::Bytes(_)) => {}
@@ -218,8 +282,6 @@ fn check_short_texts(bytes: &[u8]) -> Result<(), Malformed> {
     Ok(())
 }
 
-const USER_ID: u64 = 8;
-const USER_AGENT: u64 = 10;
 /// Fields 6 to 14 are all text.
 const SHORT_TEXT_TAGS: std::ops::RangeInclusive<u8> = 6 << 3..=14 << 3 | 7;
 
@@ -228,33 +290,41 @@ fn check_text(field: u64, text: &[u8]) -> Result<(), Malformed> {
 }
 
 fn checked(mut view: ClickView, evidence: u32, user_agent: &[u8], user_id: &[u8]) -> Result<ClickView, Malformed> {
-    if view.click_id.0 == 0 {
-        return Err(Malformed::Missing("click_id"));
-    }
-    if view.ad_id == 0 {
-        return Err(Malformed::Missing("ad_id"));
-    }
-    if view.campaign_id == 0 {
-        return Err(Malformed::Missing("campaign_id"));
-    }
-    if view.event_time_ms == 0 {
-        return Err(Malformed::Missing("event_time_ms"));
-    }
     view.is_invalid = invalid_traffic::is_invalid(evidence, user_agent);
     if !view.is_invalid {
         view.user = UserMark::of(user_id);
     }
-    Ok(view)
+    view.complete()
 }
 
-enum Value<'a> {
+impl ClickView {
+    /// What no click may lack.
+    #[inline]
+    fn complete(self) -> Result<ClickView, Malformed> {
+        if self.click_id.0 == 0 {
+            return Err(Malformed::Missing("click_id"));
+        }
+        if self.ad_id == 0 {
+            return Err(Malformed::Missing("ad_id"));
+        }
+        if self.campaign_id == 0 {
+            return Err(Malformed::Missing("campaign_id"));
+        }
+        if self.event_time_ms == 0 {
+            return Err(Malformed::Missing("event_time_ms"));
+        }
+        Ok(self)
+    }
+}
+
+pub(crate) enum Value<'a> {
     Integer(u64),
     Bytes(&'a [u8]),
     Skipped,
 }
 
 #[inline]
-fn read_field<'a>(bytes: &'a [u8], at: &mut usize) -> Result<(u64, Value<'a>), Malformed> {
+pub(crate) fn read_field<'a>(bytes: &'a [u8], at: &mut usize) -> Result<(u64, Value<'a>), Malformed> {
     let start = *at;
     let truncated = || Malformed::Truncated(start);
     let tag = varint::read(bytes, at).ok_or_else(truncated)?;

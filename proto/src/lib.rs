@@ -7,7 +7,9 @@ pub mod clock;
 pub mod event_time;
 
 pub mod click;
+mod click_columns;
 pub mod click_view;
+mod found_columns;
 pub mod ids;
 pub mod invalid_traffic;
 pub mod shard_key;

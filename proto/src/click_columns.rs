@@ -1,0 +1,311 @@
+//! Many clicks of one record, column by column: the packed form of the raw log (`schema/click.proto`, `ClickColumns`).
+//!
+//! Clicks of one partition and moment are alike: one device, a few countries and agents, times a few milliseconds apart. A column holds nothing
+//! where all clicks have nothing, one value where all have the same, and texts as numbers of distinct ones. So a record is smaller
+//! before it is compressed, and who counts reads numbers in a row instead of walking through each click's fields
+//! (`docs/decisions/015-columnar-batch.md`).
+//!
+//! Here they are written; [`crate::found_columns`] reads them.
+
+use std::collections::HashMap;
+
+use prost::Message;
+
+use crate::click::Click;
+
+/// The field of a `ClickBatch` they stand in.
+pub(crate) const COLUMNS_FIELD: u32 = 101;
+
+/// See the schema for what each column holds.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ClickColumns {
+    #[prost(fixed64, repeated, tag = "1")]
+    click_id: Vec<u64>,
+    #[prost(uint64, repeated, tag = "2")]
+    campaign_id: Vec<u64>,
+    #[prost(uint64, repeated, tag = "3")]
+    ad_id: Vec<u64>,
+    #[prost(sint64, repeated, tag = "4")]
+    event_time_step_ms: Vec<i64>,
+    #[prost(sint64, repeated, tag = "5")]
+    ingest_delay_ms: Vec<i64>,
+    #[prost(message, optional, tag = "6")]
+    event_id: Option<ByteColumn>,
+    #[prost(message, optional, tag = "7")]
+    source: Option<ByteColumn>,
+    #[prost(message, optional, tag = "8")]
+    user_id: Option<ByteColumn>,
+    #[prost(message, optional, tag = "9")]
+    ip_address: Option<ByteColumn>,
+    #[prost(message, optional, tag = "10")]
+    user_agent: Option<ByteColumn>,
+    #[prost(message, optional, tag = "11")]
+    device_type: Option<ByteColumn>,
+    #[prost(message, optional, tag = "12")]
+    country: Option<ByteColumn>,
+    #[prost(message, optional, tag = "13")]
+    region: Option<ByteColumn>,
+    #[prost(message, optional, tag = "14")]
+    ad_format: Option<ByteColumn>,
+    #[prost(sint64, repeated, tag = "15")]
+    cost_per_click_micros: Vec<i64>,
+    #[prost(message, optional, tag = "16")]
+    impression_token: Option<ByteColumn>,
+    #[prost(uint32, repeated, tag = "17")]
+    evidence: Vec<u32>,
+    #[prost(uint32, tag = "100")]
+    clicks: u32,
+}
+
+/// Texts or other bytes.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ByteColumn {
+    /// The values, one behind the other.
+    #[prost(bytes = "vec", tag = "1")]
+    bytes: Vec<u8>,
+    #[prost(uint32, repeated, tag = "2")]
+    lengths: Vec<u32>,
+    /// For each click the number of its value; none where there is one value for all, or one for each.
+    #[prost(uint32, repeated, tag = "3")]
+    numbers: Vec<u32>,
+}
+
+impl ClickColumns {
+    pub(crate) fn of(clicks: &[Click]) -> ClickColumns {
+        let texts = |text: fn(&Click) -> &String| byte_column(clicks.iter().map(|click| text(click).as_bytes()));
+        let mut event_time_ms = 0_u64;
+        let steps = clicks.iter().map(|click| {
+            let before = std::mem::replace(&mut event_time_ms, click.event_time_ms);
+            click.event_time_ms.wrapping_sub(before).cast_signed()
+        });
+        let delay_ms = |click: &Click| click.ingest_time_ms.wrapping_sub(click.event_time_ms).cast_signed();
+        ClickColumns {
+            click_id: column(clicks.iter().map(|click| click.click_id)),
+            campaign_id: column(clicks.iter().map(|click| click.campaign_id)),
+            ad_id: column(clicks.iter().map(|click| click.ad_id)),
+            event_time_step_ms: column(steps),
+            ingest_delay_ms: column(clicks.iter().map(delay_ms)),
+            event_id: texts(|click| &click.event_id),
+            source: texts(|click| &click.source),
+            user_id: texts(|click| &click.user_id),
+            ip_address: texts(|click| &click.ip_address),
+            user_agent: texts(|click| &click.user_agent),
+            device_type: texts(|click| &click.device_type),
+            country: texts(|click| &click.country),
+            region: texts(|click| &click.region),
+            ad_format: texts(|click| &click.ad_format),
+            cost_per_click_micros: column(clicks.iter().map(|click| click.cost_per_click_micros)),
+            impression_token: byte_column(clicks.iter().map(|click| click.impression_token.as_slice())),
+            evidence: column(clicks.iter().map(|click| click.evidence)),
+            clicks: clicks.len() as u32,
+        }
+    }
+}
+
+/// Nothing for nothing, one for all the same.
+fn column<T: Copy + Default + PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
+    let mut values: Vec<T> = values.collect();
+    if values.iter().all(|value| *value == values[0]) {
+        values.truncate(if values[0] == T::default() { 0 } else { 1 });
+    }
+    values
+}
+
+fn byte_column<'a>(values: impl ExactSizeIterator<Item = &'a [u8]> + Clone) -> Option<ByteColumn> {
+    let mut first = values.clone();
+    let first = first.next()?;
+    if values.clone().all(|value| value == first) {
+        let whole = ByteColumn { bytes: first.to_vec(), lengths: vec![first.len() as u32], numbers: Vec::new() };
+        return Some(whole).filter(|_| !first.is_empty());
+    }
+    let mut known: HashMap<&[u8], u32, foldhash::fast::RandomState> = HashMap::default();
+    let mut distinct = ByteColumn::default();
+    for value in values.clone() {
+        let next = distinct.lengths.len() as u32;
+        let number = *known.entry(value).or_insert(next);
+        if number == next {
+            distinct.bytes.extend_from_slice(value);
+            distinct.lengths.push(value.len() as u32);
+        }
+        distinct.numbers.push(number);
+    }
+    // A number for each click must be worth it.
+    if distinct.lengths.len() * 4 < values.len() * 3 {
+        return Some(distinct);
+    }
+    let lengths = values.clone().map(|value| value.len() as u32).collect();
+    Some(ByteColumn { bytes: values.flatten().copied().collect(), lengths, numbers: Vec::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::click::encode_record;
+    use crate::click_view::{ClickView, Malformed, decode_record, decode_record_owned};
+
+    prop_compose! {
+        fn text()(text in prop_oneof![4 => Just(String::new()), 4 => "[a-c]{0,3}", 1 => "[à-ü名]{1,3}", 1 => "x{100,200}"]) -> String { text }
+    }
+
+    prop_compose! {
+        fn number()(number in prop_oneof![4 => 1_u64..5, 2 => 1_700_000_000_000_u64..1_700_000_000_900, 1 => 1_u64..=u64::MAX]) -> u64 { number }
+    }
+
+    prop_compose! {
+        fn click()(
+            [click_id, campaign_id, ad_id, event_time_ms] in [number(), number(), number(), number()],
+            ingest_time_ms in prop_oneof![Just(0_u64), number()],
+            [event_id, source, user_id, ip_address] in [text(), text(), text(), text()],
+            [device_type, country, region, ad_format] in [text(), text(), text(), text()],
+            user_agent in prop_oneof![4 => text(), 1 => Just("ExampleBot/1".to_owned())],
+            cost_per_click_micros in prop_oneof![3 => Just(0_i64), 2 => 1_i64..9, 1 => any::<i64>()],
+            impression_token in prop_oneof![3 => Just(Vec::new()), 1 => proptest::collection::vec(any::<u8>(), 0..4)],
+            evidence in prop_oneof![6 => Just(0_u32), 1 => any::<u32>()],
+        ) -> Click {
+            Click {
+                click_id, campaign_id, ad_id, event_time_ms, ingest_time_ms, event_id, source, user_id, ip_address, user_agent,
+                device_type, country, region, ad_format, cost_per_click_micros, impression_token, evidence,
+            }
+        }
+    }
+
+    /// As packed records were before there were columns.
+    fn rows(clicks: &[Click]) -> Vec<u8> {
+        let mut record = Vec::new();
+        clicks.iter().for_each(|click| prost::encoding::message::encode(100, click, &mut record));
+        record
+    }
+
+    fn record_of(columns: &ClickColumns) -> Vec<u8> {
+        let mut record = Vec::new();
+        prost::encoding::message::encode(COLUMNS_FIELD, columns, &mut record);
+        record
+    }
+
+    fn views(record: &[u8]) -> Result<Vec<ClickView>, Malformed> {
+        let mut views = Vec::new();
+        decode_record(record, &mut views).map(|()| views)
+    }
+
+    proptest! {
+        #[test]
+        fn columns_say_what_rows_say(clicks in proptest::collection::vec(click(), 2..40)) {
+            let columns = encode_record(&clicks);
+            prop_assert_eq!(decode_record_owned(&columns).unwrap(), clicks.clone());
+            prop_assert_eq!(decode_record_owned(&rows(&clicks)).unwrap(), clicks.clone());
+            prop_assert_eq!(views(&columns).unwrap(), views(&rows(&clicks)).unwrap());
+            let both = [rows(&clicks), columns].concat();
+            prop_assert_eq!(decode_record_owned(&both).unwrap(), [clicks.clone(), clicks].concat(), "one form behind the other");
+        }
+
+        #[test]
+        fn damage_never_panics_and_both_readers_find_it(
+            clicks in proptest::collection::vec(click(), 2..9), at in any::<prop::sample::Index>(), value in any::<u8>(), cut in any::<bool>()
+        ) {
+            let mut record = encode_record(&clicks);
+            let at = at.index(record.len());
+            record[at] = value;
+            if cut { record.truncate(at); }
+            match (views(&record), decode_record_owned(&record)) {
+                (Ok(views), Ok(clicks)) => {
+                    let ids = |views: &[ClickView]| views.iter().map(|view| (view.click_id.0, view.ad_id, view.event_time_ms)).collect::<Vec<_>>();
+                    let owned: Vec<_> = clicks.iter().map(|click| (click.click_id, click.ad_id, click.event_time_ms)).collect();
+                    prop_assert_eq!(ids(&views), owned);
+                }
+                (viewed, owned) => prop_assert_eq!(viewed.err(), owned.err()),
+            }
+        }
+
+        #[test]
+        fn garbage_for_columns_never_panics(garbage in proptest::collection::vec(any::<u8>(), 0..120)) {
+            let mut record = Vec::new();
+            prost::encoding::bytes::encode(COLUMNS_FIELD, &garbage, &mut record);
+            prop_assert_eq!(views(&record).err(), decode_record_owned(&record).err());
+        }
+    }
+
+    fn three() -> ClickColumns {
+        let click = |n: u64| Click {
+            click_id: n,
+            campaign_id: 7,
+            ad_id: n % 2 + 1,
+            event_time_ms: 1_000 + n,
+            country: "PT".into(),
+            region: if n < 3 { "Évora".into() } else { "11".into() },
+            user_id: format!("u-{n}"),
+            ..Click::default()
+        };
+        ClickColumns::of(&[1, 2, 3].map(click))
+    }
+
+    #[test]
+    fn a_column_is_as_short_as_it_can_be() {
+        let columns = three();
+        assert_eq!(columns.campaign_id, [7], "the same for all");
+        assert_eq!((columns.cost_per_click_micros.len(), &columns.source), (0, &None), "nothing at all");
+        let country = columns.country.unwrap();
+        assert_eq!((&country.bytes[..], country.lengths, country.numbers), (&b"PT"[..], vec![2], vec![]));
+        let region = columns.region.unwrap();
+        assert_eq!((region.bytes, region.lengths, region.numbers), ("Évora11".into(), vec![6, 2], vec![0, 0, 1]));
+        let users = columns.user_id.unwrap();
+        assert_eq!((&users.bytes[..], users.lengths, users.numbers), (&b"u-1u-2u-3"[..], vec![3, 3, 3], vec![]));
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused_by_name() {
+        type Spoil = fn(&mut ClickColumns);
+        let length = |field, values| Malformed::ColumnLength { field, values, clicks: 3 };
+        let cases: [(Spoil, Malformed); 16] = [
+            (|c| c.clicks = 0, Malformed::Missing("its row in the columns")),
+            (|c| c.clicks = 10_001, Malformed::TooMany),
+            (|c| c.ad_id = vec![1, 2], length(3, 2)),
+            (|c| c.click_id.push(4), length(1, 4)),
+            (|c| c.evidence = vec![0; 4], length(17, 4)),
+            (|c| c.user_id.as_mut().unwrap().lengths = vec![3, 6], length(8, 2)),
+            (|c| c.region.as_mut().unwrap().numbers = vec![0, 1], length(13, 2)),
+            (|c| c.region.as_mut().unwrap().numbers = vec![0, 1, 2], Malformed::ColumnValue(13)),
+            (|c| c.region.as_mut().unwrap().numbers = vec![0, 1, 200], Malformed::ColumnValue(13)),
+            (|c| c.region.as_mut().unwrap().lengths = vec![6, 3], Malformed::ColumnValue(13)),
+            (|c| c.region.as_mut().unwrap().lengths = vec![6, 1], Malformed::ColumnValue(13)),
+            (|c| c.region.as_mut().unwrap().lengths = vec![1, 7], Malformed::Text(13)),
+            (|c| c.click_id.clear(), Malformed::Missing("click_id")),
+            (|c| c.ad_id = vec![1, 0, 1], Malformed::Missing("ad_id")),
+            (|c| c.campaign_id.clear(), Malformed::Missing("campaign_id")),
+            (|c| c.event_time_step_ms = vec![0, 1, 1], Malformed::Missing("event_time_ms")),
+        ];
+        for (spoil, expected) in cases {
+            let mut columns = three();
+            spoil(&mut columns);
+            let record = record_of(&columns);
+            assert_eq!(views(&record), Err(expected.clone()));
+            assert_eq!(decode_record_owned(&record), Err(expected));
+        }
+    }
+
+    #[test]
+    fn what_is_not_written_as_columns_are_is_refused() {
+        let whole = three().encode_to_vec();
+        let wrapped = |parts: &[&[u8]]| {
+            let mut record = Vec::new();
+            prost::encoding::bytes::encode(COLUMNS_FIELD, &parts.concat(), &mut record);
+            views(&record)
+        };
+        assert_eq!(wrapped(&[&whole]).unwrap().len(), 3);
+        assert_eq!(wrapped(&[&whole, &[2 << 3 | 2, 1, 7]]), Err(Malformed::ColumnTwice(2)));
+        assert_eq!(wrapped(&[&whole, &[17 << 3 & 0x7f | 0x80, 1, 0]]), Err(Malformed::WireType(17)), "not packed");
+        let too_long = [&[5 << 3 | 2, 11][..], &[0xff; 10], &[1]].concat();
+        assert!(matches!(wrapped(&[&whole, &too_long]), Err(Malformed::ColumnTwice(5) | Malformed::Truncated(_))));
+        assert_eq!(
+            wrapped(&[&whole, &[18 << 3 & 0x7f | 0x80 | 2, 1, 1, 9]]).unwrap().len(),
+            3,
+            "a column of a newer schema"
+        );
+        let mut unknown =
+            rows(&[Click { click_id: 1, campaign_id: 1, ad_id: 1, event_time_ms: 1, ..Click::default() }]);
+        prost::encoding::uint64::encode(102, &1, &mut unknown);
+        assert_eq!(views(&unknown), Err(Malformed::UnknownBatchField(102)), "clicks might be in it");
+        assert_eq!(decode_record_owned(&unknown), Err(Malformed::UnknownBatchField(102)));
+    }
+}

@@ -101,10 +101,7 @@ impl World {
         if news.is_empty() {
             return;
         }
-        let mut records: Vec<_> = news.records().collect();
-        // Cells lie in hash order, which must not reach a trace.
-        records.sort_by(|a, b| a.key.cmp(&b.key));
-        let publication = Publication { newest_revision: news.newest_revision(), records };
+        let publication = Publication { newest_revision: news.newest_revision(), records: news.records().collect() };
         node.memory.is_publishing = true;
         if is_broken(Mutant::ReportedUnpublished) {
             return self.report_published(life, publication);

@@ -22,6 +22,8 @@ pub(crate) struct FoundColumns<'a> {
     bytes: [FoundBytes<'a>; FIELDS],
 }
 
+type TextOf = fn(&mut Click) -> &mut String;
+
 /// Numbers of fields, and one.
 const FIELDS: usize = 18;
 pub(crate) const CAMPAIGN_ID: usize = 2;
@@ -176,7 +178,7 @@ impl<'a> FoundColumns<'a> {
             click.cost_per_click_micros = zigzag(costs.next()?);
             click.evidence = u32::try_from(evidence.next()?).unwrap_or(u32::MAX);
         }
-        let texts: [(usize, fn(&mut Click) -> &mut String); 9] = [
+        let texts: [(usize, TextOf); 9] = [
             (EVENT_ID, |click| &mut click.event_id),
             (SOURCE, |click| &mut click.source),
             (USER_ID, |click| &mut click.user_id),

@@ -48,6 +48,8 @@ mutants! {
     DedupEvictedEarly = "dedup-evicted-early",
     /// Snapshots leave out the seen ids.
     SnapshotWithoutSeenIds = "snapshot-without-seen-ids",
+    /// Snapshots hold each window as one run of cells, as who restores one then does.
+    SnapshotMergesRuns = "snapshot-merges-runs",
     /// Rows replace each other in PostgreSQL whatever their revision.
     UpsertUnversioned = "upsert-unversioned",
     /// The sink's offsets are committed before the rows they stand for.

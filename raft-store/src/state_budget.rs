@@ -127,7 +127,7 @@ impl GroupState {
     }
 
     /// Says the same with less. It is no change that anybody could see, so it may come before a refusal.
-    fn compact_windows(&mut self) {
+    pub(crate) fn compact_windows(&mut self) {
         for window in self.windows.values_mut().filter(|window| window.cells.runs().len() > 1) {
             self.held.remove_cells(&window.cells);
             Arc::make_mut(window).cells.compact();

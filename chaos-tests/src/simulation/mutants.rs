@@ -68,6 +68,7 @@ pub const CASES: &[MutantCase] = &[
     nodes_case(Mutant::FsyncErrorIgnored, "a failed fsync tried again and taken for a success"),
     nodes_case(Mutant::VoteNotDurable, "a vote given before it is on disk"),
     nodes_case(Mutant::ChecksumUnchecked, "a snapshot installed whatever its checksums say"),
+    nodes_case(Mutant::SnapshotMergesRuns, "snapshots sum up the runs that replicas have to agree on"),
     nodes_case(Mutant::TruncationIgnored, "a log's conflicting tail kept"),
     nodes_case(Mutant::PurgeBeyondSnapshot, "the log purged beyond the newest durable snapshot"),
     nodes_case(Mutant::StaleRead, "a read that asks nobody whether the replica is current"),

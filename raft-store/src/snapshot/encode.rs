@@ -19,7 +19,13 @@ use crate::type_config::SnapshotMeta;
 pub(crate) fn encode(meta: &SnapshotMeta, state: &GroupState, sink: &mut dyn Write) -> Result<u64, SnapshotError> {
     let mut chunks = ChunkWriter::begin(sink)?;
     chunks.chunk(ChunkKind::Meta, meta)?;
-    put_state(state, &mut chunks)?;
+    if is_broken(Mutant::SnapshotMergesRuns) {
+        let mut merged = state.clone();
+        merged.compact_windows();
+        put_state(&merged, &mut chunks)?;
+    } else {
+        put_state(state, &mut chunks)?;
+    }
     chunks.end()
 }
 

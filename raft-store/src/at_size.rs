@@ -96,21 +96,30 @@ impl Applier {
 }
 
 fn peak_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+    status_mib("VmHWM:")
 }
 
-fn filled(clock: &Arc<SystemClock>) -> Applier {
+fn resident_mib() -> u64 {
+    status_mib("VmRSS:")
+}
+
+fn status_mib(name: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let value = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    value.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+}
+
+/// As many cells, over all minutes, each brought as often as `times` says: by as many shards.
+fn filled(clock: &Arc<SystemClock>, cells: u64, times: u64) -> Applier {
     let replica = Replica::new(SnapshotMeta::default(), GroupState::new(GROUP), clock.clone());
     let mut applier = Applier { replica: Arc::new(replica), clock: clock.clone(), index: 0, offset: 0 };
     applier.apply(&Command::Configure(GroupSettings::new(1, EventTimeRules::default())));
     let (http_address, peer_address) = (String::new(), String::new());
     applier.apply(&Command::RegisterNode(NodeRecord { node: 1, http_address, peer_address, can_aggregate: true }));
     applier.apply(&Command::AssignShard(AssignShard { shard: ShardId(0), owner: Some(1), expected_epoch: Epoch(0) }));
-    let ads = CELLS / MINUTES;
+    let ads = cells / MINUTES;
     for minute in 0..MINUTES {
-        for first in (0..ads).step_by(CELLS_PER_DELTA as usize) {
+        for first in (0..times).flat_map(|_| (0..ads).step_by(CELLS_PER_DELTA as usize)) {
             let ids = first..(first + CELLS_PER_DELTA).min(ads);
             let delta = applier.delta(ids.map(|ad_id| (minute, ad_id)));
             applier.apply(&delta);
@@ -127,7 +136,7 @@ fn five_million_cells() {
     let storage = DiskStorage::new(folder.path());
     let snapshots = GroupSnapshots::new(GROUP, storage.open_snapshots(GROUP).unwrap());
     let before = peak_mib();
-    let mut applier = filled(&clock);
+    let mut applier = filled(&clock, CELLS, 1);
     let cells = applier.replica.read(|state| state.held().cells);
     println!("{cells} cells: {} bytes of memory each", (peak_mib() - before) * 1024 * 1024 / cells);
 
@@ -176,4 +185,24 @@ fn five_million_cells() {
         swapped - durable,
         clock.monotonic() - swapped
     );
+}
+
+#[test]
+#[ignore = "a measurement; takes a minute and a gigabyte"]
+fn ten_million_cells() {
+    let clock = Arc::new(SystemClock);
+    for times in [1, 4] {
+        let before = resident_mib();
+        let applier = filled(&clock, 2 * CELLS, times);
+        let (held, cells) = applier.replica.read(|state| {
+            (state.held(), state.windows().values().map(|window| window.cells().count() as u64).sum::<u64>())
+        });
+        let resident_bytes = (resident_mib() - before) * 1024 * 1024;
+        println!(
+            "{cells} cells, each brought {times} times: {:.2} times held, charged {} bytes each, {} resident",
+            held.cells as f64 / cells as f64,
+            held.bytes() / cells,
+            resident_bytes / cells
+        );
+    }
 }

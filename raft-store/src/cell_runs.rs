@@ -14,7 +14,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use clicktally_proto::ids::CampaignId;
+use clicktally_proto::ids::{AdId, CampaignId};
 use clicktally_proto::money::Micros;
 
 use crate::cell::Cell;
@@ -118,19 +118,18 @@ impl CellRuns {
     }
 
     pub(crate) fn get(&self, id: CellId) -> Option<Cell> {
-        let one = |run: &Arc<CellRun>| {
-            let mut single = CellRun::begun(run.newest());
-            single.restore(id, run.get(id)?);
-            Some(Arc::new(single.sealed()))
-        };
-        merge_all(self.runs.iter().filter_map(one).collect())?.get(id)
+        let found = self.runs.iter().filter_map(|run| run.only(id)).map(Arc::new).collect();
+        merge_all(found)?.rows().next().map(|(_, cell)| cell)
+    }
+
+    /// Of all campaigns that have it. Looks at every id, and sums up no other cell.
+    pub(crate) fn of_ad(&self, ad_id: AdId) -> impl Iterator<Item = (CellId, Cell)> + use<> {
+        rows_of(merge_all(self.runs.iter().filter_map(|run| run.only_ad(ad_id)).map(Arc::new).collect()))
     }
 
     /// In order. Merges them first, for this reader alone.
     pub(crate) fn cells(&self) -> impl Iterator<Item = (CellId, Cell)> + use<> {
-        let mut cursor = Cursor::default();
-        let merged = self.merged();
-        std::iter::from_fn(move || merged.as_ref()?.next_row(&mut cursor))
+        rows_of(self.merged())
     }
 
     pub(crate) fn spends(&self) -> impl Iterator<Item = (CampaignId, Micros)> {
@@ -140,6 +139,11 @@ impl CellRuns {
     fn merged(&self) -> Option<Arc<CellRun>> {
         merge_all(self.runs.clone())
     }
+}
+
+fn rows_of(run: Option<Arc<CellRun>>) -> impl Iterator<Item = (CellId, Cell)> {
+    let mut cursor = Cursor::default();
+    std::iter::from_fn(move || run.as_ref()?.next_row(&mut cursor))
 }
 
 /// The two smallest first, again and again (Huffman, 1952): the fewest steps.
@@ -196,6 +200,10 @@ mod tests {
                     prop_assert_eq!(runs.get(*id), Some(cell.clone()));
                 }
                 prop_assert_eq!(runs.get((9, 9)), None);
+                for ad_id in 0..9 {
+                    let expected = model.clone().into_iter().filter(|(id, _)| id.1 == ad_id);
+                    prop_assert!(runs.of_ad(ad_id).eq(expected), "cells of ad {}", ad_id);
+                }
                 let mut compact = runs.clone();
                 compact.compact();
                 prop_assert_eq!((compact.runs().len(), compact.held()), (1, model.len()));

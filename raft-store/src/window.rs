@@ -44,6 +44,11 @@ impl Window {
         self.cells.cells().map(|((campaign_id, ad_id), cell)| (campaign_id, ad_id, cell))
     }
 
+    /// Of one ad, with its campaigns: a look at every id, and no more.
+    pub fn cells_of_ad(&self, ad_id: AdId) -> impl Iterator<Item = (CampaignId, Cell)> + use<> {
+        self.cells.of_ad(ad_id).map(|((campaign_id, _), cell)| (campaign_id, cell))
+    }
+
     pub fn cell(&self, campaign_id: CampaignId, ad_id: AdId) -> Option<Cell> {
         self.cells.get((campaign_id, ad_id))
     }

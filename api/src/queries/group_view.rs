@@ -46,8 +46,8 @@ impl GroupView {
 
     pub fn count(&self, minute: Minute, ad_id: AdId) -> AdCount {
         let mut count = AdCount::default();
-        let cells = self.windows.get(&minute).into_iter().flat_map(|window| window.cells());
-        for (campaign_id, _, cell) in cells.filter(|(_, ad, _)| *ad == ad_id) {
+        let cells = self.windows.get(&minute).into_iter().flat_map(|window| window.cells_of_ad(ad_id));
+        for (campaign_id, cell) in cells {
             count.merge(AdCount {
                 clicks: cell.clicks(),
                 revision: cell.changed_at(),

@@ -180,6 +180,40 @@ mod tests {
         assert!(worst <= 9.0, "{worst} bytes an id");
     }
 
+    /// Half a million clicks a second for twenty minutes, as far as they come to one of sixteen shards: `cargo test --workspace --lib --
+    /// --ignored --nocapture twenty_minutes_of_ids`
+    #[test]
+    #[ignore = "a measurement; takes minutes and half a gigabyte"]
+    #[allow(clippy::print_stdout)] // Speaks to whoever runs it.
+    fn twenty_minutes_of_ids() {
+        const CLICKS_PER_SECOND: u64 = 500_000;
+        const CLICKS: u64 = CLICKS_PER_SECOND * 20 * 60;
+        let mut minters = [3, 4, 9].map(SnowflakeMinter::new);
+        let minted = (0..CLICKS).map(|n| {
+            let minter = &mut minters[(n % 3) as usize];
+            minter.mint(SNOWFLAKE_EPOCH_MS + n * 1_000 / CLICKS_PER_SECOND)
+        });
+        // Uniform, as hashes are.
+        let hash = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) & !15 | u64::from(SALT) | 1 << 63;
+        let foreign = (0..CLICKS / 16).map(|n| ClickId(hash(n)));
+        let measure = |name: &str, ids: &mut dyn Iterator<Item = ClickId>, bytes_max: f64| {
+            let mut seen = SeenIds::default();
+            let mut worst = 0.0_f64;
+            for (n, id) in (0_u64..).zip(ids) {
+                let minute = Minute((n * 20 / (CLICKS / 16)) as u32);
+                seen.insert(Place::of(id), minute, &at(0));
+                if n % 1_000_000 == 999_999 {
+                    worst = worst.max(seen.bytes() as f64 / seen.len() as f64);
+                }
+            }
+            let (ids, mib) = (seen.len(), seen.bytes() / 1024 / 1024);
+            println!("{ids} {name} ids: {mib} MiB, at worst {worst:.2} bytes an id from the first million on");
+            assert!(ids > 30_000_000 && worst <= bytes_max, "{ids} ids, {worst} bytes each");
+        };
+        measure("minted", &mut minted.filter(|id| salt(*id) == SALT), 3.0);
+        measure("foreign", &mut foreign.into_iter(), 9.0);
+    }
+
     #[test]
     fn what_is_forgotten_is_freed() {
         let mut seen = SeenIds::default();

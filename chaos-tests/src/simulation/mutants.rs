@@ -66,8 +66,11 @@ pub const CASES: &[MutantCase] = &[
     case(Mutant::GarbageSkipped, "a record nobody can read leaves no trace"),
     nodes_case(Mutant::AckBeforeFsync, "a write acknowledged before it is on disk"),
     nodes_case(Mutant::FsyncErrorIgnored, "a failed fsync tried again and taken for a success"),
-    nodes_case(Mutant::VoteNotDurable, "a vote given before it is on disk"),
-    nodes_case(Mutant::ChecksumUnchecked, "a snapshot installed whatever its checksums say"),
+    MutantCase { seeds_max: 100, ..nodes_case(Mutant::VoteNotDurable, "a vote given before it is on disk") },
+    MutantCase {
+        seeds_max: 100,
+        ..nodes_case(Mutant::ChecksumUnchecked, "a snapshot installed whatever its checksums say")
+    },
     nodes_case(Mutant::SnapshotMergesRuns, "snapshots sum up the runs that replicas have to agree on"),
     nodes_case(Mutant::TruncationIgnored, "a log's conflicting tail kept"),
     nodes_case(Mutant::PurgeBeyondSnapshot, "the log purged beyond the newest durable snapshot"),

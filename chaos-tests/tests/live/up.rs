@@ -9,6 +9,7 @@ use anyhow::Context;
 use clicktally_chaos_tests::cluster::binary_beside_this_program;
 use clicktally_chaos_tests::cluster_client::ClusterClient;
 use clicktally_chaos_tests::eventually::eventually;
+use clicktally_embedded::child;
 use clicktally_proto::clock::{Clock, SystemClock};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -21,8 +22,8 @@ const COUNTED_WITHIN: Duration = Duration::from_secs(30);
 const NAMES: [&str; 3] = ["CLICKTALLY_URL", "CLICKTALLY_KAFKA", "DATABASE_URL"];
 
 /// Starts it and waits until it has printed every line that scripts wait for.
-async fn start(data: &Path, log: &Path) -> (Child, BTreeMap<String, String>) {
-    let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
+async fn start(data: &Path, log_path: &Path) -> (Child, BTreeMap<String, String>) {
+    let log = std::fs::File::options().create(true).append(true).open(log_path).unwrap();
     let mut up = tokio::process::Command::new(binary_beside_this_program().unwrap())
         .args(["up", "--print-env", "--http-port=0", "--data-dir"])
         .arg(data)
@@ -41,7 +42,8 @@ async fn start(data: &Path, log: &Path) -> (Child, BTreeMap<String, String>) {
         }
         anyhow::Ok(())
     };
-    tokio::time::timeout(UP_WITHIN, printed).await.expect("it is not up in time").unwrap();
+    let printed = tokio::time::timeout(UP_WITHIN, printed).await.expect("it is not up in time");
+    printed.with_context(|| child::tail(log_path)).unwrap();
     assert!(NAMES.iter().all(|name| environment.contains_key(*name)), "{environment:?}");
     (up, environment)
 }

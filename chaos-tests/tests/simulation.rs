@@ -1,4 +1,4 @@
-//! A small budget of fresh seeds of the rules, some of whole nodes, and some mistakes that must be found.
+//! A small budget of fresh seeds of the rules, the first seeds of whole nodes, and some mistakes that must be found.
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
@@ -15,7 +15,7 @@ use clicktally_proto::fault::Mutant;
 const FRESH_SEEDS: u64 = 200;
 /// Of whole nodes, which take a second each.
 const SEEDS_OF_NODES: u64 = 20;
-const FRESH_SEEDS_TIME: Duration = Duration::from_secs(60);
+const SEEDS_TIME: Duration = Duration::from_secs(60);
 
 fn simulator() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_sim"))
@@ -24,14 +24,8 @@ fn simulator() -> &'static Path {
 #[allow(clippy::print_stdout)] // Says where the seeds begin, for whoever wants them again.
 fn assert_seeds_keep_every_invariant(tier: Tier, first_seed: u64, seeds: u64) {
     println!("{seeds} seeds of tier {tier} from {first_seed}");
-    let campaign = Campaign {
-        tier,
-        simulator: simulator().to_owned(),
-        first_seed,
-        seeds,
-        time_max: Some(FRESH_SEEDS_TIME),
-        threads: 2,
-    };
+    let campaign =
+        Campaign { tier, simulator: simulator().to_owned(), first_seed, seeds, time_max: Some(SEEDS_TIME), threads: 2 };
     let report = campaign.run(&|_| {});
     println!("{}", report.summary());
     assert!(report.failed.is_none(), "{}", explain(&report.failed.unwrap(), tier));

@@ -112,8 +112,7 @@ fn column<T: Copy + Default + PartialEq>(values: impl Iterator<Item = T>) -> Vec
 }
 
 fn byte_column<'a>(values: impl ExactSizeIterator<Item = &'a [u8]> + Clone) -> Option<ByteColumn> {
-    let mut first = values.clone();
-    let first = first.next()?;
+    let first = values.clone().next()?;
     if values.clone().all(|value| value == first) {
         let whole = ByteColumn { bytes: first.to_vec(), lengths: vec![first.len() as u32], numbers: Vec::new() };
         return Some(whole).filter(|_| !first.is_empty());

@@ -214,7 +214,7 @@ fn decode_click(bytes: &[u8]) -> Result<ClickView, Malformed> {
             && SHORT_TEXT_TAGS.contains(tag)
         {
             let text = rest.get(..usize::from(*length)).ok_or(Malformed::Truncated(at))?;
-            match usize::from(tag >> 3) {
+            match u64::from(tag >> 3) {
                 USER_ID => user_id = text,
                 USER_AGENT => user_agent = text,
                 _ => {}
@@ -244,12 +244,12 @@ fn decode_click(bytes: &[u8]) -> Result<ClickView, Malformed> {
         match read_field(bytes, &mut at)? {
             (17, Value::Integer(value)) => evidence = u32::try_from(value).unwrap_or(u32::MAX),
             (field @ (6..=7 | 9 | 11..=14), Value::Bytes(text)) => check_text(field, text)?,
-            (8, Value::Bytes(text)) => {
-                check_text(8, text)?;
+            (USER_ID, Value::Bytes(text)) => {
+                check_text(USER_ID, text)?;
                 user_id = text;
             }
-            (10, Value::Bytes(text)) => {
-                check_text(10, text)?;
+            (USER_AGENT, Value::Bytes(text)) => {
+                check_text(USER_AGENT, text)?;
                 user_agent = text;
             }
             (16, Value::Bytes(_)) => {}

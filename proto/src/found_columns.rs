@@ -17,40 +17,72 @@ pub(crate) struct FoundColumns<'a> {
     clicks: usize,
     click_ids: &'a [u8],
     /// Of whole numbers, by field.
-    packed: [&'a [u8]; FIELDS],
+    numbers: [FoundNumbers<'a>; FIELDS],
     /// Of bytes, by field.
     bytes: [FoundBytes<'a>; FIELDS],
 }
 
 type TextOf = fn(&mut Click) -> &mut String;
 
-/// Numbers of fields, and one.
+/// One more than the highest of the fields below, which are those of a `Click`.
 const FIELDS: usize = 18;
-pub(crate) const CAMPAIGN_ID: usize = 2;
-pub(crate) const AD_ID: usize = 3;
-pub(crate) const EVENT_TIME: usize = 4;
-const INGEST_TIME: usize = 5;
-const EVENT_ID: usize = 6;
-const SOURCE: usize = 7;
-pub(crate) const USER_ID: usize = 8;
-const IP_ADDRESS: usize = 9;
-pub(crate) const USER_AGENT: usize = 10;
-const DEVICE_TYPE: usize = 11;
-const COUNTRY: usize = 12;
-const REGION: usize = 13;
-const AD_FORMAT: usize = 14;
-pub(crate) const COST: usize = 15;
-const IMPRESSION_TOKEN: usize = 16;
-pub(crate) const EVIDENCE: usize = 17;
+const CLICK_ID: u64 = 1;
+pub(crate) const CAMPAIGN_ID: u64 = 2;
+pub(crate) const AD_ID: u64 = 3;
+pub(crate) const EVENT_TIME: u64 = 4;
+const INGEST_TIME: u64 = 5;
+const EVENT_ID: u64 = 6;
+const SOURCE: u64 = 7;
+pub(crate) const USER_ID: u64 = 8;
+const IP_ADDRESS: u64 = 9;
+pub(crate) const USER_AGENT: u64 = 10;
+const DEVICE_TYPE: u64 = 11;
+const COUNTRY: u64 = 12;
+const REGION: u64 = 13;
+const AD_FORMAT: u64 = 14;
+pub(crate) const COST: u64 = 15;
+const IMPRESSION_TOKEN: u64 = 16;
+pub(crate) const EVIDENCE: u64 = 17;
 
 #[derive(Debug, Default, Clone, Copy)]
 struct FoundBytes<'a> {
     bytes: &'a [u8],
-    /// Packed.
-    lengths: &'a [u8],
-    /// Packed.
-    numbers: &'a [u8],
+    /// Of each value.
+    lengths: FoundNumbers<'a>,
+    /// Of the value of each click.
+    numbers: FoundNumbers<'a>,
+}
+
+/// Packed, and how many there are.
+#[derive(Debug, Default, Clone, Copy)]
+struct FoundNumbers<'a> {
+    packed: &'a [u8],
     values: usize,
+}
+
+impl<'a> FoundNumbers<'a> {
+    /// Each ends with the one of its bytes that has no high bit.
+    fn find(field: u64, packed: &'a [u8]) -> Result<FoundNumbers<'a>, Malformed> {
+        if packed.last().is_some_and(|last| *last >= 0x80) {
+            return Err(Malformed::ColumnValue(field));
+        }
+        Ok(FoundNumbers { packed, values: packed.iter().filter(|byte| **byte < 0x80).count() })
+    }
+
+    /// One after the other.
+    fn iter(self) -> Numbers<'a> {
+        Numbers { packed: self.packed, at: 0, constant: None }
+    }
+
+    /// For each click its own: nothing, or the one there is, for all of them.
+    fn of_each_click(self) -> Result<Numbers<'a>, Malformed> {
+        let constant = match self.values {
+            0 => Some(0),
+            1 => Some(self.iter().next()?),
+            _ => None,
+        };
+        Ok(Numbers { constant, ..self.iter() })
+    }
 }
 
 impl<'a> FoundColumns<'a> {
@@ -64,19 +96,19 @@ impl<'a> FoundColumns<'a> {
                 (CLICKS_FIELD, Value::Integer(clicks)) => {
                     found.clicks = usize::try_from(clicks).map_err(|_| Malformed::TooMany)?;
                 }
-                (1..=17, Value::Bytes(column)) => {
-                    let number = field as usize;
-                    if is_found & 1 << number != 0 {
+                (CLICK_ID..=EVIDENCE, Value::Bytes(column)) => {
+                    if is_found & 1 << field != 0 {
                         return Err(Malformed::ColumnTwice(field));
                     }
-                    is_found |= 1 << number;
-                    match number {
-                        1 => found.click_ids = column,
-                        EVENT_ID..=AD_FORMAT | IMPRESSION_TOKEN => found.bytes[number] = find_bytes(field, column)?,
-                        _ => found.packed[number] = column,
+                    is_found |= 1 << field;
+                    let at_field = field as usize;
+                    match field {
+                        CLICK_ID => found.click_ids = column,
+                        EVENT_ID..=AD_FORMAT | IMPRESSION_TOKEN => found.bytes[at_field] = find_bytes(field, column)?,
+                        _ => found.numbers[at_field] = FoundNumbers::find(field, column)?,
                     }
                 }
-                (1..=17 | CLICKS_FIELD, _) => return Err(Malformed::WireType(field)),
+                (CLICK_ID..=EVIDENCE | CLICKS_FIELD, _) => return Err(Malformed::WireType(field)),
                 // A column that came later: as a field of a click that came later.
                 _ => {}
             }
@@ -92,31 +124,25 @@ impl<'a> FoundColumns<'a> {
         if self.clicks > CLICKS_PER_RECORD_MAX {
             return Err(Malformed::TooMany);
         }
-        let fits = |field: usize, values: usize| {
-            let error = Malformed::ColumnLength { field: field as u64, values, clicks: self.clicks };
-            if values <= 1 || values == self.clicks { Ok(()) } else { Err(error) }
-        };
+        let misfit = |field, values| Err(Malformed::ColumnLength { field, values, clicks: self.clicks });
+        let fits = |field, values| if values <= 1 || values == self.clicks { Ok(()) } else { misfit(field, values) };
         if !self.click_ids.len().is_multiple_of(size_of::<u64>()) {
-            return Err(Malformed::WireType(1));
+            return Err(Malformed::WireType(CLICK_ID));
         }
-        fits(1, self.click_ids.len() / size_of::<u64>())?;
-        for (field, packed) in self.packed.iter().enumerate() {
-            fits(field, varints_in(field, packed)?)?;
+        fits(CLICK_ID, self.click_ids.len() / size_of::<u64>())?;
+        for (field, column) in (0..).zip(&self.numbers) {
+            fits(field, column.values)?;
         }
         // The one column that counting does not look at: nobody may find later that it cannot be read.
         let mut delays = self.numbers(INGEST_TIME)?;
         (0..self.clicks).try_for_each(|_| delays.next().map(drop))?;
-        for (field, column) in self.bytes.iter().enumerate() {
-            if column.numbers.is_empty() {
-                fits(field, column.values)?;
-                continue;
+        for (field, column) in (0..).zip(&self.bytes) {
+            match column.numbers.values {
+                0 => fits(field, column.lengths.values)?,
+                // With numbers, as many values as there are; and a number for each click, also where there is one click.
+                numbers if numbers == self.clicks => check_numbers(field, column)?,
+                numbers => misfit(field, numbers)?,
             }
-            // With numbers, as many values as there are; and a number for each click, also where there is one click.
-            let numbers = varints_in(field, column.numbers)?;
-            if numbers != self.clicks {
-                return Err(Malformed::ColumnLength { field: field as u64, values: numbers, clicks: self.clicks });
-            }
-            check_numbers(field, column)?;
         }
         Ok(())
     }
@@ -127,22 +153,26 @@ impl<'a> FoundColumns<'a> {
 
     pub(crate) fn click_ids(&self) -> impl Iterator<Item = u64> + 'a {
         let (ids, _) = self.click_ids.as_chunks::<8>();
-        let all = if let [id] = ids { Some(*id) } else { None };
-        let none = if ids.is_empty() { Some([0; 8]) } else { None };
+        let constant = match ids {
+            [] => Some([0; 8]),
+            [id] => Some(*id),
+            _ => None,
+        };
         let mut ids = ids.iter();
         // Behind the last there is nothing to ask for: as many are asked for as there are clicks.
-        std::iter::from_fn(move || all.or(none).or_else(|| ids.next().copied()).map(u64::from_le_bytes))
+        std::iter::from_fn(move || constant.or_else(|| ids.next().copied()).map(u64::from_le_bytes))
     }
 
-    pub(crate) fn numbers(&self, field: usize) -> Result<Numbers<'a>, Malformed> {
-        Numbers::of(self.packed[field])
+    pub(crate) fn numbers(&self, field: u64) -> Result<Numbers<'a>, Malformed> {
+        self.numbers[field as usize].of_each_click()
     }
 
     /// The distinct values of a column of bytes, to be looked at once each; one empty value where it has none.
-    pub(crate) fn values(&self, field: usize) -> impl Iterator<Item = &'a [u8]> + 'a {
-        let FoundBytes { mut bytes, lengths, values, .. } = self.bytes[field];
-        let mut lengths = Numbers { packed: lengths, at: 0, constant: None };
-        (0..values.max(1)).map(move |_| {
+    pub(crate) fn values(&self, field: u64) -> impl Iterator<Item = &'a [u8]> + 'a {
+        let FoundBytes { mut bytes, lengths, .. } = self.bytes[field as usize];
+        let values = lengths.values.max(1);
+        let mut lengths = lengths.iter();
+        (0..values).map(move |_| {
             let length = usize::try_from(lengths.next().unwrap_or(0)).unwrap_or(0);
             let (value, rest) = bytes.split_at_checked(length).unwrap_or((bytes, &[]));
             bytes = rest;
@@ -151,12 +181,12 @@ impl<'a> FoundColumns<'a> {
     }
 
     /// For each click the number of its value among [`FoundColumns::values`].
-    pub(crate) fn value_numbers(&self, field: usize) -> ValueNumbers<'a> {
-        let FoundBytes { numbers, values, .. } = self.bytes[field];
-        match (values, numbers) {
+    pub(crate) fn value_numbers(&self, field: u64) -> ValueNumbers<'a> {
+        let FoundBytes { numbers, lengths, .. } = self.bytes[field as usize];
+        match (lengths.values, numbers.values) {
             (0 | 1, _) => ValueNumbers::Same,
-            (_, []) => ValueNumbers::Each(0),
-            _ => ValueNumbers::Named(Numbers { packed: numbers, at: 0, constant: None }),
+            (_, 0) => ValueNumbers::Each(0),
+            _ => ValueNumbers::Named(numbers.iter()),
         }
     }
 
@@ -178,7 +208,7 @@ impl<'a> FoundColumns<'a> {
             click.cost_per_click_micros = zigzag(costs.next()?);
             click.evidence = u32::try_from(evidence.next()?).unwrap_or(u32::MAX);
         }
-        let texts: [(usize, TextOf); 9] = [
+        let texts: [(u64, TextOf); 9] = [
             (EVENT_ID, |click| &mut click.event_id),
             (SOURCE, |click| &mut click.source),
             (USER_ID, |click| &mut click.user_id),
@@ -191,7 +221,7 @@ impl<'a> FoundColumns<'a> {
         ];
         for (field, text_of) in texts {
             for (click, value) in clicks.iter_mut().zip(self.value_of_each(field)?) {
-                let text = std::str::from_utf8(value).map_err(|_| Malformed::Text(field as u64))?;
+                let text = std::str::from_utf8(value).map_err(|_| Malformed::Text(field))?;
                 text_of(click).push_str(text);
             }
         }
@@ -201,7 +231,7 @@ impl<'a> FoundColumns<'a> {
         Ok(clicks)
     }
 
-    fn value_of_each(&self, field: usize) -> Result<Vec<&'a [u8]>, Malformed> {
+    fn value_of_each(&self, field: u64) -> Result<Vec<&'a [u8]>, Malformed> {
         let values: Vec<&[u8]> = self.values(field).collect();
         let mut numbers = self.value_numbers(field);
         (0..self.clicks).map(|_| Ok(values[numbers.next()?])).collect()
@@ -214,30 +244,30 @@ fn find_bytes(field: u64, column: &[u8]) -> Result<FoundBytes<'_>, Malformed> {
     let mut at = 0;
     while at < column.len() {
         let (part, Value::Bytes(value)) = read_field(column, &mut at)? else { return Err(Malformed::WireType(field)) };
-        let into = match part {
-            1 => &mut found.bytes,
-            2 => &mut found.lengths,
-            3 => &mut found.numbers,
-            _ => return Err(Malformed::WireType(field)),
-        };
+        if !(1..=3).contains(&part) {
+            return Err(Malformed::WireType(field));
+        }
         if is_found & 1 << part != 0 {
             return Err(Malformed::ColumnTwice(field));
         }
         is_found |= 1 << part;
-        *into = value;
+        match part {
+            1 => found.bytes = value,
+            2 => found.lengths = FoundNumbers::find(field, value)?,
+            _ => found.numbers = FoundNumbers::find(field, value)?,
+        }
     }
-    found.values = varints_in(field as usize, found.lengths)?;
     check_values(field, &found)?;
     Ok(found)
 }
 
 /// Lengths come to the bytes there are, and texts are UTF-8, each of them.
 fn check_values(field: u64, column: &FoundBytes<'_>) -> Result<(), Malformed> {
-    let is_text = field as usize != IMPRESSION_TOKEN;
+    let is_text = field != IMPRESSION_TOKEN;
     let is_plain = !is_text || column.bytes.is_ascii();
-    let mut lengths = Numbers { packed: column.lengths, at: 0, constant: None };
+    let mut lengths = column.lengths.iter();
     let mut left = column.bytes;
-    for _ in 0..column.values {
+    for _ in 0..column.lengths.values {
         let length = usize::try_from(lengths.next()?).unwrap_or(usize::MAX);
         let (value, rest) = left.split_at_checked(length).ok_or(Malformed::ColumnValue(field))?;
         if !is_plain && std::str::from_utf8(value).is_err() {
@@ -248,28 +278,16 @@ fn check_values(field: u64, column: &FoundBytes<'_>) -> Result<(), Malformed> {
     if left.is_empty() { Ok(()) } else { Err(Malformed::ColumnValue(field)) }
 }
 
-fn check_numbers(field: usize, column: &FoundBytes<'_>) -> Result<(), Malformed> {
-    let beyond = Malformed::ColumnValue(field as u64);
-    if column.numbers.iter().all(|byte| *byte < 0x80) {
+fn check_numbers(field: u64, column: &FoundBytes<'_>) -> Result<(), Malformed> {
+    let values = column.lengths.values as u64;
+    let FoundNumbers { packed, values: clicks } = column.numbers;
+    let is_there = |number: u64| if number < values { Ok(()) } else { Err(Malformed::ColumnValue(field)) };
+    if packed.len() == clicks {
         // All are one byte long.
-        let highest = column.numbers.iter().copied().max().unwrap_or(0);
-        return if usize::from(highest) < column.values { Ok(()) } else { Err(beyond) };
+        return is_there(packed.iter().copied().max().unwrap_or(0).into());
     }
-    let mut numbers = Numbers { packed: column.numbers, at: 0, constant: None };
-    while numbers.at < column.numbers.len() {
-        if numbers.next()? >= column.values as u64 {
-            return Err(beyond);
-        }
-    }
-    Ok(())
-}
-
-/// How many there are: each ends with the one of its bytes that has no high bit.
-fn varints_in(field: usize, packed: &[u8]) -> Result<usize, Malformed> {
-    if packed.last().is_some_and(|last| *last >= 0x80) {
-        return Err(Malformed::ColumnValue(field as u64));
-    }
-    Ok(packed.iter().filter(|byte| **byte < 0x80).count())
+    let mut numbers = column.numbers.iter();
+    (0..clicks).try_for_each(|_| is_there(numbers.next()?))
 }
 
 pub(crate) fn zigzag(value: u64) -> i64 {
@@ -285,17 +303,7 @@ pub(crate) struct Numbers<'a> {
     constant: Option<u64>,
 }
 
-impl<'a> Numbers<'a> {
-    fn of(packed: &'a [u8]) -> Result<Numbers<'a>, Malformed> {
-        let mut numbers = Numbers { packed, at: 0, constant: None };
-        match packed.iter().filter(|byte| **byte < 0x80).count() {
-            0 => numbers.constant = Some(0),
-            1 => numbers.constant = Some(numbers.next()?),
-            _ => {}
-        }
-        Ok(numbers)
-    }
-
+impl Numbers<'_> {
     /// A number of more than 64 bits, or none where there should be one, is an error.
     #[inline]
     pub(crate) fn next(&mut self) -> Result<u64, Malformed> {

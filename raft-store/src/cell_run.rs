@@ -62,7 +62,7 @@ impl CellRun {
         self.bytes
     }
 
-    /// Campaign and spend of each cell that cost anything.
+    /// Campaign and spend of each cell; of none where none cost anything.
     pub(crate) fn spends(&self) -> impl Iterator<Item = (CampaignId, Micros)> {
         self.cells.ids.iter().zip(&self.spend_micros).map(|((campaign_id, _), spend)| (*campaign_id, *spend))
     }

@@ -92,8 +92,14 @@ impl Trial {
 
     /// Starts a load through both doors with repeats, disorder, late, invalid and malformed clicks; `more` is appended to it.
     pub fn start_load(&self, more: &[&str]) -> anyhow::Result<JoinHandle<anyhow::Result<LoadSummary>>> {
+        let doors: Vec<String> = self.cluster.client.urls.iter().map(|url| format!("--url={url}")).collect();
+        let more: Vec<&str> = doors.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        self.start_log_load(&more)
+    }
+
+    /// The same, straight into the log.
+    pub fn start_log_load(&self, more: &[&str]) -> anyhow::Result<JoinHandle<anyhow::Result<LoadSummary>>> {
         let mut arguments = vec!["load".to_owned()];
-        arguments.extend(self.cluster.client.urls.iter().map(|url| format!("--url={url}")));
         arguments.push(format!("--kafka={}", self.services.kafka.bootstrap()));
         arguments.push(format!("--groups={}", self.cluster.options.groups));
         arguments.push(format!("--allowed-lateness-s={}", self.cluster.options.allowed_lateness_ms / 1_000));

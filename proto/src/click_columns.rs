@@ -13,7 +13,8 @@ use prost::Message;
 
 use crate::click::Click;
 
-/// The field of a `ClickBatch` they stand in.
+/// The fields of a `ClickBatch`: clicks one by one, as they were packed before there were columns, and the columns.
+pub(crate) const ROWS_FIELD: u32 = 100;
 pub(crate) const COLUMNS_FIELD: u32 = 101;
 
 /// See the schema for what each column holds.
@@ -141,7 +142,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::click::encode_record;
+    use crate::click::{COLUMN_BYTES_MAX, encode_record, encode_rows};
     use crate::click_view::{ClickView, Malformed, decode_record, decode_record_owned};
 
     prop_compose! {
@@ -170,13 +171,6 @@ mod tests {
         }
     }
 
-    /// As packed records were before there were columns.
-    fn rows(clicks: &[Click]) -> Vec<u8> {
-        let mut record = Vec::new();
-        clicks.iter().for_each(|click| prost::encoding::message::encode(100, click, &mut record));
-        record
-    }
-
     fn record_of(columns: &ClickColumns) -> Vec<u8> {
         let mut record = Vec::new();
         prost::encoding::message::encode(COLUMNS_FIELD, columns, &mut record);
@@ -193,10 +187,10 @@ mod tests {
         fn columns_say_what_rows_say(clicks in proptest::collection::vec(click(), 2..40)) {
             let columns = encode_record(&clicks);
             prop_assert_eq!(decode_record_owned(&columns).unwrap(), clicks.clone());
-            prop_assert_eq!(decode_record_owned(&rows(&clicks)).unwrap(), clicks.clone());
-            prop_assert_eq!(views(&columns).unwrap(), views(&rows(&clicks)).unwrap());
-            let both = [rows(&clicks), columns].concat();
-            prop_assert_eq!(decode_record_owned(&both).unwrap(), [clicks.clone(), clicks].concat(), "one form behind the other");
+            prop_assert_eq!(decode_record_owned(&encode_rows(&clicks)).unwrap(), clicks.clone());
+            prop_assert_eq!(views(&columns).unwrap(), views(&encode_rows(&clicks)).unwrap());
+            let both = [encode_rows(&clicks), columns].concat();
+            prop_assert_eq!(decode_record_owned(&both).unwrap(), [clicks.clone(), clicks].concat(), "columns behind rows");
         }
 
         #[test]
@@ -256,7 +250,7 @@ mod tests {
     fn what_does_not_fit_together_is_refused_by_name() {
         type Spoil = fn(&mut ClickColumns);
         let length = |field, values| Malformed::ColumnLength { field, values, clicks: 3 };
-        let cases: [(Spoil, Malformed); 16] = [
+        let cases: [(Spoil, Malformed); 17] = [
             (|c| c.clicks = 0, Malformed::Missing("its row in the columns")),
             (|c| c.clicks = 10_001, Malformed::TooMany),
             (|c| c.ad_id = vec![1, 2], length(3, 2)),
@@ -273,6 +267,7 @@ mod tests {
             (|c| c.ad_id = vec![1, 0, 1], Malformed::Missing("ad_id")),
             (|c| c.campaign_id.clear(), Malformed::Missing("campaign_id")),
             (|c| c.event_time_step_ms = vec![0, 1, 1], Malformed::Missing("event_time_ms")),
+            (|c| c.country.as_mut().unwrap().numbers = vec![0, 0, 1], Malformed::ColumnValue(12)),
         ];
         for (spoil, expected) in cases {
             let mut columns = three();
@@ -294,17 +289,99 @@ mod tests {
         assert_eq!(wrapped(&[&whole]).unwrap().len(), 3);
         assert_eq!(wrapped(&[&whole, &[2 << 3 | 2, 1, 7]]), Err(Malformed::ColumnTwice(2)));
         assert_eq!(wrapped(&[&whole, &[17 << 3 & 0x7f | 0x80, 1, 0]]), Err(Malformed::WireType(17)), "not packed");
-        let too_long = [&[5 << 3 | 2, 11][..], &[0xff; 10], &[1]].concat();
-        assert!(matches!(wrapped(&[&whole, &too_long]), Err(Malformed::ColumnTwice(5) | Malformed::Truncated(_))));
+        let without = |spoil: fn(&mut ClickColumns)| {
+            let mut columns = three();
+            spoil(&mut columns);
+            columns.encode_to_vec()
+        };
+        let (no_delays, no_region) = (without(|c| c.ingest_delay_ms.clear()), without(|c| c.region = None));
+        // Ten bytes are the most that a number of 64 bits takes.
+        let too_long = [&[5 << 3 | 2, 13][..], &[0xff; 10], &[1, 1, 1]].concat();
+        assert!(matches!(wrapped(&[&no_delays, &too_long]), Err(Malformed::Truncated(_))));
+        let ids = without(|c| c.click_id.clear());
+        assert_eq!(wrapped(&[&ids, &[1 << 3 | 2, 9, 1, 0, 0, 0, 0, 0, 0, 0, 1]]), Err(Malformed::WireType(1)));
+        let region = |parts: &[&[u8]]| {
+            let column = parts.concat();
+            wrapped(&[&no_region, &[13 << 3 | 2, column.len() as u8], &column])
+        };
+        let (bytes, lengths) = (&[1 << 3 | 2, 2, b'1', b'1'][..], &[2 << 3 | 2, 1, 2][..]);
+        assert_eq!(region(&[bytes, lengths]).unwrap().len(), 3);
+        assert_eq!(region(&[bytes, lengths, bytes]), Err(Malformed::ColumnTwice(13)));
+        assert_eq!(region(&[bytes, lengths, &[4 << 3 | 2, 0]]), Err(Malformed::WireType(13)), "a part nobody knows");
+        assert_eq!(region(&[bytes, lengths, &[3 << 3, 0]]), Err(Malformed::WireType(13)), "a part that is a number");
         assert_eq!(
             wrapped(&[&whole, &[18 << 3 & 0x7f | 0x80 | 2, 1, 1, 9]]).unwrap().len(),
             3,
             "a column of a newer schema"
         );
         let mut unknown =
-            rows(&[Click { click_id: 1, campaign_id: 1, ad_id: 1, event_time_ms: 1, ..Click::default() }]);
+            encode_rows(&[Click { click_id: 1, campaign_id: 1, ad_id: 1, event_time_ms: 1, ..Click::default() }]);
         prost::encoding::uint64::encode(102, &1, &mut unknown);
         assert_eq!(views(&unknown), Err(Malformed::UnknownBatchField(102)), "clicks might be in it");
         assert_eq!(decode_record_owned(&unknown), Err(Malformed::UnknownBatchField(102)));
+    }
+
+    #[test]
+    fn a_batch_is_rows_and_behind_them_columns_once() {
+        let click = Click { click_id: 1, campaign_id: 1, ad_id: 1, event_time_ms: 1, ..Click::default() };
+        let (rows, columns) = (encode_rows(&[click]), record_of(&three()));
+        let cases = [
+            ([&columns[..], &columns].concat(), Malformed::ColumnTwice(101)),
+            ([&columns[..], &rows].concat(), Malformed::RowBehindColumns),
+            ([&rows[..], &[0xa0, 6, 1]].concat(), Malformed::WireType(100)),
+            ([&rows[..], &[0xa8, 6, 1]].concat(), Malformed::WireType(101)),
+        ];
+        for (record, expected) in cases {
+            assert_eq!(views(&record), Err(expected.clone()));
+            assert_eq!(decode_record_owned(&record), Err(expected));
+        }
+    }
+
+    #[test]
+    fn evidence_has_32_bits_in_every_form() {
+        let click = Click { click_id: 1, campaign_id: 1, ad_id: 1, event_time_ms: 1, ..Click::default() };
+        // Whoever keeps the low 32 of them takes it for none.
+        let mut single = click.encode_to_vec();
+        prost::encoding::uint64::encode(17, &(1 << 32), &mut single);
+        let mut row = Vec::new();
+        prost::encoding::bytes::encode(ROWS_FIELD, &single, &mut row);
+        let mut columns = three().encode_to_vec();
+        prost::encoding::uint64::encode_packed(17, &[1 << 32], &mut columns);
+        let mut batch = Vec::new();
+        prost::encoding::bytes::encode(COLUMNS_FIELD, &columns, &mut batch);
+        for record in [single, row, batch] {
+            assert_eq!(views(&record), Err(Malformed::TooLarge(17)));
+            assert_eq!(decode_record_owned(&record), Err(Malformed::TooLarge(17)));
+        }
+    }
+
+    #[test]
+    fn a_small_record_does_not_become_a_large_one() {
+        let clicks = |user_agents: &[String]| {
+            let click = |n: u64| Click {
+                click_id: n + 1,
+                campaign_id: 1,
+                ad_id: 1,
+                event_time_ms: 1,
+                country: "PT".into(),
+                user_agent: user_agents[n as usize % user_agents.len()].clone(),
+                ..Click::default()
+            };
+            (0..1_000).map(click).collect::<Vec<_>>()
+        };
+        // With the countries, the most there may be, and one more: in one value, and in two.
+        let most = COLUMN_BYTES_MAX / 1_000 - 2;
+        let texts = |lengths: &[usize]| lengths.iter().map(|length| "a".repeat(*length)).collect::<Vec<_>>();
+        for (fits, exceeds) in [(vec![most], vec![most + 1]), (vec![most - 9, most + 9], vec![most - 8, most + 10])] {
+            let (fits, exceeds) = (clicks(&texts(&fits)), clicks(&texts(&exceeds)));
+            let columns = record_of(&ClickColumns::of(&fits));
+            assert!(columns.len() < 100_000 && encode_record(&fits) == columns);
+            assert_eq!(decode_record_owned(&columns).unwrap(), fits);
+            let columns = record_of(&ClickColumns::of(&exceeds));
+            assert_eq!(views(&columns), Err(Malformed::ColumnBytes));
+            assert_eq!(decode_record_owned(&columns), Err(Malformed::ColumnBytes));
+            let rows = encode_record(&exceeds);
+            assert!(rows == encode_rows(&exceeds) && decode_record_owned(&rows).unwrap() == exceeds);
+        }
     }
 }

@@ -6,8 +6,8 @@
 
 use thiserror::Error;
 
-use crate::click::{CLICKS_PER_RECORD_MAX, Click};
-use crate::click_columns::COLUMNS_FIELD;
+use crate::click::{CLICKS_PER_RECORD_MAX, COLUMN_BYTES_MAX, Click};
+use crate::click_columns::{COLUMNS_FIELD, ROWS_FIELD};
 use crate::event_time::UnixMillis;
 use crate::found_columns::{AD_ID, CAMPAIGN_ID, COST, EVENT_TIME, EVIDENCE, FoundColumns, USER_AGENT, USER_ID, zigzag};
 use crate::ids::{AdId, CampaignId, ClickId};
@@ -54,12 +54,17 @@ pub enum Malformed {
     ColumnTwice(u64),
     #[error("column {0} has lengths or numbers that do not fit its values")]
     ColumnValue(u64),
+    #[error("its columns come to more than {COLUMN_BYTES_MAX} bytes of texts: send fewer clicks, or as rows")]
+    ColumnBytes,
+    #[error("a click stands behind the columns of its batch: send it in front of them")]
+    RowBehindColumns,
+    #[error("field {0} is larger than its type")]
+    TooLarge(u64),
     #[error("not a JSON click: {0}")]
     Json(String),
 }
 
-/// Of a `ClickBatch`: clicks one by one, as they were packed before there were columns.
-const ROWS: u64 = 100;
+const ROWS: u64 = ROWS_FIELD as u64;
 const COLUMNS: u64 = COLUMNS_FIELD as u64;
 
 /// Appends the clicks of one raw record (a `Click`, a `ClickBatch` or a JSON click) to `into`; on error `into` is as it was.
@@ -88,13 +93,18 @@ fn decode_into(record: &[u8], into: &mut Vec<ClickView>) -> Result<(), Malformed
     }
     let mut at = 0;
     let mut clicks = 0;
+    let mut has_columns = false;
     while at < record.len() {
         match read_field(record, &mut at)? {
+            // Generated code would read it in another order, or make one of both.
+            (ROWS, Value::Bytes(_)) if has_columns => return Err(Malformed::RowBehindColumns),
+            (COLUMNS, Value::Bytes(_)) if has_columns => return Err(Malformed::ColumnTwice(COLUMNS)),
             (ROWS, Value::Bytes(click)) => {
                 clicks += 1;
                 into.push(decode_click(click)?);
             }
             (COLUMNS, Value::Bytes(columns)) => {
+                has_columns = true;
                 let columns = FoundColumns::find(columns)?;
                 clicks += columns.clicks();
                 decode_columns(&columns, into)?;
@@ -108,6 +118,11 @@ fn decode_into(record: &[u8], into: &mut Vec<ClickView>) -> Result<(), Malformed
         }
     }
     Ok(())
+}
+
+/// Generated code keeps the low bits of a number that is too large: what is evidence for one would be none for the other.
+pub(crate) fn evidence_of(value: u64) -> Result<u32, Malformed> {
+    u32::try_from(value).map_err(|_| Malformed::TooLarge(EVIDENCE))
 }
 
 fn decode_columns(columns: &FoundColumns<'_>, into: &mut Vec<ClickView>) -> Result<(), Malformed> {
@@ -125,13 +140,13 @@ fn decode_columns(columns: &FoundColumns<'_>, into: &mut Vec<ClickView>) -> Resu
     for _ in 0..columns.clicks() {
         event_time_ms = event_time_ms.wrapping_add_signed(zigzag(steps.next()?));
         // Every column moves on with every click, whatever the others say.
-        let (has_evidence, is_robot) = (evidence.next()? != 0, are_robots[agent.next()?]);
+        let (evidence, is_robot) = (evidence_of(evidence.next()?)?, are_robots[agent.next()?]);
         let mut view = ClickView {
             click_id: ClickId(ids.next().unwrap_or(0)),
             campaign_id: campaigns.next()?,
             ad_id: ads.next()?,
             event_time_ms,
-            is_invalid: has_evidence || is_robot,
+            is_invalid: evidence != 0 || is_robot,
             user: users[user.next()?],
             cost_per_click_micros: zigzag(costs.next()?),
         };
@@ -242,7 +257,7 @@ fn decode_click(bytes: &[u8]) -> Result<ClickView, Malformed> {
             continue;
         }
         match read_field(bytes, &mut at)? {
-            (17, Value::Integer(value)) => evidence = u32::try_from(value).unwrap_or(u32::MAX),
+            (EVIDENCE, Value::Integer(value)) => evidence = evidence_of(value)?,
             (field @ (6..=7 | 9 | 11..=14), Value::Bytes(text)) => check_text(field, text)?,
             (USER_ID, Value::Bytes(text)) => {
                 check_text(USER_ID, text)?;
@@ -328,6 +343,10 @@ pub(crate) fn read_field<'a>(bytes: &'a [u8], at: &mut usize) -> Result<(u64, Va
     let start = *at;
     let truncated = || Malformed::Truncated(start);
     let tag = varint::read(bytes, at).ok_or_else(truncated)?;
+    // No reader of generated code takes more.
+    if tag > u64::from(u32::MAX) {
+        return Err(Malformed::WireType(tag >> 3));
+    }
     let field = tag >> 3;
     if field == 0 {
         return Err(Malformed::WireType(0));
@@ -444,14 +463,56 @@ mod tests {
         assert_eq!(views.len(), 1);
     }
 
+    /// A field as somebody might write it: of any number and type, most of them short.
+    fn field() -> impl Strategy<Value = Vec<u8>> {
+        let number = prop_oneof![6 => 1_u64..=18, 1 => 0_u64..=110, 1 => any::<u64>()];
+        let value = prop_oneof![4 => 0_u64..4, 1 => any::<u64>()];
+        let bytes = prop_oneof![
+            4 => "[a-c]{0,3}".prop_map(String::into_bytes),
+            1 => proptest::collection::vec(any::<u8>(), 0..200),
+        ];
+        (number, 0_u8..6, value, bytes).prop_map(|(number, kind, value, bytes)| {
+            let mut field = Vec::new();
+            prost::encoding::encode_varint(number << 3 | u64::from(kind), &mut field);
+            match kind {
+                0 => prost::encoding::encode_varint(value, &mut field),
+                1 => field.extend_from_slice(&value.to_le_bytes()),
+                2 => {
+                    prost::encoding::encode_varint(bytes.len() as u64, &mut field);
+                    field.extend_from_slice(&bytes);
+                }
+                5 => field.extend_from_slice(&(value as u32).to_le_bytes()),
+                _ => {}
+            }
+            field
+        })
+    }
+
+    fn assert_both_decoders_agree(record: &[u8]) {
+        let mut views = Vec::new();
+        let viewed = decode_record(record, &mut views).map(|()| views);
+        let owned = decode_record_owned(record).map(|clicks| clicks.iter().map(view_of).collect::<Result<Vec<_>, _>>());
+        assert_eq!(viewed.map(Ok), owned, "{record:?}");
+    }
+
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic_and_both_decoders_agree(record in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let mut views = Vec::new();
-            let viewed = decode_record(&record, &mut views);
-            if viewed.is_ok() {
-                prop_assert_eq!(decode_record_owned(&record).map(|clicks| clicks.len()).unwrap_or(views.len()), views.len());
+            assert_both_decoders_agree(&record);
+        }
+
+        #[test]
+        fn arbitrary_fields_never_panic_and_both_decoders_agree(
+            before in proptest::collection::vec(field(), 0..4), behind in proptest::collection::vec(field(), 0..4), is_batch in any::<bool>()
+        ) {
+            let required = encode_record(&[Click { user_id: String::new(), ..click(1) }]);
+            let record = [before.concat(), required, behind.concat()].concat();
+            if is_batch {
+                let mut batch = Vec::new();
+                prost::encoding::bytes::encode(ROWS_FIELD, &record, &mut batch);
+                assert_both_decoders_agree(&[batch, behind.concat()].concat());
             }
+            assert_both_decoders_agree(&record);
         }
 
         #[test]

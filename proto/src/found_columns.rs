@@ -3,8 +3,8 @@
 //! Both readers ([`crate::click_view`] for counting, owned [`Click`]s for everybody else) begin here, so that they refuse the same
 //! records.
 
-use crate::click::{CLICKS_PER_RECORD_MAX, Click};
-use crate::click_view::{Malformed, Value, read_field};
+use crate::click::{CLICKS_PER_RECORD_MAX, COLUMN_BYTES_MAX, Click};
+use crate::click_view::{Malformed, Value, evidence_of, read_field};
 use crate::varint;
 
 /// The number of clicks, in a message whose other fields are numbered as those of a `Click`.
@@ -51,6 +51,8 @@ struct FoundBytes<'a> {
     lengths: FoundNumbers<'a>,
     /// Of the value of each click.
     numbers: FoundNumbers<'a>,
+    /// Bytes of the longest value.
+    longest: usize,
 }
 
 /// Packed, and how many there are.
@@ -144,7 +146,23 @@ impl<'a> FoundColumns<'a> {
                 numbers => misfit(field, numbers)?,
             }
         }
-        Ok(())
+        self.check_bytes()
+    }
+
+    /// That every click may have its own copy of what it shares with others.
+    fn check_bytes(&self) -> Result<(), Malformed> {
+        let at_most = |column: &FoundBytes<'_>| column.longest.saturating_mul(self.clicks);
+        if self.bytes.iter().map(at_most).fold(0, usize::saturating_add) <= COLUMN_BYTES_MAX {
+            return Ok(());
+        }
+        // Long values may be rare ones.
+        let mut bytes = 0_usize;
+        for field in EVENT_ID..=IMPRESSION_TOKEN {
+            for value in self.value_of_each(field)? {
+                bytes = bytes.saturating_add(value.len());
+            }
+        }
+        if bytes <= COLUMN_BYTES_MAX { Ok(()) } else { Err(Malformed::ColumnBytes) }
     }
 
     pub(crate) fn clicks(&self) -> usize {
@@ -206,7 +224,7 @@ impl<'a> FoundColumns<'a> {
             click.event_time_ms = event_time_ms;
             click.ingest_time_ms = event_time_ms.wrapping_add_signed(zigzag(delays.next()?));
             click.cost_per_click_micros = zigzag(costs.next()?);
-            click.evidence = u32::try_from(evidence.next()?).unwrap_or(u32::MAX);
+            click.evidence = evidence_of(evidence.next()?)?;
         }
         let texts: [(u64, TextOf); 9] = [
             (EVENT_ID, |click| &mut click.event_id),
@@ -257,16 +275,17 @@ fn find_bytes(field: u64, column: &[u8]) -> Result<FoundBytes<'_>, Malformed> {
             _ => found.numbers = FoundNumbers::find(field, value)?,
         }
     }
-    check_values(field, &found)?;
+    found.longest = check_values(field, &found)?;
     Ok(found)
 }
 
-/// Lengths come to the bytes there are, and texts are UTF-8, each of them.
-fn check_values(field: u64, column: &FoundBytes<'_>) -> Result<(), Malformed> {
+/// Lengths come to the bytes there are, and texts are UTF-8, each of them. The greatest length.
+fn check_values(field: u64, column: &FoundBytes<'_>) -> Result<usize, Malformed> {
     let is_text = field != IMPRESSION_TOKEN;
     let is_plain = !is_text || column.bytes.is_ascii();
     let mut lengths = column.lengths.iter();
     let mut left = column.bytes;
+    let mut longest = 0;
     for _ in 0..column.lengths.values {
         let length = usize::try_from(lengths.next()?).unwrap_or(usize::MAX);
         let (value, rest) = left.split_at_checked(length).ok_or(Malformed::ColumnValue(field))?;
@@ -274,8 +293,9 @@ fn check_values(field: u64, column: &FoundBytes<'_>) -> Result<(), Malformed> {
             return Err(Malformed::Text(field));
         }
         left = rest;
+        longest = longest.max(length);
     }
-    if left.is_empty() { Ok(()) } else { Err(Malformed::ColumnValue(field)) }
+    if left.is_empty() { Ok(longest) } else { Err(Malformed::ColumnValue(field)) }
 }
 
 fn check_numbers(field: u64, column: &FoundBytes<'_>) -> Result<(), Malformed> {

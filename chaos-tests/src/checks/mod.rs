@@ -10,6 +10,7 @@ pub mod ct15_heard_is_not_robbed;
 pub mod ct16_one_life_a_reign;
 pub mod ct17_answers_hold;
 pub mod ct18_whole_disks_are_let_in;
+pub mod ct19_log_reaches_back;
 pub mod ct1_conservation;
 pub mod ct2_offset_chain;
 pub mod ct3_replicas_equal;

@@ -10,6 +10,7 @@ pub mod sim_log;
 pub mod sim_sink;
 
 pub mod click_oracle;
+pub mod recount;
 pub mod trace;
 
 pub mod report;

@@ -1,5 +1,6 @@
 //! Several groups, nodes that are drained and stopped in order, shards that move: under load, and the count stays exact.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -123,4 +124,33 @@ async fn a_drained_node_is_emptied_under_load_stays_so_over_a_restart_and_comes_
     until(&trial, "node 3 has its share again", |view| view.owned_by(3) > 0).await;
     let summary = load.await.unwrap().unwrap();
     trial.settle_and_check(&summary).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_whose_shards_are_hot_gives_some_of_them_away_and_the_count_stays_exact() {
+    let trial = start(1).await;
+    let before = until(&trial, "every node owns shards, and none moves", |view| {
+        view.nodes.iter().all(|node| node.shards >= 5) && view.shards().values().all(|shard| shard.heir.is_none())
+    })
+    .await;
+    let of_first = before.shards().into_iter().filter(|(_, shard)| shard.owner == Some(1));
+    let hot: Vec<u16> = of_first.map(|(shard, _)| shard).collect();
+    // Each as dear as two and a half idle ones, and nobody clicks on what the others have: as many shards each, and far from even.
+    let salts: Vec<String> = hot.iter().map(u16::to_string).collect();
+    let load = trial
+        .start_log_load(&["--give-up-s=180", &format!("--salts={}", salts.join(",")), "--rate=9000", "--clicks=250000"])
+        .unwrap();
+    let owners = |view: &ClusterView| hot.iter().map(|shard| view.shards()[shard].owner).collect::<BTreeSet<_>>();
+    let after = until(&trial, "hot shards are with every node", |view| {
+        owners(view) == BTreeSet::from([Some(1), Some(2), Some(3)])
+            && view.shards().values().all(|shard| shard.heir.is_none())
+    })
+    .await;
+    assert!(!load.is_finished(), "what is moved when nobody clicks any more was not moved by its load");
+    let moved = hot.iter().filter(|shard| after.shards()[*shard].owner != Some(1)).count();
+    assert!((2..hot.len()).contains(&moved), "{moved} of {hot:?} have moved");
+    let summary = load.await.unwrap().unwrap();
+    trial.settle_and_check(&summary).await.unwrap();
+    assert!(has_logged(&trial, 0, "counting on after a planned move"), "they were handed over in order");
+    assert!(!has_logged(&trial, 0, "counting on after a failover move"), "nobody was taken for dead");
 }

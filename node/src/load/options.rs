@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clicktally_proto::shard_key::SALTS;
 use thiserror::Error;
 
 use super::real_input::RealInputOptions;
@@ -60,6 +61,9 @@ pub struct LoadOptions {
     /// Share of the clicks that all go to the first ad.
     #[arg(long, default_value_t = 0.0, value_name = "PERCENT")]
     pub hot_percent: f64,
+    /// Only clicks of these salts (0 to 15), as 0,3,7: a load that is uneven over the shards. Log door only.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub salts: Vec<u16>,
     /// Distinct users, who click again and again; some clicks are of nobody known. 0: all of them are.
     #[arg(long, default_value_t = 20_000)]
     pub users: u64,
@@ -122,6 +126,8 @@ pub enum OutOfRange {
     NoDoor,
     #[error("--{0} needs --kafka: HTTP refuses clicks that late")]
     NeedsLog(&'static str),
+    #[error("--salts needs --kafka and no --url: what comes by HTTP goes to any of them")]
+    SaltsByHttp,
     #[error("--{name} must be {range}")]
     Value { name: &'static str, range: &'static str },
     #[error("the percentages of special clicks add up to more than 100")]
@@ -142,6 +148,7 @@ impl LoadOptions {
         value(self.first_campaign >= 1, "first-campaign", "at least 1")?;
         value(self.span_s <= self.behind_s, "span-s", "at most --behind-s: no click comes from the future")?;
         value((1..=1_024).contains(&self.groups), "groups", "1 to 1024")?;
+        value(self.salts.iter().all(|salt| *salt < SALTS), "salts", "a list of numbers from 0 to 15")?;
         value(self.zipf.is_finite() && (0.0..=10.0).contains(&self.zipf), "zipf", "0 to 10")?;
         value((1..=REQUEST_CLICKS_MAX).contains(&self.http_batch), "http-batch", "1 to 1000")?;
         value((1..=RECORD_CLICKS_MAX).contains(&self.record_clicks), "record-clicks", "1 to 10000")?;
@@ -167,6 +174,9 @@ impl LoadOptions {
         }
         if self.kafka.is_none() && self.beyond_horizon_percent > 0.0 {
             return Err(OutOfRange::NeedsLog("beyond-horizon-percent"));
+        }
+        if !self.salts.is_empty() && !self.urls.is_empty() {
+            return Err(OutOfRange::SaltsByHttp);
         }
         Ok(())
     }
@@ -204,6 +214,12 @@ mod tests {
         assert!(matches!(
             parse(&[&door[..], &["--ads", "0"]].concat()).check(),
             Err(OutOfRange::Value { name: "ads", .. })
+        ));
+        let salts = ["--salts", "0,16"];
+        assert_eq!(parse(&[&door[..], &["--salts", "0,3"]].concat()).check(), Err(OutOfRange::SaltsByHttp));
+        assert!(matches!(
+            parse(&[&["--kafka", "localhost:1"], &salts[..]].concat()).check(),
+            Err(OutOfRange::Value { name: "salts", .. })
         ));
     }
 }

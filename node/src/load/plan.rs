@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use clicktally_proto::ids::ClickId;
-use clicktally_proto::shard_key::Partitioner;
+use clicktally_proto::shard_key::{Partitioner, salt};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -190,13 +190,13 @@ impl Plan {
     }
 
     fn click(&mut self, fate: Fate, door: DoorKind, ad_id: u64, event_time_ms: u64) -> PlannedClick {
-        self.serial += 1;
+        let event_id = self.next_event_id();
         let random = &mut self.random;
         let pick = random.random_range(0..u32::MAX) as usize;
         let click = PlannedClick {
             door,
             fate,
-            event_id: format!("{}-{}", self.run_id, self.serial),
+            event_id,
             ad_id,
             campaign_id: self.ads.campaign_of(ad_id),
             event_time_ms,
@@ -214,6 +214,18 @@ impl Plan {
             *newest = (*newest).max(event_time_ms);
         }
         click
+    }
+
+    /// Of a salt that was asked for.
+    fn next_event_id(&mut self) -> String {
+        loop {
+            self.serial += 1;
+            let event_id = format!("{}-{}", self.run_id, self.serial);
+            let salts = &self.options.salts;
+            if salts.is_empty() || salts.contains(&salt(ClickId::foreign(LOG_SOURCE, &event_id))) {
+                return event_id;
+            }
+        }
     }
 
     fn repeat(&mut self, now_ms: u64) -> Option<PlannedClick> {
@@ -339,6 +351,14 @@ mod tests {
             newest[partition] = newest[partition].max(click.event_time_ms);
         }
         assert!(seen > 500);
+    }
+
+    #[test]
+    fn a_load_of_some_salts_is_of_those() {
+        let options = Cli::parse_from(["load", "--kafka", "localhost:2", "--salts", "3,11"]).options;
+        let found: std::collections::BTreeSet<u16> =
+            draw(&options, 1_000).iter().map(|click| salt(click.log_click_id())).collect();
+        assert_eq!(found, [3, 11].into());
     }
 
     #[test]

@@ -3,21 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clicktally_proto::click_log::{LATE_CLICKS, WINDOW_COUNTS};
-use clicktally_proto::event_time::Minute;
 use clicktally_proto::shard_key::ShardId;
 
 use super::plan::HEAL_MS;
-use super::watch::ad_minute;
 use super::world::World;
 use crate::checks::ct14_liveness::Unfinished;
-use crate::checks::{
-    Violation, ct1_conservation, ct3_replicas_equal, ct4_published_is_held, ct5_budget, ct10_read_once,
-    ct11_acknowledged_is_logged, ct12_users_and_costs, ct13_watermark_honest,
-};
-use crate::cluster_client::OutcomesView;
-use crate::database::AdMinute;
-use crate::oracle::Counts;
+use crate::checks::{Violation, ct3_replicas_equal, ct4_published_is_held, ct11_acknowledged_is_logged};
 use crate::simulation::click_oracle::declared_late;
+use crate::simulation::recount::Recount;
 use crate::simulation::sim_sink::rows_held;
 
 /// How often a healing cluster is looked at: what was there at one look has to be everywhere at the next.
@@ -137,19 +130,9 @@ impl World {
             .map(|shard| (*shard, declared.iter().filter(|instance| instance.shard == *shard).copied().collect()));
         let expected = self.watch.oracle.expect(&told.collect(), &ends);
         self.report.clicks = expected.clicks_in_log;
-        let (counts, rows) = self.counted();
-        let mut found = ct1_conservation::check(&expected.counts, &counts);
-        found.extend(ct13_watermark_honest::check_late(&expected.late, &declared));
-        found.extend(ct12_users_and_costs::check(&expected.measures, &rows));
-        for (shard, entry) in self.consensus.state.shards() {
-            let wanted = expected.outcomes.get(&shard.0).copied().unwrap_or_default();
-            found.extend(ct10_read_once::check_outcomes(shard.0, &OutcomesView::from(&entry.outcomes), &wanted));
-        }
-        for (&id, campaign) in self.consensus.state.campaigns() {
-            let counted = expected.counted_by_campaign.get(&id).copied().unwrap_or(0);
-            let price = campaign.terms.cost_per_click_micros;
-            found.extend(ct5_budget::check_spend(id, counted, price, campaign.spend_micros));
-        }
+        let mut recount = Recount::new(&expected);
+        recount.group(&self.consensus.state, self.sink.database.tables().rows.values());
+        let mut found = recount.finish(&declared);
         if truncated.is_empty() {
             found.extend(ct11_acknowledged_is_logged::check(self.watch.oracle.acknowledged(), &expected.ids));
             found.extend(ct11_acknowledged_is_logged::check(&expected.ids, self.watch.oracle.ever_sent()));
@@ -163,33 +146,5 @@ impl World {
         let held = rows_held(&self.consensus.state);
         found.extend(ct4_published_is_held::check(&held, before.published_revision, &self.sink.database.tables().rows));
         self.watch.found(found);
-    }
-
-    /// What the cluster says was counted: the replicas as long as they hold a window, PostgreSQL behind that.
-    fn counted(&self) -> (Counts, Vec<AdMinute>) {
-        let mut counts = Counts::new();
-        let mut rows = Vec::new();
-        let state = &self.consensus.state;
-        for (minute, window) in state.windows() {
-            for (campaign_id, ad_id, cell) in window.cells() {
-                rows.push(AdMinute {
-                    minute: minute.0.into(),
-                    ad_id: ad_id.cast_signed(),
-                    campaign_id: campaign_id.cast_signed(),
-                    clicks: cell.clicks().cast_signed(),
-                    unique_users: Some(cell.users().estimate().cast_signed()),
-                    cost_sum_micros: cell.costs().sum_micros,
-                    cost_count: cell.costs().count.cast_signed(),
-                    ..AdMinute::default()
-                });
-            }
-        }
-        let stored = self.sink.database.tables().rows.values();
-        rows.extend(stored.filter(|row| !state.windows().contains_key(&Minute(row.minute))).map(ad_minute));
-        for row in rows.iter().filter(|row| row.clicks > 0) {
-            *counts.entry((row.ad_id.unsigned_abs(), row.minute.unsigned_abs())).or_default() +=
-                row.clicks.unsigned_abs();
-        }
-        (counts, rows)
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use clicktally_proto::command::{Command, Outcome};
 use clicktally_proto::event_time::{EventTimeRules, UnixMillis};
 use clicktally_proto::shard_key::{Partitioner, ShardId};
-use clicktally_proto::window_count::{WindowCount, WindowState};
+use clicktally_proto::window_count::WindowCount;
 use clicktally_raft_store::state::{GroupState, ShardEntry};
 
 use super::event::Proposal;
@@ -14,8 +14,8 @@ use crate::checks::ct4_revisions_rise::RevisionsRise;
 use crate::checks::ct13_watermark_honest::{self, WatermarkClaim};
 use crate::checks::{Violation, ct14_liveness};
 use crate::cluster_client::{OutcomesView, ShardView};
-use crate::database::AdMinute;
 use crate::simulation::click_oracle::{ClickOracle, CommittedWatermark};
+use crate::simulation::recount::ad_minute;
 use crate::simulation::sim_log::SimLog;
 
 /// What stood before an entry was applied.
@@ -159,21 +159,5 @@ fn shard_view(shard: ShardId, entry: &ShardEntry) -> ShardView {
         epoch: entry.epoch.0,
         committed_offset: entry.committed_offset,
         outcomes: OutcomesView::from(&entry.outcomes),
-    }
-}
-
-/// As the row stands in PostgreSQL.
-pub(super) fn ad_minute(row: &WindowCount) -> AdMinute {
-    AdMinute {
-        minute: row.minute.into(),
-        ad_id: row.ad_id.cast_signed(),
-        campaign_id: row.campaign_id.cast_signed(),
-        clicks: row.clicks.cast_signed(),
-        invalid_clicks: row.invalid_clicks.cast_signed(),
-        revision: row.revision.cast_signed(),
-        state: WindowState::try_from(row.state).unwrap_or(WindowState::Unspecified).as_str().to_owned(),
-        unique_users: Some(row.unique_users.cast_signed()),
-        cost_sum_micros: row.cost_sum_micros,
-        cost_count: row.cost_count.cast_signed(),
     }
 }

@@ -7,15 +7,15 @@ use clicktally_proto::click_log::WINDOW_COUNTS;
 use clicktally_proto::shard_key::ShardId;
 use clicktally_proto::window_count::WindowCount;
 use clicktally_raft_store::group::Group;
-use clicktally_raft_store::state::GroupState;
+use clicktally_raft_store::state::ShardEntry;
 
 use super::watch::breach;
 use super::world::World;
 use crate::checks::ct4_published_is_held::RowKey;
-use crate::checks::{Violation, ct1_conservation, ct4_published_is_held, ct10_read_once, ct13_watermark_honest};
-use crate::cluster_client::OutcomesView;
-use crate::oracle::Counts;
+use crate::checks::{Violation, ct4_published_is_held};
 use crate::simulation::click_oracle::{ClickOracle, declared_late};
+use crate::simulation::recount::Recount;
+use crate::simulation::sim_log::SimLog;
 use crate::simulation::sim_sink::{SimSink, TransactionFate, rows_held};
 
 /// What shows that a shard stands still until somebody looks at it.
@@ -23,45 +23,36 @@ const SHARDS_HALTED: &str = "clicktally_shards_halted";
 
 /// The first violation, if there is one, of what one node holds of all groups. The oracle has to know every committed watermark.
 pub(super) fn judge(world: &World, oracle: &mut ClickOracle, groups: &[Group]) -> Result<(), Violation> {
-    let (mut counts, mut rows) = (Counts::new(), BTreeMap::new());
-    let (mut outcomes, mut ends) = (BTreeMap::new(), BTreeMap::new());
     let log = world.log.lock();
+    let mut ends = BTreeMap::new();
     for group in groups {
-        group.read(|state| {
-            add_counts(state, &mut counts);
-            rows.extend(rows_held(state));
-            for (&shard, entry) in state.shards() {
-                outcomes.insert(shard.0, OutcomesView::from(&entry.outcomes));
-                // Where records were lost, what was committed stands, and nothing behind it counts.
-                if log.truncated_from(shard).is_some() {
-                    ends.insert(shard, entry.committed_offset);
-                }
-            }
-        });
+        // Where records were lost, what was committed stands, and nothing behind it counts.
+        let cut = |(shard, entry): (&ShardId, &ShardEntry)| {
+            log.truncated_from(*shard).map(|_| (*shard, entry.committed_offset))
+        };
+        group.read(|state| ends.extend(state.shards().iter().filter_map(cut)));
     }
     log.shards().for_each(|shard| oracle.read_on(&log, shard));
     let declared = declared_late(&log, &ends);
+    let written = written(&log)?;
     drop(log);
     let expected = oracle.expect(&BTreeMap::new(), &ends);
-    let outcomes = expected.outcomes.iter().filter_map(|(shard, expected)| {
-        let found = outcomes.get(shard).copied().unwrap_or_default();
-        ct10_read_once::check_outcomes(*shard, &found, expected)
-    });
-    outcomes
-        .chain(ct1_conservation::check(&expected.counts, &counts))
-        .chain(ct13_watermark_honest::check_late(&expected.late, &declared))
-        .chain(published(world, &rows))
+    let mut recount = Recount::new(&expected);
+    let mut held = BTreeMap::new();
+    let partitioner = world.shape.partitioner();
+    for group in groups {
+        let of_group = written.values().filter(|row| partitioner.group(row.campaign_id) == group.id());
+        group.read(|state| {
+            recount.group(state, of_group);
+            held.extend(rows_held(state));
+        });
+    }
+    let found = recount.finish(&declared).into_iter();
+    found
+        .chain(ct4_published_is_held::check(&held, u64::MAX, &written))
         .chain(said_so(&ends))
         .next()
         .map_or(Ok(()), Err)
-}
-
-fn add_counts(state: &GroupState, counts: &mut Counts) {
-    for (minute, window) in state.windows() {
-        for (_, ad, cell) in window.cells() {
-            *counts.entry((ad, u64::from(minute.0))).or_default() += cell.clicks();
-        }
-    }
 }
 
 /// A shard whose log has lost what it counted may not go on, nor stand still in silence. The metric is that of all nodes.
@@ -73,18 +64,16 @@ fn said_so(truncated: &BTreeMap<ShardId, u64>) -> Option<Violation> {
     (!truncated.is_empty() && halted < 1.0).then(|| breach("CT-14", detail))
 }
 
-/// CT-4: read by the writer, what was published is what the replicas hold.
-fn published(world: &World, held: &BTreeMap<RowKey, WindowCount>) -> Vec<Violation> {
+/// What the writer makes of everything that was published.
+fn written(log: &SimLog) -> Result<BTreeMap<RowKey, WindowCount>, Violation> {
     let mut sink = SimSink::default();
-    let log = world.log.lock();
     for partition in 0..log.partitions(WINDOW_COUNTS) {
         let mut rows = WindowRows::default();
         for (offset, record) in (0..).zip(log.read_out(WINDOW_COUNTS, partition, 0, usize::MAX)) {
             rows.take(WINDOW_COUNTS, partition, offset, &record.value);
         }
-        if sink.write(&rows, TransactionFate::Committed).is_err() {
-            return vec![breach("CT-4", "the sink refuses the first writer there is".to_owned())];
-        }
+        sink.write(&rows, TransactionFate::Committed)
+            .map_err(|_| breach("CT-4", "the sink refuses the first writer there is".to_owned()))?;
     }
-    ct4_published_is_held::check(held, u64::MAX, &sink.tables().rows)
+    Ok(sink.tables().rows.clone())
 }

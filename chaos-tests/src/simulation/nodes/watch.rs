@@ -51,6 +51,7 @@ impl Watch {
     /// The first violation, if there is one.
     pub(super) fn look(&mut self, world: &World, oracle: &mut ClickOracle) -> Result<(), Violation> {
         for &node in &world.nodes {
+            world.disk(node).violation().map_or(Ok(()), Err)?;
             let Some(groups) = world.groups(node) else {
                 self.looks.retain(|(of, _), _| *of != node);
                 continue;

@@ -17,14 +17,15 @@ use std::time::Duration;
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::shard_key::GroupId;
 use clicktally_raft_store::storage::{
-    Completion, LogStorage, LogWrite, PromiseStorage, SnapshotName, SnapshotStorage, Storage, StorageError,
+    Completion, LogOperation, LogStorage, LogWrite, PromiseStorage, SnapshotStorage, Storage, StorageError,
 };
 use parking_lot::Mutex;
 
 use self::log::SimLogStorage;
 use self::log_image::LogImage;
 use self::promises::{PromiseImage, SimPromises};
-use self::snapshots::SimSnapshots;
+use self::snapshots::{HeldSnapshots, SimSnapshots};
+use crate::checks::Violation;
 use crate::simulation::random::Stream;
 
 /// How an end leaves the disk.
@@ -62,7 +63,7 @@ struct Held {
     is_flushing: bool,
     /// An fsync has failed: nothing reaches `synced` any more.
     is_broken: bool,
-    snapshots: BTreeMap<GroupId, BTreeMap<SnapshotName, Arc<Vec<u8>>>>,
+    snapshots: BTreeMap<GroupId, HeldSnapshots>,
     promises: BTreeMap<GroupId, PromiseImage>,
     /// Microseconds an fsync takes: drawn between the two.
     sync_us: (u64, u64),
@@ -75,12 +76,14 @@ struct Held {
     backups: VecDeque<Backup>,
     /// One of them lies in its place, and no life has met it yet.
     is_restored: bool,
+    /// It was told to forget what it may need.
+    violation: Option<Violation>,
 }
 
 /// A copy of everything that lay on the disk once.
 struct Backup {
     log: LogImage,
-    snapshots: BTreeMap<GroupId, BTreeMap<SnapshotName, Arc<Vec<u8>>>>,
+    snapshots: BTreeMap<GroupId, HeldSnapshots>,
     promises: BTreeMap<GroupId, PromiseImage>,
 }
 
@@ -118,6 +121,7 @@ impl SimDisk {
             syncs: 0,
             backups: VecDeque::new(),
             is_restored: false,
+            violation: None,
         };
         SimDisk { held: Arc::new(Mutex::new(held)) }
     }
@@ -204,7 +208,7 @@ impl SimDisk {
             bytes
         };
         if rot == Rot::NewestSnapshot {
-            let newest = snapshots.get_mut(&group).and_then(|all| all.last_entry());
+            let newest = snapshots.get_mut(&group).and_then(|all| all.files.last_entry());
             return newest.map(|mut found| *found.get_mut() = Arc::new(flip(found.get(), random))).is_some();
         }
         let Some(image) = written.groups.get_mut(&group) else { return false };
@@ -232,6 +236,10 @@ impl SimDisk {
 
     pub(super) fn is_rotten(&self) -> bool {
         self.held.lock().is_rotten
+    }
+
+    pub(super) fn violation(&self) -> Option<Violation> {
+        self.held.lock().violation.clone()
     }
 
     /// Fsyncs carried out, for the trace.
@@ -270,6 +278,7 @@ impl Held {
         let mut completions = Vec::new();
         for Queued { write, completion, .. } in queue {
             self.written.apply(&write);
+            self.check_reach(&write);
             self.unsynced.push(write);
             completions.extend(completion.map(|completion| (completion, !fails)));
         }
@@ -282,6 +291,21 @@ impl Held {
             }
         }
         completions
+    }
+}
+
+impl Held {
+    /// CT-19, but for a log of which nothing is left: a snapshot has taken its place, or it begins anew.
+    fn check_reach(&mut self, write: &LogWrite) {
+        let forgotten = write.operations.iter().filter_map(|operation| match operation {
+            LogOperation::ForgetBelow { index } => index.checked_sub(1),
+            _ => None,
+        });
+        let Some(forgotten) = forgotten.max().filter(|_| self.written.first_index(write.group).is_some()) else {
+            return;
+        };
+        let reach = &self.snapshots.entry(write.group).or_default().reach;
+        self.violation = self.violation.take().or_else(|| reach.check(forgotten));
     }
 }
 
@@ -359,7 +383,7 @@ impl Storage for Attached {
 
 #[cfg(test)]
 mod tests {
-    use clicktally_raft_store::storage::{LogEntry, LogOperation};
+    use clicktally_raft_store::storage::LogEntry;
 
     use super::*;
     use crate::simulation::random::Seed;

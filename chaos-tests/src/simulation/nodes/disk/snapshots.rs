@@ -1,5 +1,7 @@
 //! The snapshots on a simulated disk: whole or not there, and bytes that may rot.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::io::{self, Cursor, Write};
 use std::sync::Arc;
 
@@ -7,6 +9,14 @@ use clicktally_proto::shard_key::GroupId;
 use clicktally_raft_store::storage::{SnapshotName, SnapshotReader, SnapshotStorage, SnapshotWriter};
 
 use super::{Held, SimDisk};
+use crate::checks::ct19_log_reaches_back::SnapshotReach;
+
+/// Those of one group.
+#[derive(Default, Clone)]
+pub(super) struct HeldSnapshots {
+    pub(super) files: BTreeMap<SnapshotName, Arc<Vec<u8>>>,
+    pub(super) reach: SnapshotReach,
+}
 
 #[derive(Clone)]
 pub(super) struct SimSnapshots {
@@ -21,25 +31,27 @@ impl SimSnapshots {
     }
 
     fn take(&self, name: SnapshotName) -> io::Result<()> {
-        let removed = self.with(|held| held.snapshots.entry(self.group).or_default().remove(&name))?;
+        let removed = self.with(|held| held.snapshots.entry(self.group).or_default().files.remove(&name))?;
         removed.map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
 
 impl SnapshotStorage for SimSnapshots {
     fn names(&self) -> io::Result<Vec<SnapshotName>> {
-        self.with(|held| held.snapshots.get(&self.group).map(|all| all.keys().copied().collect()).unwrap_or_default())
+        self.with(|held| {
+            held.snapshots.get(&self.group).map(|all| all.files.keys().copied().collect()).unwrap_or_default()
+        })
     }
 
     fn open(&self, name: SnapshotName) -> io::Result<Box<dyn SnapshotReader>> {
-        let bytes = self.with(|held| held.snapshots.get(&self.group).and_then(|all| all.get(&name)).cloned())?;
+        let bytes = self.with(|held| held.snapshots.get(&self.group).and_then(|all| all.files.get(&name)).cloned())?;
         let bytes = bytes.ok_or(io::ErrorKind::NotFound)?;
         Ok(Box::new(Cursor::new(SharedBytes(bytes))))
     }
 
     fn create(&self) -> io::Result<Box<dyn SnapshotWriter>> {
         self.with(|_| ())?;
-        Ok(Box::new(Unfinished { snapshots: self.clone(), bytes: Vec::new() }))
+        Ok(Box::new(Unfinished { snapshots: self.clone(), bytes: Vec::new(), was_reread: Cell::new(false) }))
     }
 
     fn remove(&self, name: SnapshotName) -> io::Result<()> {
@@ -62,6 +74,8 @@ impl AsRef<[u8]> for SharedBytes {
 struct Unfinished {
     snapshots: SimSnapshots,
     bytes: Vec<u8>,
+    /// As is what a peer has sent, and only that.
+    was_reread: Cell<bool>,
 }
 
 impl Write for Unfinished {
@@ -77,12 +91,17 @@ impl Write for Unfinished {
 
 impl SnapshotWriter for Unfinished {
     fn reread(&self) -> io::Result<Box<dyn SnapshotReader>> {
+        self.was_reread.set(true);
         Ok(Box::new(Cursor::new(self.bytes.clone())))
     }
 
     fn commit(self: Box<Self>, name: SnapshotName) -> io::Result<()> {
-        let Unfinished { snapshots, bytes } = *self;
+        let Unfinished { snapshots, bytes, was_reread } = *self;
         let group = snapshots.group;
-        snapshots.with(|held| drop(held.snapshots.entry(group).or_default().insert(name, Arc::new(bytes))))
+        snapshots.with(|held| {
+            let all = held.snapshots.entry(group).or_default();
+            all.files.insert(name, Arc::new(bytes));
+            if was_reread.get() { all.reach.received(name.index) } else { all.reach.built(name.index) }
+        })
     }
 }

@@ -1,0 +1,54 @@
+//! CT-19: a log reaches back to the snapshot before the newest, so that one that rots costs a longer replay and nothing else. What a
+//! peer sent takes the place of everything before it.
+
+use super::Violation;
+
+/// The snapshots that one replica has made durable, by the last log index in each.
+#[derive(Debug, Default, Clone)]
+pub struct SnapshotReach {
+    newest: Option<u64>,
+    /// As far as the log may be forgotten.
+    fallback: Option<u64>,
+}
+
+impl SnapshotReach {
+    /// It was made from the replica's own state.
+    pub fn built(&mut self, index: u64) {
+        if self.newest < Some(index) {
+            self.fallback = self.fallback.max(self.newest);
+            self.newest = Some(index);
+        }
+    }
+
+    /// A peer sent it.
+    pub fn received(&mut self, index: u64) {
+        self.newest = self.newest.max(Some(index));
+        self.fallback = self.fallback.max(Some(index));
+    }
+
+    /// Entries up to and with `forgotten` are forgotten, others are kept.
+    pub fn check(&self, forgotten: u64) -> Option<Violation> {
+        let detail = || format!("the log is forgotten up to {forgotten}, and the snapshots are {self:?}");
+        (Some(forgotten) > self.fallback).then(|| Violation { invariant: "CT-19", detail: detail() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_forgotten_up_to_the_newest_snapshot_is_seen() {
+        let mut reach = SnapshotReach::default();
+        assert!(reach.check(1).is_some());
+        reach.built(10);
+        assert!(reach.check(10).is_some());
+        reach.built(20);
+        reach.built(20);
+        assert!(reach.check(10).is_none() && reach.check(11).is_some());
+        reach.received(15);
+        assert!(reach.check(15).is_none() && reach.check(16).is_some());
+        reach.received(30);
+        assert!(reach.check(30).is_none() && reach.check(31).is_some());
+    }
+}

@@ -12,7 +12,7 @@ use clicktally_api::capture::source::Sources;
 use clicktally_api::{ApiState, Roles};
 use clicktally_proto::click_log::{ClickLog, LogError};
 use clicktally_proto::clock::{Clock, SystemClock};
-use clicktally_proto::command::NodeRecord;
+use clicktally_proto::command::{COMMAND_LEVEL, NodeRecord};
 use clicktally_proto::shard_key::Partitioner;
 use clicktally_raft_store::disk_storage::DiskStorage;
 use clicktally_raft_store::peer_transport::HttpTransport;
@@ -209,5 +209,6 @@ fn store_config(config: &Config) -> anyhow::Result<StoreConfig> {
         },
         // Two of its own beats missed.
         heartbeat_gap_max: heartbeat_interval(Duration::from_millis(config.cluster.node_lease_ms)) * 2,
+        command_level: COMMAND_LEVEL,
     })
 }

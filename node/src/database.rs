@@ -16,7 +16,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::{Config, Role};
-use crate::sink::{catalog_writer, postgres_writer};
+use crate::sink::kafka_out_topics::KafkaOutTopics;
+use crate::sink::postgres_tables::PostgresTables;
+use crate::sink::{catalog_writer, window_writer};
 
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -25,11 +27,9 @@ pub async fn run(config: Config, groups: Arc<[Group]>, clock: Arc<dyn Clock>, mu
     let Some(pool) = connect(&config.postgres.url, &mut stop).await else { return };
     let mut duties = JoinSet::new();
     if config.has(Role::Serve) {
-        let writer = postgres_writer::WriterConfig {
-            brokers: config.log.brokers.clone(),
-            postgres_url: config.postgres.url.clone(),
-        };
-        duties.spawn(postgres_writer::run(writer, pool.clone(), Arc::clone(&clock), stop.clone()));
+        let tables = Arc::new(PostgresTables::new(pool.clone(), config.postgres.url.clone()));
+        let topics = Arc::new(KafkaOutTopics::new(config.log.brokers.clone(), Arc::clone(&clock)));
+        duties.spawn(window_writer::run(tables, topics, stop.clone()));
         duties.spawn(catalog_writer::run(groups, pool.clone(), stop.clone()));
     }
     if config.has(Role::Archive) {

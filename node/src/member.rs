@@ -138,7 +138,8 @@ impl Member {
             loads: Vec::new(),
         };
         let can_aggregate = record.can_aggregate;
-        let worker = membership::join(&self.groups, settings, record, incarnation, self.stopped()).await?;
+        let level = self.config.store.command_level;
+        let worker = membership::join(&self.groups, settings, record, incarnation, level, self.stopped()).await?;
         if can_aggregate && let Some(threads) = self.shard_threads.take() {
             let (shared, log, clock) = (self.shared_groups(), Arc::clone(&self.log), Arc::clone(&self.clock));
             self.shards = Some(ShardHost::start(self.config.shard_host.clone(), shared, log, clock, threads));

@@ -13,7 +13,7 @@ use clicktally_node::shard::{ShardHost, ShardHostConfig};
 use clicktally_proto::click::{Click, encode_record};
 use clicktally_proto::click_log::{ClickLog, OutRecord, QUARANTINE, RAW_CLICKS};
 use clicktally_proto::clock::{Clock, SystemClock};
-use clicktally_proto::command::{AssignShard, Command, GroupSettings, NodeRecord, Outcome};
+use clicktally_proto::command::{AssignShard, COMMAND_LEVEL, Command, GroupSettings, NodeRecord, Outcome};
 use clicktally_proto::event_time::EventTimeRules;
 use clicktally_proto::ids::SnowflakeMinter;
 use clicktally_proto::shard_key::{GroupId, Partitioner, ShardId};
@@ -43,6 +43,7 @@ async fn one_node(folder: &std::path::Path) -> RaftStore {
         timing: RaftTiming::default(),
         snapshots: SnapshotRules::default(),
         heartbeat_gap_max: Duration::from_secs(1),
+        command_level: COMMAND_LEVEL,
     };
     let transport = Arc::new(HttpTransport::new("test").unwrap());
     let storage = Arc::new(DiskStorage::new(folder));

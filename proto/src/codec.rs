@@ -1,7 +1,8 @@
 //! The one binary codec: bincode behind a version byte, a CRC and a length limit. Used for replicated commands, peer messages
 //! and snapshots; never for topics, which are Protobuf.
 //!
-//! Frame: `version u8 ‖ crc32(payload) u32 LE ‖ payload`. An unknown version is an error, never a skip.
+//! Frame: `version u8 ‖ crc32 u32 LE ‖ payload`. The checksum is that of the version and the payload (of the payload alone in version 1),
+//! so that a damaged version is not taken for one of a newer build. An unknown version is an error, never a skip.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -9,7 +10,9 @@ use thiserror::Error;
 
 use crate::fault::{Mutant, is_broken};
 
-pub const CODEC_VERSION: u8 = 1;
+pub const CODEC_VERSION: u8 = 2;
+/// Still read.
+const VERSION_UNCHECKED: u8 = 1;
 const HEADER_BYTES: usize = 5;
 
 /// The largest frame accepted; a snapshot chunk or a checkpoint stays far below.
@@ -40,10 +43,19 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
     if frame.len() > FRAME_BYTES_MAX {
         return Err(CodecError::TooLong(frame.len()));
     }
-    let checksum = crc32fast::hash(&frame[HEADER_BYTES..]);
     frame[0] = CODEC_VERSION;
+    let checksum = checksum(CODEC_VERSION, &frame[HEADER_BYTES..]);
     frame[1..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
     Ok(frame)
+}
+
+fn checksum(version: u8, payload: &[u8]) -> u32 {
+    let mut checksum = crc32fast::Hasher::new();
+    if version != VERSION_UNCHECKED {
+        checksum.update(&[version]);
+    }
+    checksum.update(payload);
+    checksum.finalize()
 }
 
 pub fn decode<T: DeserializeOwned>(frame: &[u8]) -> Result<T, CodecError> {
@@ -53,11 +65,12 @@ pub fn decode<T: DeserializeOwned>(frame: &[u8]) -> Result<T, CodecError> {
     let Some((header, payload)) = frame.split_at_checked(HEADER_BYTES) else {
         return Err(CodecError::Short(frame.len()));
     };
-    if header[0] != CODEC_VERSION {
-        return Err(CodecError::Version(header[0]));
-    }
-    if header[1..] != crc32fast::hash(payload).to_le_bytes() && !is_broken(Mutant::ChecksumUnchecked) {
+    let version = header[0];
+    if header[1..] != checksum(version, payload).to_le_bytes() && !is_broken(Mutant::ChecksumUnchecked) {
         return Err(CodecError::Checksum);
+    }
+    if ![VERSION_UNCHECKED, CODEC_VERSION].contains(&version) {
+        return Err(CodecError::Version(version));
     }
     let (value, used) =
         bincode::serde::decode_from_slice(payload, configuration()).map_err(|e| CodecError::Payload(e.to_string()))?;
@@ -78,9 +91,21 @@ mod tests {
         for at in 0..frame.len() {
             let mut damaged = frame.clone();
             damaged[at] ^= 0x40;
-            assert!(decode::<(u64, String)>(&damaged).is_err(), "byte {at} flipped went unnoticed");
+            assert_eq!(decode::<(u64, String)>(&damaged), Err(CodecError::Checksum), "byte {at} flipped");
         }
-        assert_eq!(decode::<u8>(&[9, 0, 0, 0, 0, 0]), Err(CodecError::Version(9)));
         assert_eq!(decode::<u8>(&[1, 0]), Err(CodecError::Short(2)));
+    }
+
+    #[test]
+    fn older_frames_are_read_and_newer_ones_told_from_damage() {
+        let with_version = |version: u8| {
+            let mut frame = encode(&7_u8).unwrap();
+            let checksum = checksum(version, &frame[HEADER_BYTES..]).to_le_bytes();
+            frame[0] = version;
+            frame[1..HEADER_BYTES].copy_from_slice(&checksum);
+            frame
+        };
+        assert_eq!(decode::<u8>(&with_version(1)), Ok(7));
+        assert_eq!(decode::<u8>(&with_version(3)), Err(CodecError::Version(3)));
     }
 }

@@ -1,6 +1,7 @@
 //! Replicated commands and their outcomes: everything a group's state machine can be asked to do.
 //!
-//! Additive: variants are appended, never reordered or reused, because old logs are replayed by new builds.
+//! Additive: variants are appended, never reordered or reused, because old logs are replayed by new builds. What an older build does not
+//! know is not proposed as long as one is a member ([`Command::level`]; docs/decisions/017-mixed-versions.md).
 
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +10,11 @@ use crate::event_time::{EventTimeRules, UnixMillis};
 use crate::ids::{AdvertiserId, CampaignId, NodeId};
 use crate::money::{Currency, Micros};
 use crate::shard_key::ShardId;
+
+/// This build applies the commands of this level and below. Whoever appends some raises it, and gives them theirs in [`Command::level`].
+pub const COMMAND_LEVEL: u16 = 2;
+/// What every build applies, and what is assumed of a node that has not said more.
+pub const COMMAND_LEVEL_MIN: u16 = 1;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
@@ -40,6 +46,29 @@ pub enum Command {
         node: NodeId,
         is_draining: bool,
     },
+    /// A registered node says which commands its build applies: the latest word counts, so that a node may also be set back.
+    AnnounceLevel {
+        node: NodeId,
+        level: u16,
+    },
+}
+
+impl Command {
+    /// A build of this level and above applies it.
+    pub fn level(&self) -> u16 {
+        match self {
+            Command::Configure(_)
+            | Command::RegisterNode(_)
+            | Command::RemoveNode(_)
+            | Command::AssignShard(_)
+            | Command::Checkpoint(_)
+            | Command::SetCampaign(_)
+            | Command::SinkProgress { .. }
+            | Command::LeaseWorker { .. }
+            | Command::AnnounceLevel { .. } => COMMAND_LEVEL_MIN,
+            Command::PlanMove(_) | Command::SetDraining { .. } => 2,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,4 +194,10 @@ pub enum Rejection {
     /// To be proposed again: room comes when windows become final and leave.
     #[error("the group's state would take {needed_bytes} bytes, and may take {limit_bytes} at the moment")]
     StateFull { needed_bytes: u64, limit_bytes: u64 },
+    /// Not even proposed.
+    #[error(
+        "node {node} does not apply this yet: start it if it never was, upgrade it if it runs an older build, or remove it from the \
+         cluster"
+    )]
+    NeedsUpgrade { node: NodeId },
 }

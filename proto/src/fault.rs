@@ -84,6 +84,8 @@ mutants! {
     LeaseByWallClock = "lease-by-wall-clock",
     /// A record that nobody can read leaves no trace in the outcomes.
     GarbageSkipped = "garbage-skipped",
+    /// A shard that stands still says so nowhere.
+    HaltUnsaid = "halt-unsaid",
     /// An entry is acknowledged to the leader before it is on the disk.
     AckBeforeFsync = "ack-before-fsync",
     /// An fsync that failed is taken for one that succeeded.
@@ -96,6 +98,10 @@ mutants! {
     TruncationIgnored = "truncation-ignored",
     /// The log is purged up to what is applied, whether or not a snapshot holds it.
     PurgeBeyondSnapshot = "purge-beyond-snapshot",
+    /// Commands are proposed that the build of a member does not know.
+    LevelUnchecked = "level-unchecked",
+    /// A replica rejects a command of a newer build, which the others apply, instead of stopping.
+    NewerRejected = "newer-rejected",
     /// A replica takes itself for fresh without asking the leader.
     StaleRead = "stale-read",
     /// A leader answers a read without asking a majority whether it still leads.

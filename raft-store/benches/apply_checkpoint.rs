@@ -3,7 +3,7 @@
 use clicktally_proto::cell_block::CellBlock;
 use clicktally_proto::checkpoint::{Checkpoint, Epoch, OutcomeCounts};
 use clicktally_proto::codec;
-use clicktally_proto::command::{AssignShard, Command, GroupSettings, NodeRecord, Outcome};
+use clicktally_proto::command::{AssignShard, COMMAND_LEVEL, Command, GroupSettings, NodeRecord, Outcome};
 use clicktally_proto::counts::Counts;
 use clicktally_proto::event_time::{EventTimeRules, Minute};
 use clicktally_proto::shard_key::{GroupId, ShardId};
@@ -37,7 +37,7 @@ impl Replica {
     fn apply(&mut self, command: &Command) {
         self.index += 1;
         let frame = codec::encode(command).expect("it is small");
-        let outcome = self.state.apply(self.index, &frame);
+        let outcome = self.state.apply(self.index, &frame, COMMAND_LEVEL).expect("it is of this build");
         assert!(matches!(outcome, Outcome::Done | Outcome::Assigned { .. }), "{outcome:?}");
     }
 
@@ -82,7 +82,7 @@ fn apply(criterion: &mut Criterion) {
                 replica.index += 1;
                 #[allow(clippy::disallowed_methods)] // A benchmark's own stopwatch.
                 let begun = std::time::Instant::now();
-                let outcome = replica.state.apply(replica.index, &frame);
+                let outcome = replica.state.apply(replica.index, &frame, COMMAND_LEVEL).expect("it is of this build");
                 took += begun.elapsed();
                 assert_eq!(outcome, Outcome::Done);
             }

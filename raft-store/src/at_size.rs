@@ -11,7 +11,7 @@ use clicktally_proto::cell_block::CellBlock;
 use clicktally_proto::checkpoint::{Checkpoint, Epoch, OutcomeCounts};
 use clicktally_proto::clock::{Clock, SystemClock};
 use clicktally_proto::codec;
-use clicktally_proto::command::{AssignShard, Command, GroupSettings, NodeRecord, Outcome};
+use clicktally_proto::command::{AssignShard, COMMAND_LEVEL, Command, GroupSettings, NodeRecord, Outcome};
 use clicktally_proto::counts::{CellDelta, CellKey, Counts};
 use clicktally_proto::event_time::{EventTimeRules, Minute};
 use clicktally_proto::shard_key::{GroupId, ShardId};
@@ -46,7 +46,7 @@ impl Applier {
         let log_id = LogId::new(LeaderId { term: 1, node_id: 1 }, self.index);
         let entry = Entry { log_id, payload: EntryPayload::Normal(frame) };
         let begun = self.clock.monotonic();
-        let outcomes = self.replica.apply(vec![entry]);
+        let outcomes = self.replica.apply(vec![entry]).unwrap();
         let took = self.clock.monotonic() - begun;
         assert!(matches!(outcomes[0], Outcome::Done | Outcome::Assigned { .. }), "{outcomes:?}");
         took
@@ -111,7 +111,7 @@ fn status_mib(name: &str) -> u64 {
 
 /// As many cells, over all minutes, each brought as often as `times` says: by as many shards.
 fn filled(clock: &Arc<SystemClock>, cells: u64, times: u64) -> Applier {
-    let replica = Replica::new(SnapshotMeta::default(), GroupState::new(GROUP), clock.clone());
+    let replica = Replica::new(SnapshotMeta::default(), GroupState::new(GROUP), clock.clone(), COMMAND_LEVEL);
     let mut applier = Applier { replica: Arc::new(replica), clock: clock.clone(), index: 0, offset: 0 };
     applier.apply(&Command::Configure(GroupSettings::new(1, EventTimeRules::default())));
     let (http_address, peer_address) = (String::new(), String::new());

@@ -99,8 +99,13 @@ impl Group {
 
     /// Commits a command through the group's leader, wherever that is, and returns what apply said.
     ///
-    /// A command above [`COMMAND_BYTES_MAX`] is rejected without being proposed. Gives up after five seconds.
+    /// A command above [`COMMAND_BYTES_MAX`] is rejected without being proposed, and so is one that some member's build, or this one's, does
+    /// not apply. Gives up after five seconds.
     pub async fn propose(&self, command: &Command) -> Result<Outcome, ProposeError> {
+        let level = command.level();
+        if level > self.core.command_level {
+            return Ok(Outcome::Rejected(Rejection::NeedsUpgrade { node: self.core.node }));
+        }
         let frame = match codec::encode(command) {
             Ok(frame) if frame.len() <= COMMAND_BYTES_MAX => frame,
             Ok(frame) => {
@@ -109,7 +114,7 @@ impl Group {
             }
             Err(error) => return Ok(Outcome::Rejected(Rejection::Limit(error.to_string()))),
         };
-        match self.ask_leader(LeaderRequest::Propose(Bytes::from(frame))).await? {
+        match self.ask_leader(LeaderRequest::Propose { command: Bytes::from(frame), level }).await? {
             Ok(LeaderAnswer::Outcome(outcome)) => Ok(outcome),
             Ok(other) => Err(ProposeError::Retry(format!("unexpected answer {other:?}"))),
             Err(reply) => Err(propose_error(reply)),

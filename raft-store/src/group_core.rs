@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clicktally_proto::clock::Clock;
-use clicktally_proto::command::Outcome;
+use clicktally_proto::command::{COMMAND_LEVEL_MIN, Outcome, Rejection};
 use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::shard_key::GroupId;
@@ -24,6 +24,7 @@ use crate::peer_messages::{COMMAND_BYTES_MAX, LeaderAnswer, LeaderReply, LeaderR
 use crate::peer_network::ask;
 use crate::peer_transport::{PeerCall, PeerTarget, PeerTransport, TransportError};
 use crate::replica::Replica;
+use crate::store_config::StoreConfig;
 use crate::type_config::{CommandBytes, Raft, TypeConfig};
 
 /// From asking to an answer, the search for a leader included: several elections long.
@@ -38,6 +39,8 @@ const NEVER: u64 = u64::MAX;
 pub(crate) struct GroupCore {
     pub(crate) id: GroupId,
     pub(crate) node: NodeId,
+    /// Of the commands that this build applies.
+    pub(crate) command_level: u16,
     pub(crate) raft: Raft,
     pub(crate) replica: Arc<Replica>,
     pub(crate) log: GroupLog,
@@ -56,7 +59,7 @@ impl GroupCore {
     #[allow(clippy::too_many_arguments)] // A constructor: each is a field, none has a sensible default.
     pub(crate) fn new(
         id: GroupId,
-        node: NodeId,
+        config: &StoreConfig,
         raft: Raft,
         replica: Arc<Replica>,
         log: GroupLog,
@@ -67,7 +70,8 @@ impl GroupCore {
     ) -> GroupCore {
         GroupCore {
             id,
-            node,
+            node: config.node,
+            command_level: config.command_level,
             raft,
             replica,
             log,
@@ -123,7 +127,7 @@ impl GroupCore {
     pub(crate) async fn ask_leader(&self, request: LeaderRequest) -> Result<LeaderAnswer, LeaderReply> {
         let deadline = match &request {
             LeaderRequest::ChangeMembers(_) => MEMBERS_DEADLINE,
-            LeaderRequest::Propose(_) | LeaderRequest::ReadIndex | LeaderRequest::Rebalance => LEADER_DEADLINE,
+            LeaderRequest::Propose { .. } | LeaderRequest::ReadIndex | LeaderRequest::Rebalance => LEADER_DEADLINE,
         };
         let until = Instant::now() + deadline;
         let mut believed = self.leader();
@@ -175,7 +179,7 @@ impl GroupCore {
     /// Does it if this node leads.
     pub(crate) async fn lead(&self, request: &LeaderRequest) -> LeaderReply {
         match request {
-            LeaderRequest::Propose(command) => self.propose(command.clone()).await,
+            LeaderRequest::Propose { command, level } => self.propose(command.clone(), *level).await,
             LeaderRequest::ReadIndex => self.read_index().await,
             LeaderRequest::Rebalance => {
                 if !self.is_leader() {
@@ -196,12 +200,19 @@ impl GroupCore {
         }
     }
 
-    async fn propose(&self, command: Bytes) -> LeaderReply {
+    async fn propose(&self, command: Bytes, level: u16) -> LeaderReply {
         if command.len() > COMMAND_BYTES_MAX {
             return LeaderReply::Refused(format!(
                 "a command of {} bytes; the limit is {COMMAND_BYTES_MAX}",
                 command.len()
             ));
+        }
+        if level > COMMAND_LEVEL_MIN
+            && self.is_leader()
+            && let Some(node) = self.below_level(level)
+        {
+            let rejection = Rejection::NeedsUpgrade { node };
+            return LeaderReply::Done(LeaderAnswer::Outcome(Outcome::Rejected(rejection)));
         }
         if is_broken(Mutant::AnsweredUncommitted) && self.is_leader() {
             let raft = self.raft.clone();
@@ -213,6 +224,16 @@ impl GroupCore {
             Ok(Ok(written)) => LeaderReply::Done(LeaderAnswer::Outcome(written.data)),
             Ok(Err(error)) => write_error(error),
         }
+    }
+
+    /// A member that would stop at a command of this level: one that has not said that it applies it.
+    fn below_level(&self, level: u16) -> Option<NodeId> {
+        if is_broken(Mutant::LevelUnchecked) {
+            return None;
+        }
+        let members = self.metrics().membership_config;
+        let mut nodes = members.membership().nodes().map(|(node, _)| *node);
+        self.replica.read(|state| nodes.find(|node| state.command_level(*node) < level))
     }
 
     async fn read_index(&self) -> LeaderReply {

@@ -51,3 +51,4 @@ mod type_config;
 
 pub use fail_stop::{FAIL_STOP_EXIT_CODE, on_fail_stop};
 pub use peer_messages::{COMMAND_BYTES_MAX, MemberChange};
+pub use state_machine::APPLYING_NEWER;

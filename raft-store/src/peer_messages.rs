@@ -71,8 +71,11 @@ pub(crate) enum FetchReply {
 /// What only a group's leader can do. Any node may ask; it goes to the leader by [`crate::peer_transport::PeerCall::Lead`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum LeaderRequest {
-    /// An encoded command.
-    Propose(Bytes),
+    /// An encoded command, and [`clicktally_proto::command::Command::level`] of it.
+    Propose {
+        command: Bytes,
+        level: u16,
+    },
     /// Up to which index is everything committed, confirmed by a quorum?
     ReadIndex,
     /// Even out the load now, whatever little it gains.

@@ -12,6 +12,7 @@ use openraft::EntryPayload;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+use crate::apply::NewerCommand;
 use crate::raft_metrics::METRICS;
 use crate::state::{FrozenState, GroupState};
 use crate::type_config::{Entry, LogId, SnapshotMeta, StoredMembership};
@@ -21,6 +22,8 @@ pub(crate) struct Replica {
     /// Index of the last applied entry; 0 also before the first.
     applied: watch::Sender<u64>,
     clock: Arc<dyn Clock>,
+    /// Of the commands that this build applies.
+    level: u16,
 }
 
 struct AppliedState {
@@ -30,10 +33,10 @@ struct AppliedState {
 }
 
 impl Replica {
-    pub(crate) fn new(meta: SnapshotMeta, state: GroupState, clock: Arc<dyn Clock>) -> Replica {
+    pub(crate) fn new(meta: SnapshotMeta, state: GroupState, clock: Arc<dyn Clock>, level: u16) -> Replica {
         let index = meta.last_log_id.map_or(0, |last| last.index);
         let applied = AppliedState { state, last_applied: meta.last_log_id, membership: meta.last_membership };
-        Replica { applied_state: RwLock::new(applied), applied: watch::Sender::new(index), clock }
+        Replica { applied_state: RwLock::new(applied), applied: watch::Sender::new(index), clock, level }
     }
 
     pub(crate) fn read<R>(&self, look: impl FnOnce(&GroupState) -> R) -> R {
@@ -50,25 +53,25 @@ impl Replica {
         (applied.last_applied, applied.membership.clone())
     }
 
-    /// Applies entries and returns their outcomes. Readers see each entry whole.
-    pub(crate) fn apply(&self, entries: Vec<Entry>) -> Vec<Outcome> {
-        let outcomes = entries.into_iter().map(|entry| self.apply_one(entry)).collect();
+    /// Applies entries and returns their outcomes. Readers see each entry whole. After an error it must not be called again.
+    pub(crate) fn apply(&self, entries: Vec<Entry>) -> Result<Vec<Outcome>, NewerCommand> {
+        let outcomes = entries.into_iter().map(|entry| self.apply_one(entry)).collect::<Result<_, _>>()?;
         let (last, group, held) = {
             let applied = self.applied_state.read();
             (applied.last_applied, applied.state.group(), applied.state.held())
         };
         METRICS.state_held(group, held);
         self.applied.send_replace(last.map_or(0, |last| last.index));
-        outcomes
+        Ok(outcomes)
     }
 
-    fn apply_one(&self, entry: Entry) -> Outcome {
+    fn apply_one(&self, entry: Entry) -> Result<Outcome, NewerCommand> {
         fault::point("raft.before_apply");
         let begun = self.clock.monotonic();
         let mut applied = self.applied_state.write();
         let outcome = match entry.payload {
             EntryPayload::Blank => Outcome::Done,
-            EntryPayload::Normal(command) => applied.state.apply(entry.log_id.index, &command.0),
+            EntryPayload::Normal(command) => applied.state.apply(entry.log_id.index, &command.0, self.level)?,
             EntryPayload::Membership(membership) => {
                 applied.membership = StoredMembership::new(Some(entry.log_id), membership);
                 Outcome::Done
@@ -78,7 +81,7 @@ impl Replica {
         drop(applied);
         METRICS.apply_seconds.observe(self.clock.monotonic().saturating_sub(begun).as_secs_f64());
         fault::point("raft.after_apply");
-        outcome
+        Ok(outcome)
     }
 
     pub(crate) fn freeze(&self) -> (SnapshotMeta, FrozenState) {

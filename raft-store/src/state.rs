@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use clicktally_proto::checkpoint::{Epoch, OutcomeCounts};
-use clicktally_proto::command::{CampaignTerms, GroupSettings, NodeRecord};
+use clicktally_proto::command::{COMMAND_LEVEL_MIN, CampaignTerms, GroupSettings, NodeRecord};
 use clicktally_proto::event_time::{Minute, UnixMillis};
 use clicktally_proto::ids::{CampaignId, NodeId};
 use clicktally_proto::money::Micros;
@@ -34,6 +34,8 @@ pub struct GroupState {
     pub(crate) nodes: BTreeMap<NodeId, NodeRecord>,
     /// Of [`GroupState::nodes`] those that are being emptied. Apart from the records, which each life of a node writes anew.
     pub(crate) draining: BTreeSet<NodeId>,
+    /// Of [`GroupState::nodes`] those that have said it: which commands they apply.
+    pub(crate) levels: BTreeMap<NodeId, u16>,
     pub(crate) workers: WorkerLeases,
     pub(crate) shards: BTreeMap<ShardId, ShardEntry>,
     #[serde(skip)]
@@ -95,6 +97,7 @@ impl GroupState {
             settings: None,
             nodes: BTreeMap::new(),
             draining: BTreeSet::new(),
+            levels: BTreeMap::new(),
             workers: WorkerLeases::default(),
             shards: ShardId::of_group(group).map(|shard| (shard, ShardEntry::default())).collect(),
             windows: BTreeMap::new(),
@@ -121,6 +124,11 @@ impl GroupState {
 
     pub fn draining(&self) -> &BTreeSet<NodeId> {
         &self.draining
+    }
+
+    /// Which commands a node applies, as far as it has said.
+    pub fn command_level(&self, node: NodeId) -> u16 {
+        self.levels.get(&node).copied().unwrap_or(COMMAND_LEVEL_MIN)
     }
 
     pub fn shards(&self) -> &BTreeMap<ShardId, ShardEntry> {

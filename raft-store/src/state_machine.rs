@@ -1,8 +1,8 @@
 //! openraft's state machine over [`Replica`]: applies committed entries in memory, makes snapshots durable.
 //!
 //! *Reads*: committed entries. *Writes*: the replica that everybody on this node reads; snapshots. *Promises*: an entry is
-//! applied exactly once and in order; what cannot be decoded is a committed rejection, the same on every replica. *On restart*:
-//! the newest valid snapshot, then the log behind it.
+//! applied exactly once and in order; garbage is a committed rejection, the same on every replica; at a command of a newer build the
+//! process stops. *On restart*: the newest valid snapshot, then the log behind it.
 //!
 //! Applying and encoding are computation: they run on blocking threads, never on the one that answers heartbeats.
 
@@ -28,6 +28,9 @@ use crate::type_config::{Entry, LogId, Snapshot, SnapshotMeta, StoredMembership,
 /// Entries handed to one blocking call; between two of them readers get their turn.
 const APPLY_BATCH_MAX: usize = 64;
 
+/// What a replica was doing that stopped at a command it does not know, as it says in its log.
+pub const APPLYING_NEWER: &str = "applying a command of a newer build";
+
 /// What openraft drives.
 pub(crate) struct StateMachine {
     replica: Arc<Replica>,
@@ -41,10 +44,11 @@ impl StateMachine {
         group: GroupId,
         snapshots: GroupSnapshots,
         clock: Arc<dyn Clock>,
+        command_level: u16,
     ) -> Result<StateMachine, SnapshotError> {
         let (meta, state) =
             snapshots.newest_state()?.unwrap_or_else(|| (SnapshotMeta::default(), GroupState::new(group)));
-        let replica = Replica::new(meta, state, clock.clone());
+        let replica = Replica::new(meta, state, clock.clone(), command_level);
         Ok(StateMachine { replica: Arc::new(replica), snapshots, clock })
     }
 
@@ -88,6 +92,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 batch.into_iter().unzip();
             let replica = self.replica.clone();
             let outcomes = compute("applying committed entries", move || replica.apply(entries)).await?;
+            let outcomes = outcomes.unwrap_or_else(|newer| fail_stop(APPLYING_NEWER, newer));
             for (responder, outcome) in responders.into_iter().zip(outcomes) {
                 if let Some(responder) = responder {
                     responder.send(outcome);

@@ -254,7 +254,8 @@ async fn open_group(
         }
     };
     let unusable = |source| OpenError::Snapshot { group: group.0, source };
-    let open = || StateMachine::open(group, snapshots.clone(), clock.clone()).map_err(unusable);
+    let level = config.command_level;
+    let open = || StateMachine::open(group, snapshots.clone(), clock.clone(), level).map_err(unusable);
     let mut state_machine = open()?;
     let applied = state_machine.last_applied().map(|last| last.index);
     if let Some(purged) = log.purged_index().filter(|purged| applied < Some(*purged)) {
@@ -279,8 +280,7 @@ async fn open_group(
         raft.initialize(founders).await.map_err(|e| failed(e.to_string()))?;
     }
     let (transport, clock) = (transport.clone(), clock.clone());
-    let core =
-        GroupCore::new(group, config.node, raft, replica, log, snapshots, transport, clock, Arc::clone(heartbeats));
+    let core = GroupCore::new(group, config, raft, replica, log, snapshots, transport, clock, Arc::clone(heartbeats));
     Ok(Arc::new(core))
 }
 

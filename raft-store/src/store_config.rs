@@ -58,6 +58,8 @@ pub struct StoreConfig {
     pub snapshots: SnapshotRules,
     /// A node whose own heartbeats have a longer gap was frozen, and has to listen anew before it calls another one dead.
     pub heartbeat_gap_max: Duration,
+    /// The commands this build applies, [`clicktally_proto::command::COMMAND_LEVEL`]; an older build has a lower one.
+    pub command_level: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -112,6 +114,8 @@ impl StoreConfig {
 
 #[cfg(test)]
 mod tests {
+    use clicktally_proto::command::COMMAND_LEVEL;
+
     use super::*;
 
     fn config() -> StoreConfig {
@@ -123,6 +127,7 @@ mod tests {
             timing: RaftTiming::default(),
             snapshots: SnapshotRules::default(),
             heartbeat_gap_max: Duration::from_secs(1),
+            command_level: COMMAND_LEVEL,
         }
     }
 

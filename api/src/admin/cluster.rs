@@ -47,6 +47,9 @@ pub struct MemberStatus {
     pub node: NodeId,
     /// How long ago it was last heard; null: not since the answering node started.
     pub silent_ms: Option<u64>,
+    /// The newest commands its build applies, as far as it has said so in every group. While one node has a lower level than the others, the
+    /// cluster does without the commands above it.
+    pub command_level: u16,
     /// It is to be emptied: it is given nothing more.
     pub draining: bool,
     /// It is stopping in order.
@@ -162,6 +165,7 @@ fn members_of(state: &ApiState, heard: &HeartbeatView) -> Vec<MemberStatus> {
         group.read(|replica| {
             for &node in replica.nodes().keys() {
                 let member = members.entry(node).or_insert_with(|| member(node, heard));
+                member.command_level = member.command_level.min(replica.command_level(node));
                 member.draining |= replica.draining().contains(&node);
                 member.groups_led += usize::from(leader == Some(node));
                 for (shard, entry) in replica.shards() {
@@ -189,6 +193,7 @@ fn member(node: NodeId, heard: &HeartbeatView) -> MemberStatus {
     MemberStatus {
         node,
         silent_ms: heard.map(|heard| millis(heard.silent_for)),
+        command_level: u16::MAX,
         draining: false,
         leaving: heard.is_some_and(|heard| heard.heartbeat.is_leaving),
         safe_to_stop: false,

@@ -59,6 +59,9 @@ async fn set_draining(state: &ApiState, node: NodeId, is_draining: bool) -> Resu
             Outcome::Rejected(rejection @ Rejection::UnknownNode(_)) => {
                 return Err(Problem::new(ProblemKind::NotFound, rejection.to_string()));
             }
+            Outcome::Rejected(rejection @ Rejection::NeedsUpgrade { .. }) => {
+                return Err(Problem::new(ProblemKind::NotReady, rejection.to_string()));
+            }
             other => return Err(Problem::new(ProblemKind::Undecided, format!("unexpected outcome {other:?}"))),
         }
     }

@@ -100,7 +100,7 @@ mod tests {
     use clicktally_proto::cell_block::CellBlock;
     use clicktally_proto::checkpoint::{Checkpoint, Epoch, OutcomeCounts};
     use clicktally_proto::codec;
-    use clicktally_proto::command::{AssignShard, Command, GroupSettings, NodeRecord, Outcome};
+    use clicktally_proto::command::{AssignShard, COMMAND_LEVEL, Command, GroupSettings, NodeRecord, Outcome};
     use clicktally_proto::counts::{CellDelta, CellKey, Counts};
     use clicktally_proto::event_time::EventTimeRules;
     use clicktally_proto::shard_key::{GroupId, ShardId};
@@ -142,7 +142,7 @@ mod tests {
             Command::Checkpoint(checkpoint),
         ];
         for (index, command) in (1..).zip(commands) {
-            let outcome = state.apply(index, &codec::encode(&command).unwrap());
+            let outcome = state.apply(index, &codec::encode(&command).unwrap(), COMMAND_LEVEL).unwrap();
             assert!(!matches!(outcome, Outcome::Rejected(_)), "{outcome:?}");
         }
         state.windows().values().cloned().collect()

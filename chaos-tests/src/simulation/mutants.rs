@@ -67,13 +67,13 @@ pub const CASES: &[MutantCase] = &[
     nodes_case(Mutant::AckBeforeFsync, "a write acknowledged before it is on disk"),
     nodes_case(Mutant::FsyncErrorIgnored, "a failed fsync tried again and taken for a success"),
     MutantCase { seeds_max: 100, ..nodes_case(Mutant::VoteNotDurable, "a vote given before it is on disk") },
-    MutantCase {
-        seeds_max: 100,
-        ..nodes_case(Mutant::ChecksumUnchecked, "a snapshot installed whatever its checksums say")
-    },
+    nodes_case(Mutant::ChecksumUnchecked, "a snapshot installed whatever its checksums say"),
     nodes_case(Mutant::SnapshotMergesRuns, "snapshots sum up the runs that replicas have to agree on"),
     nodes_case(Mutant::TruncationIgnored, "a log's conflicting tail kept"),
     nodes_case(Mutant::PurgeBeyondSnapshot, "the log purged beyond the newest durable snapshot"),
+    nodes_case(Mutant::LevelUnchecked, "commands proposed that a member's build does not know"),
+    nodes_case(Mutant::NewerRejected, "a command of a newer build rejected by one replica, and applied by others"),
+    nodes_case(Mutant::HaltUnsaid, "a shard whose log was cut stands still and says so nowhere"),
     nodes_case(Mutant::StaleRead, "a read that asks nobody whether the replica is current"),
     nodes_case(Mutant::LeaderReadsAlone, "a leader that takes itself for one without asking a quorum"),
     nodes_case(Mutant::AnsweredUncommitted, "a proposal answered before it is committed"),

@@ -1,7 +1,7 @@
 //! PostgreSQL as the window writer sees it, as a model: rows by revision and the offsets they came from, in one transaction, or lost.
 //!
 //! The rows of a transaction are put together by the writer's own [`WindowRows`]; what is modelled is the SQL behind it
-//! (`node/src/sink/postgres_writer.rs`), and a server that is down, slow, silent about a commit, or restored to an older state.
+//! (`node/src/sink/postgres_tables.rs`), and a server that is down, slow, silent about a commit, or restored to an older state.
 
 use std::collections::BTreeMap;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clicktally_proto::clock::Clock;
-use clicktally_proto::command::{AssignShard, Command, GroupSettings, NodeRecord, Outcome};
+use clicktally_proto::command::{AssignShard, COMMAND_LEVEL, Command, GroupSettings, NodeRecord, Outcome};
 use clicktally_proto::event_time::EventTimeRules;
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::shard_key::{GroupId, ShardId};
@@ -47,6 +47,7 @@ impl Replicas {
                 timing: RaftTiming::default(),
                 snapshots: SnapshotRules::default(),
                 heartbeat_gap_max: Duration::from_secs(1),
+                command_level: COMMAND_LEVEL,
             };
             let storage = Arc::new(DiskStorage::new(folder.join(format!("node-{node}"))));
             let transport = Arc::new(HttpTransport::new(CLUSTER)?);

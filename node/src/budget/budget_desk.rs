@@ -148,7 +148,9 @@ mod tests {
     use clicktally_proto::cell_block::CellBlock;
     use clicktally_proto::checkpoint::{Checkpoint, Epoch, OutcomeCounts};
     use clicktally_proto::clock::SystemClock;
-    use clicktally_proto::command::{AssignShard, CampaignTerms, Command, GroupSettings, NodeRecord, Outcome};
+    use clicktally_proto::command::{
+        AssignShard, COMMAND_LEVEL, CampaignTerms, Command, GroupSettings, NodeRecord, Outcome,
+    };
     use clicktally_proto::counts::{CellDelta, CellKey, Counts};
     use clicktally_proto::event_time::{EventTimeRules, Minute};
     use clicktally_proto::money::Currency;
@@ -184,6 +186,7 @@ mod tests {
                 timing: RaftTiming::default(),
                 snapshots: SnapshotRules::default(),
                 heartbeat_gap_max: Duration::from_secs(1),
+                command_level: COMMAND_LEVEL,
             };
             let transport = Arc::new(HttpTransport::new("budget").unwrap());
             let storage = Arc::new(DiskStorage::new(folder.path()));

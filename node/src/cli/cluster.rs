@@ -153,9 +153,10 @@ fn show(cluster: &Value, output: Output) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut nodes = Table::new();
-    nodes.set_header(["node", "state", "leads", "shards", "moving", "threads", "clicks/s", "lag", "heard"]);
+    nodes.set_header(["node", "state", "level", "leads", "shards", "moving", "threads", "clicks/s", "lag", "heard"]);
     for node in each(cluster, "nodes") {
-        let counts = ["groups_led", "shards", "shards_moving", "threads", "clicks_per_s", "lag_clicks"];
+        let counts =
+            ["command_level", "groups_led", "shards", "shards_moving", "threads", "clicks_per_s", "lag_clicks"];
         let heard = node["silent_ms"].as_u64().map_or_else(|| "never".to_owned(), |ms| format!("{ms} ms ago"));
         let cells = [known(&node["node"]), state_of(node).to_owned()].into_iter();
         nodes.add_row(cells.chain(counts.map(|name| known(&node[name]))).chain([heard]));

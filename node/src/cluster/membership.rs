@@ -54,12 +54,15 @@ pub async fn join(
     settings: GroupSettings,
     record: NodeRecord,
     incarnation: u64,
+    command_level: u16,
     mut stop: watch::Receiver<bool>,
 ) -> Result<u16, JoinError> {
     let mut worker = None;
     for group in groups {
         propose_until_decided(group, &Command::Configure(settings), &mut stop).await?;
         propose_until_decided(group, &Command::RegisterNode(record.clone()), &mut stop).await?;
+        let announce = Command::AnnounceLevel { node: record.node, level: command_level };
+        propose_until_decided(group, &announce, &mut stop).await?;
         if group.id().0 == 0 {
             let lease = Command::LeaseWorker { node: record.node, incarnation };
             match propose_until_decided(group, &lease, &mut stop).await? {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use clicktally_proto::command::{Command, Outcome};
+use clicktally_proto::command::{Command, Outcome, Rejection};
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::shard_key::ShardId;
 use clicktally_raft_store::group::Group;
@@ -78,6 +78,10 @@ async fn carry_out(group: &Group, decision: Decision) {
             tracing::info!(shard, owner = node, epoch = epoch.0, "shard assigned");
         }
         (Decision::Plan(_), Ok(Outcome::Done)) => tracing::info!(shard, heir = node, "move planned"),
+        // In the middle of an upgrade: at every round.
+        (Decision::Plan(_), Ok(Outcome::Rejected(reason @ Rejection::NeedsUpgrade { .. }))) => {
+            tracing::debug!(shard, %reason, "no move in order yet");
+        }
         // The next round sees what has changed.
         (_, other) => tracing::info!(shard, node, ?other, "decision not taken"),
     }

@@ -8,7 +8,7 @@ use clicktally_proto::click::{Click, encode_record};
 use clicktally_proto::click_log::{LATE_CLICKS, LogRecord, OutRecord, QUARANTINE, RAW_CLICKS};
 use clicktally_proto::click_view::{decode_record, decode_record_owned};
 use clicktally_proto::codec;
-use clicktally_proto::command::{AssignShard, Command, GroupSettings, NodeRecord, Outcome};
+use clicktally_proto::command::{AssignShard, COMMAND_LEVEL, Command, GroupSettings, NodeRecord, Outcome};
 use clicktally_proto::counts::Counts;
 use clicktally_proto::event_time::{EventTimeRules, WINDOW_MS};
 use clicktally_proto::ids::ClickId;
@@ -213,7 +213,7 @@ impl Replica {
 
     fn apply(&mut self, command: &Command) -> Outcome {
         self.index += 1;
-        self.state.apply(self.index, &codec::encode(command).unwrap())
+        self.state.apply(self.index, &codec::encode(command).unwrap(), COMMAND_LEVEL).unwrap()
     }
 
     /// A new owner, as the shard's life starts it.

@@ -12,6 +12,7 @@ use clicktally_proto::checkpoint::Epoch;
 use clicktally_proto::click_log::{ClickLog, LogError, ShardReader};
 use clicktally_proto::clock::Clock;
 use clicktally_proto::command::{AssignShard, Command, Outcome, Rejection};
+use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::seen_ids::SeenBlock;
 use clicktally_proto::shard_key::{Partitioner, ShardId};
@@ -91,9 +92,10 @@ impl ShardLife {
                 }
                 ShardEnd::Halted(reason) => {
                     tracing::error!(shard, reason, "the shard stands still until somebody looks at it");
-                    METRICS.shards_halted.inc();
+                    let said = i64::from(!is_broken(Mutant::HaltUnsaid));
+                    METRICS.shards_halted.add(said);
                     self.stop.cancelled().await;
-                    METRICS.shards_halted.dec();
+                    METRICS.shards_halted.sub(said);
                     break;
                 }
                 ShardEnd::Fenced | ShardEnd::Stopped => break,

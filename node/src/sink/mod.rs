@@ -2,8 +2,10 @@
 //! catalogue. A slow or dead database holds up nothing before the topic.
 
 pub mod catalog_writer;
-pub mod postgres_writer;
+pub mod kafka_out_topics;
+pub mod postgres_tables;
 pub mod singleton;
 pub mod window_news;
 pub mod window_publisher;
 pub mod window_rows;
+pub mod window_writer;

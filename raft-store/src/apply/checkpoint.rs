@@ -134,7 +134,7 @@ mod tests {
     use clicktally_proto::cell_block::CellBlock;
     use clicktally_proto::checkpoint::{Epoch, OutcomeCounts};
     use clicktally_proto::codec;
-    use clicktally_proto::command::{AssignShard, Command, GroupSettings, NodeRecord};
+    use clicktally_proto::command::{AssignShard, COMMAND_LEVEL, Command, GroupSettings, NodeRecord};
     use clicktally_proto::counts::{CellDelta, CellKey, Counts};
     use clicktally_proto::event_time::WINDOW_MS;
     use clicktally_proto::ids::ClickId;
@@ -179,7 +179,7 @@ mod tests {
 
         fn apply(&mut self, command: &Command) -> Outcome {
             self.index += 1;
-            self.state.apply(self.index, &codec::encode(command).unwrap())
+            self.state.apply(self.index, &codec::encode(command).unwrap(), COMMAND_LEVEL).unwrap()
         }
     }
 

@@ -21,6 +21,7 @@ impl GroupState {
     pub(super) fn remove_node(&mut self, node: NodeId) -> Result<Outcome, Rejection> {
         self.nodes.remove(&node).ok_or(Rejection::UnknownNode(node))?;
         self.draining.remove(&node);
+        self.levels.remove(&node);
         for entry in self.shards.values_mut() {
             if entry.heir == Some(node) {
                 entry.heir = None;
@@ -33,6 +34,14 @@ impl GroupState {
         }
         self.workers.held.retain(|_, (holder, _)| *holder != node);
         Ok(Outcome::Done)
+    }
+
+    pub(super) fn announce_level(&mut self, node: NodeId, level: u16) -> Result<Outcome, Rejection> {
+        if !self.nodes.contains_key(&node) {
+            return Err(Rejection::UnknownNode(node));
+        }
+        let before = self.levels.insert(node, level);
+        Ok(if before == Some(level) { Outcome::AlreadyApplied } else { Outcome::Done })
     }
 
     /// Whether a node is being emptied. Survives its restarts; forgotten with the node.
@@ -67,5 +76,19 @@ mod tests {
         state.remove_node(2).unwrap();
         state.register_node(record(2)).unwrap();
         assert!(state.draining().is_empty());
+    }
+
+    #[test]
+    fn a_level_is_the_latest_word_of_a_node_and_leaves_with_it() {
+        let mut state = GroupState::new(GroupId(0));
+        assert_eq!(state.announce_level(2, 5), Err(Rejection::UnknownNode(2)));
+        state.register_node(record(2)).unwrap();
+        assert_eq!(state.command_level(2), 1, "until it says more");
+        assert_eq!(state.announce_level(2, 5), Ok(Outcome::Done));
+        assert_eq!(state.announce_level(2, 5), Ok(Outcome::AlreadyApplied));
+        assert_eq!((state.announce_level(2, 4), state.command_level(2)), (Ok(Outcome::Done), 4), "it was set back");
+        state.remove_node(2).unwrap();
+        state.register_node(record(2)).unwrap();
+        assert_eq!(state.command_level(2), 1);
     }
 }

@@ -1,6 +1,6 @@
 //! What the log's entries and keys look like in the storage.
 
-use clicktally_proto::codec;
+use clicktally_proto::codec::{self, CodecError};
 use clicktally_proto::shard_key::GroupId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -21,12 +21,21 @@ pub(super) fn decode_key<T: DeserializeOwned>(
     frame: Option<Vec<u8>>,
     damaged: &impl Fn(String) -> LogError,
 ) -> Result<Option<T>, LogError> {
-    frame.map(|frame| codec::decode(&frame).map_err(|e| damaged(e.to_string()))).transpose()
+    frame.map(|frame| codec::decode(&frame).map_err(|error| unreadable(error, "", damaged))).transpose()
+}
+
+/// What a newer build wrote is whole, and must not be healed away.
+fn unreadable(error: CodecError, place: &str, damaged: &impl Fn(String) -> LogError) -> LogError {
+    match error {
+        CodecError::Version(_) => LogError::Newer(error),
+        error => damaged(format!("{place}{error}")),
+    }
 }
 
 pub(super) fn decode_entry(frame: &[u8], index: u64, group: GroupId) -> Result<Entry, LogError> {
     let damaged = |what: String| LogError::Damaged { group: group.0, what };
-    let entry: Entry = codec::decode(frame).map_err(|e| damaged(format!("entry {index}: {e}")))?;
+    let entry: Entry =
+        codec::decode(frame).map_err(|error| unreadable(error, &format!("entry {index}: "), &damaged))?;
     if entry.log_id.index != index {
         return Err(damaged(format!("entry {index} calls itself {}", entry.log_id.index)));
     }

@@ -18,6 +18,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use clicktally_proto::codec::CodecError;
 use clicktally_proto::shard_key::GroupId;
 use openraft::storage::RaftLogStorage;
 use parking_lot::Mutex;
@@ -42,6 +43,8 @@ pub enum LogError {
     Storage(#[from] StorageError),
     #[error("the Raft log of group {group} is damaged: {what}")]
     Damaged { group: u16, what: String },
+    #[error("the Raft log was written by a newer build: {0}")]
+    Newer(CodecError),
 }
 
 impl From<LogError> for io::Error {
@@ -300,8 +303,9 @@ fn first_unreadable(storage: &dyn LogStorage, book: &Book, group: GroupId) -> Re
             Err(error) => return Err(error.into()),
         };
         for frame in frames {
-            if let Err(LogError::Damaged { what, .. }) = decode_entry(&frame, next, group) {
-                return Ok(Some(what));
+            match decode_entry(&frame, next, group) {
+                Err(LogError::Damaged { what, .. }) => return Ok(Some(what)),
+                read => drop(read?),
             }
             next += 1;
         }

@@ -1,5 +1,6 @@
 use bytes::Bytes;
 use clicktally_proto::clock::SystemClock;
+use clicktally_proto::command::COMMAND_LEVEL;
 use openraft::impls::leader_id_adv::LeaderId;
 use openraft::storage::{RaftLogReader, RaftLogStorageExt};
 use openraft::testing::log::{StoreBuilder, Suite};
@@ -24,7 +25,7 @@ impl StoreBuilder<TypeConfig, GroupLog, StateMachine, TempDir> for Fresh {
         let disk = DiskStorage::new(folder.path());
         let snapshots = GroupSnapshots::new(GROUP, disk.open_snapshots(GROUP).unwrap());
         let log = GroupLog::open(disk.open_log().unwrap(), disk.open_promises(GROUP).unwrap(), GROUP).unwrap();
-        Ok((folder, log, StateMachine::open(GROUP, snapshots, Arc::new(SystemClock)).unwrap()))
+        Ok((folder, log, StateMachine::open(GROUP, snapshots, Arc::new(SystemClock), COMMAND_LEVEL).unwrap()))
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) use self::encode::{encode, encode_state};
 
 const MAGIC: &[u8; 6] = b"ctsnap";
 /// Of this layout; what is in a chunk has the codec's own version.
-const FORMAT: u16 = 2;
+const FORMAT: u16 = 3;
 const OPENING_BYTES: usize = MAGIC.len() + 2 + 4;
 const CHUNK_HEAD_BYTES: usize = 1 + 4 + 4 + 4;
 /// Fast, and what is left to gain above it is a tenth (docs/decisions/009-snapshots.md).

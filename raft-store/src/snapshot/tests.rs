@@ -1,7 +1,9 @@
 use clicktally_proto::cell_block::CellBlock;
 use clicktally_proto::checkpoint::{Checkpoint, Epoch, OutcomeCounts};
 use clicktally_proto::codec;
-use clicktally_proto::command::{AssignShard, CampaignTerms, Command, GroupSettings, NodeRecord, Outcome};
+use clicktally_proto::command::{
+    AssignShard, COMMAND_LEVEL, CampaignTerms, Command, GroupSettings, NodeRecord, Outcome,
+};
 use clicktally_proto::counts::{CellDelta, CellKey, Counts};
 use clicktally_proto::event_time::{EventTimeRules, Minute};
 use clicktally_proto::ids::ClickId;
@@ -29,7 +31,7 @@ fn state() -> GroupState {
     let mut index = 0;
     let mut apply = |command: Command| {
         index += 1;
-        state.apply(index, &codec::encode(&command).unwrap())
+        state.apply(index, &codec::encode(&command).unwrap(), COMMAND_LEVEL).unwrap()
     };
     apply(Command::Configure(GroupSettings::new(1, EventTimeRules::default())));
     let (http_address, peer_address) = ("a".to_owned(), "b".to_owned());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clicktally_proto::clock::SystemClock;
-use clicktally_proto::command::{CampaignTerms, Command, GroupSettings, Outcome};
+use clicktally_proto::command::{COMMAND_LEVEL, CampaignTerms, Command, GroupSettings, Outcome};
 use clicktally_proto::event_time::EventTimeRules;
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::money::Currency;
@@ -77,6 +77,7 @@ impl World {
             timing: RaftTiming::default(),
             snapshots: self.snapshots,
             heartbeat_gap_max: Duration::from_secs(1),
+            command_level: COMMAND_LEVEL,
         };
         let storage = Arc::new(DiskStorage::new(self.node_folder(node)));
         let http = HttpTransport::new(CLUSTER).unwrap();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clicktally_proto::clock::SystemClock;
-use clicktally_proto::command::{CampaignTerms, Command, Outcome};
+use clicktally_proto::command::{COMMAND_LEVEL, CampaignTerms, Command, Outcome};
 use clicktally_proto::money::Currency;
 use clicktally_proto::shard_key::GroupId;
 use clicktally_raft_store::disk_storage::DiskStorage;
@@ -45,6 +45,7 @@ pub async fn open_with(storage: Arc<dyn Storage>, snapshots: SnapshotRules) -> R
         timing: RaftTiming::FAST,
         snapshots,
         heartbeat_gap_max: Duration::from_secs(1),
+        command_level: COMMAND_LEVEL,
     };
     let transport = Arc::new(HttpTransport::new("crash").unwrap());
     RaftStore::open(config, storage, transport, Arc::new(SystemClock)).await.unwrap()

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use clicktally_proto::command::Outcome;
+use clicktally_proto::command::{COMMAND_LEVEL, Outcome};
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::shard_key::GroupId;
 use clicktally_raft_store::state::GroupState;
@@ -48,7 +48,7 @@ impl Consensus {
 
     pub(super) fn commit(&mut self, entry: Arc<[u8]>) -> Outcome {
         let index = self.committed() + 1;
-        let outcome = self.state.apply(index, &entry);
+        let outcome = self.state.apply(index, &entry, COMMAND_LEVEL).expect("it is of this build");
         self.entries.push(entry);
         if index.is_multiple_of(self.digest_every) {
             self.digests.insert(index, digest(&encode(&self.state)));

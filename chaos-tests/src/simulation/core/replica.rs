@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use clicktally_proto::command::COMMAND_LEVEL;
 use clicktally_proto::ids::NodeId;
 use clicktally_raft_store::state::GroupState;
 
@@ -74,7 +75,8 @@ impl Replica {
         snapshot_every: u64,
     ) -> Option<ReplicaDigest> {
         self.applied += 1;
-        self.state.apply(self.applied, consensus.entry(self.applied));
+        let applied = self.state.apply(self.applied, consensus.entry(self.applied), COMMAND_LEVEL);
+        applied.expect("it is of this build");
         if !self.applied.is_multiple_of(snapshot_every) {
             return None;
         }

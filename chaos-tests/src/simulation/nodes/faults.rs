@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::shard_key::{GroupId, ShardId};
 
+use super::builds::{self, Build, Builds};
 use super::cures::{Cure, Cures};
 use super::disk::{End, Rot};
 use super::operator::Chore;
@@ -50,13 +51,14 @@ pub(super) struct Faults {
     /// Logs that a snapshot has replaced, and that were seen so already.
     seen_gone: BTreeSet<(NodeId, GroupId)>,
     is_truncated: bool,
+    builds: Builds,
 }
 
 /// A fault of its kind, or nothing where there was nothing to break.
 type Struck = Option<&'static str>;
 
 impl Faults {
-    pub(super) fn new(mut random: Stream, world: &World, begin_ms: u64) -> Faults {
+    pub(super) fn new(mut random: Stream, builds: Builds, world: &World, begin_ms: u64) -> Faults {
         let mut whole = world.nodes.clone();
         let mut weak = BTreeSet::new();
         for _ in 0..world.shape.minority() {
@@ -71,6 +73,7 @@ impl Faults {
             next_backup_ms: begin_ms,
             seen_gone: BTreeSet::new(),
             is_truncated: false,
+            builds,
         }
     }
 
@@ -88,6 +91,12 @@ impl Faults {
                 report.fault(kind);
             }
         }
+        world.database.lock().tick(world, now_ms, report);
+        if let Some((node, kind)) = self.builds.change(world, now_ms) {
+            world.line(format_args!("fault: {kind}, node {node}"));
+            report.fault(kind);
+            self.start_again(world, node, now_ms, &mut actions);
+        }
         if let Some(node) = self.just_installed(world).filter(|_| self.random.permille(KILLED_AT_INSTALL)) {
             report.fault(self.end(world, node, End::Killed, now_ms, &mut actions));
         }
@@ -96,8 +105,24 @@ impl Faults {
 
     /// Ends everything that is wrong, at once.
     pub(super) fn heal(&mut self, world: &World, traffic: &mut Traffic) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for &node in &world.nodes {
+            if world.host(node, |host| host.build) != Build::Newest {
+                builds::upgrade(world, node);
+                self.start_again(world, node, millis(world.elapsed()), &mut actions);
+            }
+        }
+        world.database.lock().mend();
         self.cures.all_at_once();
-        self.tend(world, traffic)
+        actions.extend(self.tend(world, traffic));
+        actions
+    }
+
+    /// If it runs; if it does not, it will be started anyway.
+    fn start_again(&mut self, world: &World, node: NodeId, now_ms: u64, actions: &mut Vec<Action>) {
+        if world.is_up(node) {
+            self.end(world, node, End::Killed, now_ms, actions);
+        }
     }
 
     /// Whoever ends is started again, and faults come to their ends.
@@ -152,7 +177,7 @@ impl Faults {
                 world.disk(node).fail_next_sync();
                 Some("fsync error")
             }
-            12 => self.rot(world, node),
+            12 => self.rot(world, node, now_ms, actions),
             13 => Some(self.turn_clock(world, node)),
             14 => Some(self.trouble_the_log(world, until_ms)),
             15 => {
@@ -270,13 +295,18 @@ impl Faults {
         Some("unclean election of the log")
     }
 
-    fn rot(&mut self, world: &World, node: NodeId) -> Struck {
+    fn rot(&mut self, world: &World, node: NodeId, now_ms: u64, actions: &mut Vec<Action>) -> Struck {
         let rots = [(Rot::NewestSnapshot, "snapshot rots"), (Rot::LogMiddle, "log rots"), (Rot::Vote, "vote rots")];
         let (rot, kind) = self.random.pick(&rots).copied()?;
         let groups: Vec<GroupId> = world.shape.groups().collect();
         let group = self.random.pick(&groups).copied()?;
         let may_rot = self.may_be_damaged(world, node);
-        (may_rot && world.disk(node).rot(group, rot)).then_some(kind)
+        let has_rotted = may_rot && world.disk(node).rot(group, rot);
+        // Before there is a newer one: nobody else reads a snapshot but a start, and who is sent it.
+        if has_rotted && rot == Rot::NewestSnapshot {
+            self.start_again(world, node, now_ms, actions);
+        }
+        has_rotted.then_some(kind)
     }
 
     /// While a node is away, nobody else may lose anything: what is left of the cluster may be just a majority.

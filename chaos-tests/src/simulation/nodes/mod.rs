@@ -4,6 +4,7 @@
 //! publishing. What is simulated is what it meets through its seams. One seed to a process, because a process has one world:
 //! [`run_seed`].
 
+mod builds;
 mod committed;
 mod entropy;
 mod hosts;
@@ -11,6 +12,7 @@ mod shape;
 mod world;
 
 mod click_log;
+mod database;
 mod disk;
 mod host_clock;
 mod network;

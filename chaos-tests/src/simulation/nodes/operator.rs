@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clicktally_proto::command::Command;
+use clicktally_proto::command::{Command, Outcome, Rejection};
 use clicktally_proto::ids::NodeId;
 use clicktally_raft_store::group::Group;
 
@@ -36,7 +36,7 @@ pub(super) enum Chore {
 
 impl Chore {
     /// The node is no member for the time being.
-    fn is_away(self) -> bool {
+    pub(super) fn is_away(self) -> bool {
         matches!(self, Chore::Leave | Chore::StartAnew | Chore::Return)
     }
 
@@ -127,7 +127,9 @@ async fn carry_out(groups: &[Group], node: NodeId, chore: Chore) -> bool {
             Chore::Return => group.add_member(node, &address(node)).await.is_ok(),
             Chore::Drain | Chore::Undrain => {
                 let is_draining = chore == Chore::Drain;
-                group.propose(&Command::SetDraining { node, is_draining }).await.is_ok()
+                let drained = group.propose(&Command::SetDraining { node, is_draining }).await;
+                // Not in the middle of an upgrade.
+                drained.is_ok_and(|outcome| !matches!(outcome, Outcome::Rejected(Rejection::NeedsUpgrade { .. })))
             }
             Chore::StartAnew | Chore::Rest => false,
         };

@@ -1,4 +1,4 @@
-//! What runs on a simulated host: the member as in production, over simulated seams. Without HTTP and PostgreSQL.
+//! What runs on a simulated host: the member as in production, over simulated seams, and the window writer. Without HTTP.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -9,6 +9,7 @@ use clicktally_node::actor_threads::ActorThreads;
 use clicktally_node::budget::BudgetRules;
 use clicktally_node::member::{Member, MemberConfig, Seams};
 use clicktally_node::shard::ShardHostConfig;
+use clicktally_node::sink::window_writer;
 use clicktally_proto::clock::Clock;
 use clicktally_proto::command::{GroupSettings, NodeRecord};
 use clicktally_proto::event_time::EventTimeRules;
@@ -19,6 +20,7 @@ use clicktally_raft_store::store_config::{RaftTiming, SnapshotRules, StoreConfig
 use tokio::sync::watch;
 
 use super::click_log::NodeLog;
+use super::database::{NodeOutTopics, NodeTables};
 use super::host_clock::HostClock;
 use super::network::{Endpoint, SimTransport, address};
 use super::operator;
@@ -31,7 +33,7 @@ const LEASE: Duration = Duration::from_secs(1);
 /// Small, so that snapshots are made, purged behind, and installed all the time.
 const SNAPSHOT_EVERY_ENTRIES: u64 = 150;
 
-/// Event time made quick: windows are final a few minutes after their end, not a quarter of an hour.
+/// Those of production; late storms reach back behind the lateness.
 pub(super) fn event_time_rules() -> EventTimeRules {
     EventTimeRules::default()
 }
@@ -47,6 +49,7 @@ fn config(world: &World, node: NodeId, life: u64) -> MemberConfig {
             timing: RaftTiming::default(),
             snapshots: SnapshotRules { every_entries: SNAPSHOT_EVERY_ENTRIES, ..SnapshotRules::default() },
             heartbeat_gap_max: LEASE / 2,
+            command_level: world.host(node, |host| host.build).command_level(),
         },
         settings: GroupSettings::new(world.shape.group_count(), event_time_rules()),
         record: NodeRecord { node, http_address: String::new(), peer_address: address(node), can_aggregate: true },
@@ -122,6 +125,10 @@ async fn run(world: Arc<World>, node: NodeId, life: u64) -> Ended {
     world.host(node, |host| host.has_joined = true);
     let groups = Arc::clone(member.groups());
     until_stopped(&mut member, operator::run(Arc::clone(&world), node, Arc::clone(&groups)));
+    let tables = Arc::new(NodeTables { world: Arc::clone(&world), node });
+    let topics = Arc::new(NodeOutTopics(Arc::clone(&world)));
+    let stop = member.stopped();
+    until_stopped(&mut member, window_writer::run(tables, topics, stop));
     for group in groups.iter() {
         let (clock, desk) = (Arc::clone(&clock), member.budget_desk());
         let probe = Probe { world: Arc::clone(&world), node, group: group.clone(), desk, clock };

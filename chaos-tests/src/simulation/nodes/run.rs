@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use clicktally_proto::click_log::{LATE_CLICKS, WINDOW_COUNTS};
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::shard_key::{GroupId, ShardId};
 
+use super::builds::Builds;
 use super::entropy;
 use super::faults::{Action, Faults};
 use super::hosts::Hosts;
@@ -55,9 +57,10 @@ impl Run {
         let partitioner = shape.partitioner();
         let world = World::new(seed, shape).install();
         world.line(format_args!("{shape}"));
+        let builds = Builds::new(seed.stream("builds"), &world, START_MS);
         let mut hosts = Hosts::new(Arc::clone(&world), seed.stream("hosts"));
         shape.nodes().for_each(|node| hosts.start(node, live(Arc::clone(&world), node)));
-        let faults = Faults::new(seed.stream("faults"), &world, START_MS);
+        let faults = Faults::new(seed.stream("faults"), builds, &world, START_MS);
         let plan = TrafficPlan::draw(seed, u16::try_from(partitioner.partitions()).unwrap_or(0));
         let report = SeedReport { seed: seed.0, shape: shape.to_string(), ..SeedReport::default() };
         let rules = event_time_rules();
@@ -193,8 +196,27 @@ impl Run {
                 applied.entry(id).or_default().insert(*group.applied().borrow(), node);
             }
         }
+        if let Some(unread) = self.unwritten() {
+            return Some(unread);
+        }
         // Idle shards go on proving themselves complete, so the replicas meet from time to time only.
         applied.values().any(|applied| applied.len() != 1).then(|| format!("the replicas are at {applied:?}"))
+    }
+
+    /// An outbound partition that has not come into the tables yet.
+    fn unwritten(&self) -> Option<String> {
+        let (log, database) = (self.world.log.lock(), self.world.database.lock());
+        let partitions = [WINDOW_COUNTS, LATE_CLICKS]
+            .into_iter()
+            .flat_map(|topic| (0..log.partitions(topic)).map(move |partition| (topic, partition)));
+        for (topic, partition) in partitions {
+            let end = log.read_out(topic, partition, 0, usize::MAX).len();
+            let read = database.tables().progress.get(&(topic, partition)).copied().unwrap_or(0);
+            if usize::try_from(read) != Ok(end) {
+                return Some(format!("the tables hold {topic}/{partition} up to {read} of {end}"));
+            }
+        }
+        None
     }
 
     fn judge(&mut self) -> Result<(), Violation> {

@@ -1,12 +1,15 @@
 //! Whoever looks after processes: starts those again that have ended, and has a node replaced that refuses to start.
 
 use clicktally_proto::ids::NodeId;
+use clicktally_raft_store::APPLYING_NEWER;
 
+use super::builds::{self, Build};
 use super::cures::{Cure, Cures};
 use super::disk::End;
 use super::faults::Action;
 use super::operator::Chore;
 use super::world::{Ended, World};
+use crate::checks::ct20_older_builds_go_on;
 use crate::simulation::random::Stream;
 
 /// A process that has ended is started again after this long at most.
@@ -31,6 +34,13 @@ pub(super) fn look_after(world: &World, random: &mut Stream, cures: &mut Cures, 
             world.end(node, End::Killed);
         }
         actions.push(Action::End(node));
+        if matches!(&ended, Ended::FailStop(doing) if doing.as_str() == APPLYING_NEWER) {
+            let is_away = world.chores.lock().of(node).is_some_and(Chore::is_away);
+            let was_set_back = world.host(node, |host| host.build) == Build::SetBack;
+            let breach = ct20_older_builds_go_on::check(node, is_away || was_set_back);
+            breach.into_iter().for_each(|violation| world.violate(violation));
+            builds::upgrade(world, node);
+        }
         // What can be healed heals when it is started again.
         if world.disk(node).is_rotten() && matches!(ended, Ended::Refused(_)) {
             world.set_chore(node, Chore::Leave);
@@ -45,6 +55,8 @@ pub(super) fn look_after(world: &World, random: &mut Stream, cures: &mut Cures, 
 fn start_anew(world: &World, random: &mut Stream, node: NodeId) {
     world.end(node, End::Killed);
     world.host(node, |host| host.ended = None);
+    // Whatever was committed while it was away, it has to know.
+    builds::upgrade(world, node);
     let is_emptied = world.disk(node).is_rotten() || random.permille(500);
     if is_emptied {
         world.disk(node).wipe();

@@ -1,22 +1,17 @@
-//! The last look, once everything is quiet: what the replicas hold and what was published, against the naive recount of the log.
+//! The last look, once everything is quiet: what the replicas and the tables hold, against the naive recount of the log.
 
 use std::collections::BTreeMap;
 
-use clicktally_node::sink::window_rows::WindowRows;
-use clicktally_proto::click_log::WINDOW_COUNTS;
 use clicktally_proto::shard_key::ShardId;
-use clicktally_proto::window_count::WindowCount;
 use clicktally_raft_store::group::Group;
 use clicktally_raft_store::state::ShardEntry;
 
 use super::watch::breach;
 use super::world::World;
-use crate::checks::ct4_published_is_held::RowKey;
 use crate::checks::{Violation, ct4_published_is_held};
 use crate::simulation::click_oracle::{ClickOracle, declared_late};
 use crate::simulation::recount::Recount;
-use crate::simulation::sim_log::SimLog;
-use crate::simulation::sim_sink::{SimSink, TransactionFate, rows_held};
+use crate::simulation::sim_sink::rows_held;
 
 /// What shows that a shard stands still until somebody looks at it.
 const SHARDS_HALTED: &str = "clicktally_shards_halted";
@@ -34,8 +29,8 @@ pub(super) fn judge(world: &World, oracle: &mut ClickOracle, groups: &[Group]) -
     }
     log.shards().for_each(|shard| oracle.read_on(&log, shard));
     let declared = declared_late(&log, &ends);
-    let written = written(&log)?;
     drop(log);
+    let written = world.database.lock().tables().rows.clone();
     let expected = oracle.expect(&BTreeMap::new(), &ends);
     let mut recount = Recount::new(&expected);
     let mut held = BTreeMap::new();
@@ -62,18 +57,4 @@ fn said_so(truncated: &BTreeMap<ShardId, u64>) -> Option<Violation> {
     let halted: f64 = halted.flat_map(|family| family.get_metric()).map(|metric| metric.get_gauge().get_value()).sum();
     let detail = format!("the log of shards {:?} was cut, and no shard says that it stands still", truncated.keys());
     (!truncated.is_empty() && halted < 1.0).then(|| breach("CT-14", detail))
-}
-
-/// What the writer makes of everything that was published.
-fn written(log: &SimLog) -> Result<BTreeMap<RowKey, WindowCount>, Violation> {
-    let mut sink = SimSink::default();
-    for partition in 0..log.partitions(WINDOW_COUNTS) {
-        let mut rows = WindowRows::default();
-        for (offset, record) in (0..).zip(log.read_out(WINDOW_COUNTS, partition, 0, usize::MAX)) {
-            rows.take(WINDOW_COUNTS, partition, offset, &record.value);
-        }
-        sink.write(&rows, TransactionFate::Committed)
-            .map_err(|_| breach("CT-4", "the sink refuses the first writer there is".to_owned()))?;
-    }
-    Ok(sink.tables().rows.clone())
 }

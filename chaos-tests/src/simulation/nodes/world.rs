@@ -15,7 +15,9 @@ use clicktally_raft_store::{blocking, on_fail_stop};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::builds::Build;
 use super::committed::Committed;
+use super::database::SimDatabase;
 use super::disk::{End, SimDisk};
 use super::operator::Chores;
 use super::shape::Shape;
@@ -34,6 +36,7 @@ pub(super) struct World {
     pub(super) log: Mutex<SimLog>,
     pub(super) log_weather: Mutex<LogWeather>,
     pub(super) wire: Mutex<Wire>,
+    pub(super) database: Mutex<SimDatabase>,
     disks: BTreeMap<NodeId, SimDisk>,
     hosts: Mutex<BTreeMap<NodeId, Host>>,
     trace: Mutex<Trace>,
@@ -79,6 +82,8 @@ pub(super) struct Host {
     /// Between its beginning and its end.
     is_alive: bool,
     pub(super) lives: u64,
+    /// That it is started with.
+    pub(super) build: Build,
     /// Its replicas, once they are open.
     pub(super) groups: Option<Arc<[Group]>>,
     /// The process serves peers.
@@ -120,6 +125,7 @@ impl World {
                 next_write: None,
             }),
             wire: Mutex::new(Wire::new(seed.stream("network"))),
+            database: Mutex::new(SimDatabase::new(seed.stream("database"))),
             disks: nodes.iter().map(disk).collect(),
             hosts: Mutex::new(nodes.iter().map(|node| (*node, Host::default())).collect()),
             nodes,
@@ -215,6 +221,7 @@ impl World {
     /// A life ends; its disk keeps what `end` leaves.
     pub(super) fn end(&self, node: NodeId, end: End) {
         self.disk(node).detach(end);
+        self.database.lock().node_ended(node);
         self.host(node, |host| {
             (host.is_alive, host.is_up, host.has_joined) = (false, false, false);
             (host.groups, host.stop) = (None, None);

@@ -277,8 +277,8 @@ impl Held {
         let fails = is_sync && std::mem::take(&mut self.fails_next);
         let mut completions = Vec::new();
         for Queued { write, completion, .. } in queue {
-            self.written.apply(&write);
             self.check_reach(&write);
+            self.written.apply(&write);
             self.unsynced.push(write);
             completions.extend(completion.map(|completion| (completion, !fails)));
         }
@@ -295,17 +295,20 @@ impl Held {
 }
 
 impl Held {
-    /// CT-19, but for a log of which nothing is left: a snapshot has taken its place, or it begins anew.
+    /// CT-19 of a write that is about to be carried out. Where nothing is left, a snapshot has taken the log's place, or it begins anew.
     fn check_reach(&mut self, write: &LogWrite) {
-        let forgotten = write.operations.iter().filter_map(|operation| match operation {
-            LogOperation::ForgetBelow { index } => index.checked_sub(1),
-            _ => None,
-        });
-        let Some(forgotten) = forgotten.max().filter(|_| self.written.first_index(write.group).is_some()) else {
-            return;
-        };
-        let reach = &self.snapshots.entry(write.group).or_default().reach;
-        self.violation = self.violation.take().or_else(|| reach.check(forgotten));
+        let mut last = self.written.last_index(write.group);
+        for operation in &write.operations {
+            match operation {
+                LogOperation::Entries(entries) => last = entries.last().map(|entry| entry.index).or(last),
+                LogOperation::ForgetBelow { index } if last >= Some(*index) => {
+                    let reach = &self.snapshots.entry(write.group).or_default().reach;
+                    self.violation = self.violation.take().or_else(|| reach.check(index.saturating_sub(1)));
+                }
+                LogOperation::ForgetBelow { .. } => last = None,
+                LogOperation::Put { .. } | LogOperation::Delete { .. } => {}
+            }
+        }
     }
 }
 

@@ -1,0 +1,95 @@
+//! Carries the outbound topics into tables: one node at a time, batch by batch, from where the tables stand.
+//!
+//! Reads: an [`OutTopics`]. Writes: a [`WindowTables`]. Promises: whatever it was told is committed with the offsets it came from, and it begins
+//! again from those whenever anything goes wrong, so that nothing is left out; what comes twice is for the tables to recognise.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use thiserror::Error;
+use tokio::sync::watch;
+
+use super::window_rows::WindowRows;
+
+/// After an error; and how long nothing may arrive before the session is looked at.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// (topic, partition) → the next offset to read.
+pub type OutProgress = BTreeMap<(&'static str, i32), i64>;
+
+#[derive(Debug, Error)]
+pub enum SinkError {
+    #[error("the tables: {0}")]
+    Tables(#[source] Box<dyn Error + Send + Sync>),
+    #[error("the outbound topics: {0}")]
+    Topics(#[source] Box<dyn Error + Send + Sync>),
+    #[error("another writer moved {topic}/{partition} to {found}, this one read from {expected}")]
+    Overtaken { topic: &'static str, partition: i32, expected: i64, found: i64 },
+}
+
+/// Where the rows go.
+#[async_trait]
+pub trait WindowTables: Send + Sync {
+    /// Waits to be the one who writes; `None` when stopped meanwhile. Now and then two may write, which the tables survive.
+    async fn obtain(&self, stop: &mut watch::Receiver<bool>) -> Option<Box<dyn WriterSession>>;
+}
+
+/// The right to write, as long as the session lasts.
+#[async_trait]
+pub trait WriterSession: Send {
+    /// Where the tables stand.
+    async fn progress(&mut self) -> Result<OutProgress, SinkError>;
+
+    /// Rows and offsets in one transaction: committed when it returns, and perhaps also after an error.
+    async fn write(&mut self, rows: &WindowRows) -> Result<(), SinkError>;
+
+    /// False once the session is gone.
+    async fn is_held(&mut self) -> bool;
+}
+
+/// Where the rows come from.
+#[async_trait]
+pub trait OutTopics: Send + Sync {
+    async fn read_from(&self, progress: OutProgress) -> Result<Box<dyn OutReader>, SinkError>;
+}
+
+#[async_trait]
+pub trait OutReader: Send {
+    /// Waits for the next batch, which is never empty. May be dropped at any time: what was not returned is returned by the next call.
+    async fn next(&mut self) -> Result<WindowRows, SinkError>;
+}
+
+/// Runs on every node that serves; one of them writes.
+pub async fn run(tables: Arc<dyn WindowTables>, topics: Arc<dyn OutTopics>, mut stop: watch::Receiver<bool>) {
+    while let Some(mut session) = tables.obtain(&mut stop).await {
+        let written = tokio::select! {
+            written = write_until_error(session.as_mut(), topics.as_ref()) => written,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        if let Err(error) = written {
+            tracing::warn!(%error, "window writer interrupted; continuing from the committed offsets");
+        }
+        drop(session);
+        tokio::select! {
+            () = tokio::time::sleep(RETRY_PAUSE) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+async fn write_until_error(session: &mut dyn WriterSession, topics: &dyn OutTopics) -> Result<(), SinkError> {
+    let mut reader = topics.read_from(session.progress().await?).await?;
+    loop {
+        match tokio::time::timeout(RETRY_PAUSE, reader.next()).await {
+            Ok(rows) => session.write(&rows?).await?,
+            Err(_idle) => {
+                if !session.is_held().await {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}

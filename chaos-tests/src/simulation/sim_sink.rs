@@ -6,11 +6,32 @@
 use std::collections::BTreeMap;
 
 use clicktally_node::sink::window_rows::WindowRows;
+use clicktally_node::sink::window_writer::OutProgress;
+use clicktally_proto::click_log::{LATE_CLICKS, WINDOW_COUNTS};
 use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::window_count::{LateClick, WindowCount};
 use clicktally_raft_store::state::GroupState;
 
+use super::sim_log::SimLog;
 use crate::checks::ct4_published_is_held::{RowKey, keyed};
+
+/// Records of one partition that are read at a time.
+const RECORDS_PER_READ: usize = 200;
+
+/// What comes next in the outbound topics, behind `positions`, which move on.
+pub fn read_rows(log: &SimLog, positions: &mut OutProgress) -> WindowRows {
+    let mut rows = WindowRows::default();
+    for topic in [WINDOW_COUNTS, LATE_CLICKS] {
+        for partition in 0..log.partitions(topic) {
+            let position = positions.entry((topic, partition)).or_default();
+            for record in log.read_out(topic, partition, *position, RECORDS_PER_READ) {
+                rows.take(topic, partition, *position, &record.value);
+                *position += 1;
+            }
+        }
+    }
+    rows
+}
 
 /// What a replica holds, as it would stand in the tables.
 pub fn rows_held(state: &GroupState) -> BTreeMap<RowKey, WindowCount> {
@@ -23,7 +44,7 @@ pub struct SinkTables {
     pub rows: BTreeMap<RowKey, WindowCount>,
     pub late: BTreeMap<u64, LateClick>,
     /// (topic, partition) → the next offset to read.
-    pub progress: BTreeMap<(&'static str, i32), i64>,
+    pub progress: OutProgress,
 }
 
 /// What becomes of one transaction.
@@ -115,7 +136,6 @@ impl SimSink {
 
 #[cfg(test)]
 mod tests {
-    use clicktally_proto::click_log::WINDOW_COUNTS;
     use prost::Message;
 
     use super::*;

@@ -22,9 +22,9 @@ pub type OutProgress = BTreeMap<(&'static str, i32), i64>;
 
 #[derive(Debug, Error)]
 pub enum SinkError {
-    #[error("the tables: {0}")]
+    #[error("PostgreSQL: {0}")]
     Tables(#[source] Box<dyn Error + Send + Sync>),
-    #[error("the outbound topics: {0}")]
+    #[error("Kafka: {0}")]
     Topics(#[source] Box<dyn Error + Send + Sync>),
     #[error("another writer moved {topic}/{partition} to {found}, this one read from {expected}")]
     Overtaken { topic: &'static str, partition: i32, expected: i64, found: i64 },

@@ -1,18 +1,14 @@
 //! The writer of PostgreSQL, and now and then a second one that has not noticed the first.
 
-use std::collections::BTreeMap;
-
-use clicktally_node::sink::window_rows::WindowRows;
-use clicktally_proto::click_log::{LATE_CLICKS, WINDOW_COUNTS};
+use clicktally_node::sink::window_writer::OutProgress;
 
 use super::event::Event;
 use super::world::World;
-use crate::simulation::sim_sink::{SimSink, TransactionFate};
+use crate::simulation::sim_sink::{SimSink, TransactionFate, read_rows};
 
 const WRITE_EVERY_MS: u64 = 300;
 const RETRY_PAUSE_MS: u64 = 500;
 const BACK_UP_EVERY_MS: u64 = 15_000;
-const RECORDS_PER_READ: usize = 200;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct WriterId(pub(super) usize);
@@ -21,7 +17,7 @@ pub(super) struct WriterId(pub(super) usize);
 #[derive(Debug, Default)]
 struct Writer {
     /// `None`: to be looked up.
-    positions: Option<BTreeMap<(&'static str, i32), i64>>,
+    positions: Option<OutProgress>,
 }
 
 #[derive(Debug, Default)]
@@ -69,16 +65,7 @@ impl World {
         let Sink { database, writers, .. } = &mut self.sink;
         let writer = &mut writers[id.0];
         let positions = writer.positions.get_or_insert_with(|| database.tables().progress.clone());
-        let mut batch = WindowRows::default();
-        for topic in [WINDOW_COUNTS, LATE_CLICKS] {
-            for partition in 0..self.log.partitions(topic) {
-                let position = positions.entry((topic, partition)).or_default();
-                for record in self.log.read_out(topic, partition, *position, RECORDS_PER_READ) {
-                    batch.take(topic, partition, *position, &record.value);
-                    *position += 1;
-                }
-            }
-        }
+        let batch = read_rows(&self.log, positions);
         if batch.is_empty() {
             return true;
         }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use clicktally_node::sink::window_rows::WindowRows;
 use clicktally_node::sink::window_writer::{OutProgress, OutReader, OutTopics, SinkError, WindowTables, WriterSession};
-use clicktally_proto::click_log::{LATE_CLICKS, WINDOW_COUNTS};
 use clicktally_proto::ids::NodeId;
 use tokio::sync::watch;
 
@@ -17,7 +16,7 @@ use crate::checks::ct4_revisions_rise::RevisionsRise;
 use crate::simulation::random::Stream;
 use crate::simulation::recount::ad_minute;
 use crate::simulation::report::SeedReport;
-use crate::simulation::sim_sink::{SimSink, SinkTables, TransactionFate, WriteError};
+use crate::simulation::sim_sink::{SimSink, SinkTables, TransactionFate, WriteError, read_rows};
 
 const BACK_UP_EVERY_MS: u64 = 6_000;
 /// Between two of its faults: drawn up to this.
@@ -26,7 +25,6 @@ const DOWN_MS: (u64, u64) = (100, 6_000);
 /// How long whoever wants the lock waits before asking again.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-const RECORDS_PER_READ: usize = 200;
 const ANSWER_MS: (u64, u64) = (1, 5);
 
 pub(super) struct SimDatabase {
@@ -253,17 +251,7 @@ impl OutReader for Reader {
     async fn next(&mut self) -> Result<WindowRows, SinkError> {
         loop {
             tokio::time::sleep(LOOK_AGAIN).await;
-            let mut rows = WindowRows::default();
-            let log = self.world.log.lock();
-            for topic in [WINDOW_COUNTS, LATE_CLICKS] {
-                for partition in 0..log.partitions(topic) {
-                    let position = self.positions.entry((topic, partition)).or_default();
-                    for record in log.read_out(topic, partition, *position, RECORDS_PER_READ) {
-                        rows.take(topic, partition, *position, &record.value);
-                        *position += 1;
-                    }
-                }
-            }
+            let rows = read_rows(&self.world.log.lock(), &mut self.positions);
             if !rows.is_empty() {
                 return Ok(rows);
             }

@@ -1,7 +1,7 @@
 //! What goes wrong, and when: drawn from the seed, overlapping, each with its end. Only what a cluster must survive: a majority of disks
 //! stays whole, and what is broken is mended before the time of healing begins.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::shard_key::{GroupId, ShardId};
@@ -25,6 +25,10 @@ const BACK_UP_EVERY_MS: u64 = 6_000;
 const CALM_MS: u64 = 3_000;
 /// Of a thousand times that a snapshot takes the place of a log, how often the node is killed at that very moment.
 const KILLED_AT_INSTALL: u64 = 300;
+/// Of a thousand times that a node has met a new term, and perhaps voted in it, how often it loses power at that very moment, and is back before
+/// the election is over.
+const KILLED_AT_ELECTION: u64 = 50;
+const BACK_FOR_ELECTION_MS_MAX: u64 = 250;
 /// What a shard must have committed before an unclean election may cut its partition.
 const TRUNCATE_FROM_MIN: u64 = 20;
 /// The same within how long an unclean election happens, if it does.
@@ -50,6 +54,8 @@ pub(super) struct Faults {
     next_backup_ms: u64,
     /// Logs that a snapshot has replaced, and that were seen so already.
     seen_gone: BTreeSet<(NodeId, GroupId)>,
+    /// The terms that nodes were in at the last look.
+    seen_terms: BTreeMap<(NodeId, GroupId), u64>,
     is_truncated: bool,
     builds: Builds,
 }
@@ -72,6 +78,7 @@ impl Faults {
             weak,
             next_backup_ms: begin_ms,
             seen_gone: BTreeSet::new(),
+            seen_terms: BTreeMap::new(),
             is_truncated: false,
             builds,
         }
@@ -99,6 +106,9 @@ impl Faults {
         }
         if let Some(node) = self.just_installed(world).filter(|_| self.random.permille(KILLED_AT_INSTALL)) {
             report.fault(self.end(world, node, End::Killed, now_ms, &mut actions));
+        }
+        if let Some(node) = self.just_in_a_new_term(world).filter(|_| self.random.permille(KILLED_AT_ELECTION)) {
+            report.fault(self.end_for(world, node, End::PowerLost, now_ms, BACK_FOR_ELECTION_MS_MAX, &mut actions));
         }
         actions
     }
@@ -204,10 +214,22 @@ impl Faults {
     }
 
     fn end(&mut self, world: &World, node: NodeId, end: End, now_ms: u64, actions: &mut Vec<Action>) -> &'static str {
+        self.end_for(world, node, end, now_ms, DOWN_MS_MAX, actions)
+    }
+
+    fn end_for(
+        &mut self,
+        world: &World,
+        node: NodeId,
+        end: End,
+        now_ms: u64,
+        down_ms_max: u64,
+        actions: &mut Vec<Action>,
+    ) -> &'static str {
         let kind = if end == End::Killed { "kill" } else { "power loss" };
         world.line(format_args!("fault: {kind}, node {node}"));
         world.end(node, end);
-        let down_ms = self.random.between(50, DOWN_MS_MAX);
+        let down_ms = self.random.between(50, down_ms_max);
         self.cures.at(now_ms + down_ms, Cure::Start(node));
         actions.push(Action::End(node));
         kind
@@ -219,6 +241,19 @@ impl Faults {
         let gone: BTreeSet<_> = replicas.filter(|(node, group)| world.disk(*node).is_log_gone(*group)).collect();
         let seen = std::mem::replace(&mut self.seen_gone, gone);
         self.seen_gone.difference(&seen).map(|(node, _)| *node).find(|node| world.is_up(*node))
+    }
+
+    fn just_in_a_new_term(&mut self, world: &World) -> Option<NodeId> {
+        let terms = world.nodes.iter().filter_map(|node| Some((*node, world.groups(*node)?)));
+        let terms = terms
+            .flat_map(|(node, groups)| {
+                groups.iter().map(|g| ((node, g.id()), g.leader_and_term().1)).collect::<Vec<_>>()
+            })
+            .collect();
+        let seen = std::mem::replace(&mut self.seen_terms, terms);
+        let rose = |at: &(NodeId, GroupId), term: u64| seen.get(at).is_some_and(|before| *before < term);
+        let risen = self.seen_terms.iter().filter(|(at, term)| rose(at, **term));
+        risen.map(|((node, _), _)| *node).find(|node| world.is_up(*node))
     }
 
     /// One node from the others, one way from one to another, or both.

@@ -8,12 +8,14 @@ use async_trait::async_trait;
 use clicktally_node::sink::window_rows::WindowRows;
 use clicktally_node::sink::window_writer::{OutProgress, OutReader, OutTopics, SinkError, WindowTables, WriterSession};
 use clicktally_proto::ids::NodeId;
+use clicktally_proto::window_count::WindowCount;
 use tokio::sync::watch;
 
+use super::shape::Shape;
 use super::world::World;
 use crate::checks::Violation;
 use crate::checks::ct4_revisions_rise::RevisionsRise;
-use crate::simulation::random::Stream;
+use crate::simulation::random::{Seed, Stream};
 use crate::simulation::recount::ad_minute;
 use crate::simulation::report::SeedReport;
 use crate::simulation::sim_sink::{SimSink, SinkTables, TransactionFate, WriteError, read_rows};
@@ -256,5 +258,23 @@ impl OutReader for Reader {
                 return Ok(rows);
             }
         }
+    }
+}
+
+/// The tables without a cluster, for whoever asks of them what tables promise.
+pub struct LoneTables(Arc<World>);
+
+impl LoneTables {
+    pub fn new(seed: Seed) -> LoneTables {
+        LoneTables(Arc::new(World::new(seed, Shape::draw(seed))))
+    }
+
+    /// As one node has them.
+    pub fn as_node(&self) -> Box<dyn WindowTables> {
+        Box::new(NodeTables { world: Arc::clone(&self.0), node: 1 })
+    }
+
+    pub fn rows(&self) -> impl Iterator<Item = WindowCount> + use<> {
+        self.0.database.lock().tables().rows.clone().into_values()
     }
 }

@@ -32,5 +32,6 @@ mod run;
 
 pub use apart::{ONE_SEED, run_seed_apart};
 pub use click_log::LoneLog;
+pub use database::LoneTables;
 pub use disk::{End as SimEnd, SimDisk};
 pub use run::run_seed;

@@ -23,7 +23,7 @@ use super::click_log::NodeLog;
 use super::database::{NodeOutTopics, NodeTables};
 use super::host_clock::HostClock;
 use super::network::{Endpoint, SimTransport, address};
-use super::operator;
+use super::operator::{self, Chore};
 use super::probe::Probe;
 use super::world::{Ended, World};
 use crate::checks::ct18_whole_disks_are_let_in;
@@ -101,7 +101,10 @@ async fn run(world: Arc<World>, node: NodeId, life: u64) -> Ended {
         Ok(member) => member,
         Err(error) => {
             if matches!(error, OpenError::LogLost { .. } | OpenError::LogDamaged { .. } | OpenError::Wiped { .. }) {
-                let has_lost = world.disk(node).is_rotten();
+                // One that has left and lost its disk by the book may be refused by a leader who has not heard of it, and tries again.
+                let is_away = world.chores.lock().of(node).is_some_and(Chore::is_away);
+                let was_replaced = is_away && matches!(error, OpenError::Wiped { .. });
+                let has_lost = world.disk(node).is_rotten() || was_replaced;
                 let breach = ct18_whole_disks_are_let_in::check(node, Some(&error.to_string()), has_lost);
                 breach.into_iter().for_each(|violation| world.violate(violation));
             }

@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clicktally_proto::click_log::{LATE_CLICKS, WINDOW_COUNTS};
 use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::window_count::WindowCount;
 
 use super::plan::HEAL_MS;
 use super::world::World;
+use crate::checks::ct4_published_is_held::RowKey;
 use crate::checks::ct14_liveness::Unfinished;
 use crate::checks::{Violation, ct3_replicas_equal, ct4_published_is_held, ct11_acknowledged_is_logged};
 use crate::simulation::click_oracle::declared_late;
 use crate::simulation::recount::Recount;
-use crate::simulation::sim_sink::rows_held;
+use crate::simulation::sim_sink::{read_rows, rows_held};
 
 /// How often a healing cluster is looked at: what was there at one look has to be everywhere at the next.
 const LOOK_EVERY_MS: u64 = 2_000;
@@ -103,6 +105,23 @@ impl World {
         unfinished
     }
 
+    /// What PostgreSQL holds or will: a window may have been published and let go of since the last look.
+    fn published_rows(&self) -> BTreeMap<RowKey, WindowCount> {
+        let tables = self.sink.database.tables();
+        let (mut rows, mut positions) = (tables.rows.clone(), tables.progress.clone());
+        loop {
+            let unread = read_rows(&self.log, &mut positions);
+            if unread.is_empty() {
+                return rows;
+            }
+            for (key, row) in unread.windows {
+                if rows.get(&key).is_none_or(|held| held.revision < row.revision) {
+                    rows.insert(key, row);
+                }
+            }
+        }
+    }
+
     fn compare(&mut self, before: &Progress) {
         for node in self.nodes.values_mut().filter(|node| !node.is_gone) {
             let (replica, disk) = (&mut node.memory.replica, &mut node.disk);
@@ -131,7 +150,7 @@ impl World {
         let expected = self.watch.oracle.expect(&told.collect(), &ends);
         self.report.clicks = expected.clicks_in_log;
         let mut recount = Recount::new(&expected);
-        recount.group(&self.consensus.state, self.sink.database.tables().rows.values());
+        recount.group(&self.consensus.state, self.published_rows().values());
         let mut found = recount.finish(&declared);
         if truncated.is_empty() {
             found.extend(ct11_acknowledged_is_logged::check(self.watch.oracle.acknowledged(), &expected.ids));

@@ -1,4 +1,4 @@
-//! CT-20: no member is made to stop by a command that its build does not know, as long as the cluster has never been all of newer ones with it.
+//! CT-20: no member is made to stop by a command that its build does not know, unless it was set back from a newer one.
 
 use super::Violation;
 

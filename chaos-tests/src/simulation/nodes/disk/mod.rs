@@ -292,9 +292,7 @@ impl Held {
         }
         completions
     }
-}
 
-impl Held {
     /// CT-19 of a write that is about to be carried out. Where nothing is left, a snapshot has taken the log's place, or it begins anew.
     fn check_reach(&mut self, write: &LogWrite) {
         let mut last = self.written.last_index(write.group);

@@ -25,9 +25,9 @@ pub(crate) fn fail_stop(doing: &str, error: impl Display) -> ! {
     tracing::error!(
         doing,
         %error,
-        "a replica of this node cannot go on; the process stops to protect the cluster. If the disk is at fault (dmesg, free \
-         space, file system errors), repair it before you start the node again; if its data is lost, remove the node from the \
-         cluster and add it back empty. If not, start it again and report this"
+        "a replica of this node cannot go on; the process stops to protect the cluster. Where the error says what to do, do that. If \
+         the disk is at fault (dmesg, free space, file system errors), repair it before you start the node again; if its data is \
+         lost, remove the node from the cluster and add it back empty. If not, start it again and report this"
     );
     if let Some(end_node) = END_NODE.get() {
         end_node(doing);

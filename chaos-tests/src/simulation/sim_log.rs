@@ -163,6 +163,13 @@ impl SimLog {
         self.out_partitions.get(topic).copied().unwrap_or(0)
     }
 
+    /// (topic, partition) → its end: of everything that the window writer reads.
+    pub fn outbound_ends(&self) -> impl Iterator<Item = ((&'static str, i32), i64)> {
+        let topics = [WINDOW_COUNTS, LATE_CLICKS].into_iter();
+        let partitions = topics.flat_map(|topic| (0..self.partitions(topic)).map(move |partition| (topic, partition)));
+        partitions.map(|at| (at, self.out.get(&at).map_or(0, Vec::len) as i64))
+    }
+
     /// An outbound partition from `from` on, at most `records_max`.
     pub fn read_out(&self, topic: &'static str, partition: i32, from: i64, records_max: usize) -> &[StoredRecord] {
         let records = self.out.get(&(topic, partition)).map_or(&[][..], Vec::as_slice);

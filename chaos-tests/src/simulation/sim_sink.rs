@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use clicktally_node::sink::window_rows::WindowRows;
 use clicktally_node::sink::window_writer::OutProgress;
-use clicktally_proto::click_log::{LATE_CLICKS, WINDOW_COUNTS};
 use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::window_count::{LateClick, WindowCount};
 use clicktally_raft_store::state::GroupState;
@@ -21,13 +20,11 @@ const RECORDS_PER_READ: usize = 200;
 /// What comes next in the outbound topics, behind `positions`, which move on.
 pub fn read_rows(log: &SimLog, positions: &mut OutProgress) -> WindowRows {
     let mut rows = WindowRows::default();
-    for topic in [WINDOW_COUNTS, LATE_CLICKS] {
-        for partition in 0..log.partitions(topic) {
-            let position = positions.entry((topic, partition)).or_default();
-            for record in log.read_out(topic, partition, *position, RECORDS_PER_READ) {
-                rows.take(topic, partition, *position, &record.value);
-                *position += 1;
-            }
+    for ((topic, partition), _) in log.outbound_ends() {
+        let position = positions.entry((topic, partition)).or_default();
+        for record in log.read_out(topic, partition, *position, RECORDS_PER_READ) {
+            rows.take(topic, partition, *position, &record.value);
+            *position += 1;
         }
     }
     rows
@@ -64,7 +61,7 @@ pub enum WriteError {
     Unavailable,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct SimSink {
     tables: SinkTables,
     /// Backups, oldest first.
@@ -136,6 +133,7 @@ impl SimSink {
 
 #[cfg(test)]
 mod tests {
+    use clicktally_proto::click_log::WINDOW_COUNTS;
     use prost::Message;
 
     use super::*;

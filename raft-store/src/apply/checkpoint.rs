@@ -1,7 +1,8 @@
 //! Exactly-once in one place: offsets advance and deltas merge in the same entry, or neither does.
 //!
 //! 1. A proposer whose epoch is not the assigned one is fenced: a zombie can never count.
-//! 2. A range that is in already is a retry: harmless.
+//! 2. A range that is in already, as it was proposed, is a retry: harmless. One that is in with another watermark is an earlier life's: who
+//!    proposes it goes by a proof of emptiness that was never committed, and must start again from what was.
 //! 3. A range that does not begin at the committed offset is a gap (or an overlap): refused with the offset expected.
 //! 4. Everything is checked before anything changes.
 
@@ -31,7 +32,9 @@ impl GroupState {
             return Err(Rejection::OffsetsBackwards);
         }
         if !is_broken(Mutant::Offset) {
-            if to > from && entry.last_range == Some((from, to)) {
+            let proofs = (checkpoint.watermark_ms, checkpoint.complete_to_ms);
+            let is_as_proposed = proofs == (entry.watermark_ms, entry.complete_to_ms);
+            if to > from && entry.last_range == Some((from, to)) && is_as_proposed {
                 return Ok(Outcome::AlreadyApplied);
             }
             if from != entry.committed_offset {
@@ -227,6 +230,20 @@ mod tests {
         let command = Command::Checkpoint(checkpoint(0, 0, 10, 5, 0));
         assert_eq!(replica.apply(&command), Outcome::Done);
         assert_eq!(replica.apply(&command), Outcome::AlreadyApplied);
+        assert_eq!(clicks(&replica.state), 10);
+    }
+
+    #[test]
+    fn a_range_that_an_earlier_life_committed_with_another_proof_is_no_retry() {
+        let mut replica = Replica::new();
+        let committed = checkpoint(0, 0, 10, 5, 0);
+        assert_eq!(replica.apply(&Command::Checkpoint(committed.clone())), Outcome::Done);
+        let watermark_ms = committed.watermark_ms + 1;
+        let proven_later = Command::Checkpoint(Checkpoint { watermark_ms, ..committed.clone() });
+        assert_eq!(replica.apply(&proven_later), Outcome::OffsetGap { expected: 10 });
+        let complete_to_ms = committed.complete_to_ms + 1;
+        let complete_later = Command::Checkpoint(Checkpoint { complete_to_ms, ..committed });
+        assert_eq!(replica.apply(&complete_later), Outcome::OffsetGap { expected: 10 });
         assert_eq!(clicks(&replica.state), 10);
     }
 

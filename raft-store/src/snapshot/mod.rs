@@ -113,10 +113,19 @@ pub enum SnapshotError {
     #[error("it is damaged: {0}")]
     Damaged(String),
     /// Whole, but not for this build: setting it aside would throw away what the next build could read.
-    #[error("its format is {0}, and this build knows {FORMAT} only: upgrade this node first")]
+    #[error("its format is {0}, and this build knows {FORMAT} only: {remedy}", remedy = remedy(*.0))]
     Format(u16),
     #[error("its contents are not for this build: {0}")]
     Contents(CodecError),
+}
+
+/// What to do about a snapshot of another format.
+fn remedy(format: u16) -> &'static str {
+    if format > FORMAT {
+        "a newer build wrote it; upgrade this node first"
+    } else {
+        "an older build wrote it; start this node with that build again, or remove it from the cluster and add it back empty"
+    }
 }
 
 fn damaged(what: impl Into<String>) -> SnapshotError {

@@ -144,6 +144,19 @@ fn a_snapshot_torn_anywhere_is_not_a_smaller_one() {
 }
 
 #[test]
+fn a_snapshot_of_another_build_is_not_damaged_and_says_which_build_it_wants() {
+    for (format, remedy) in [(FORMAT - 1, "start this node with that build"), (FORMAT + 1, "upgrade this node")] {
+        let mut bytes = whole();
+        bytes[MAGIC.len()..MAGIC.len() + 2].copy_from_slice(&format.to_le_bytes());
+        let checksum = crc32fast::hash(&bytes[..OPENING_BYTES - 4]).to_le_bytes();
+        bytes[OPENING_BYTES - 4..OPENING_BYTES].copy_from_slice(&checksum);
+        let error = verify(&mut bytes.as_slice()).unwrap_err();
+        assert!(matches!(error, SnapshotError::Format(found) if found == format), "{error}");
+        assert!(error.to_string().contains(remedy), "{error}");
+    }
+}
+
+#[test]
 fn a_chunk_left_out_is_noticed_although_each_of_the_others_is_whole() {
     let bytes = whole();
     let chunks = chunks(&bytes);

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use clicktally_proto::click_log::{LATE_CLICKS, WINDOW_COUNTS};
 use clicktally_proto::shard_key::ShardId;
 use clicktally_proto::window_count::WindowCount;
 
@@ -13,7 +12,7 @@ use crate::checks::ct14_liveness::Unfinished;
 use crate::checks::{Violation, ct3_replicas_equal, ct4_published_is_held, ct11_acknowledged_is_logged};
 use crate::simulation::click_oracle::declared_late;
 use crate::simulation::recount::Recount;
-use crate::simulation::sim_sink::{read_rows, rows_held};
+use crate::simulation::sim_sink::{TransactionFate, read_rows, rows_held};
 
 /// How often a healing cluster is looked at: what was there at one look has to be everywhere at the next.
 const LOOK_EVERY_MS: u64 = 2_000;
@@ -53,15 +52,11 @@ impl World {
     }
 
     fn progress(&self) -> Progress {
-        let out = [WINDOW_COUNTS, LATE_CLICKS]
-            .into_iter()
-            .flat_map(|topic| (0..self.log.partitions(topic)).map(move |partition| (topic, partition)));
-        let end = |(topic, partition)| self.log.read_out(topic, partition, 0, usize::MAX).len() as i64;
         Progress {
             committed: self.consensus.committed(),
             newest_revision: self.consensus.state.newest_revision(),
             published_revision: self.consensus.state.published_revision(),
-            out_ends: out.map(|at| (at, end(at))).collect(),
+            out_ends: self.log.outbound_ends().collect(),
         }
     }
 
@@ -107,18 +102,14 @@ impl World {
 
     /// What PostgreSQL holds or will: a window may have been published and let go of since the last look.
     fn published_rows(&self) -> BTreeMap<RowKey, WindowCount> {
-        let tables = self.sink.database.tables();
-        let (mut rows, mut positions) = (tables.rows.clone(), tables.progress.clone());
+        let mut database = self.sink.database.clone();
+        let mut positions = database.tables().progress.clone();
         loop {
             let unread = read_rows(&self.log, &mut positions);
             if unread.is_empty() {
-                return rows;
+                return database.tables().rows.clone();
             }
-            for (key, row) in unread.windows {
-                if rows.get(&key).is_none_or(|held| held.revision < row.revision) {
-                    rows.insert(key, row);
-                }
-            }
+            database.write(&unread, TransactionFate::Committed).expect("nobody else writes to the copy");
         }
     }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use clicktally_proto::click_log::{LATE_CLICKS, WINDOW_COUNTS};
 use clicktally_proto::ids::NodeId;
 use clicktally_proto::shard_key::{GroupId, ShardId};
 
@@ -206,17 +205,10 @@ impl Run {
     /// An outbound partition that has not come into the tables yet.
     fn unwritten(&self) -> Option<String> {
         let (log, database) = (self.world.log.lock(), self.world.database.lock());
-        let partitions = [WINDOW_COUNTS, LATE_CLICKS]
-            .into_iter()
-            .flat_map(|topic| (0..log.partitions(topic)).map(move |partition| (topic, partition)));
-        for (topic, partition) in partitions {
-            let end = log.read_out(topic, partition, 0, usize::MAX).len();
-            let read = database.tables().progress.get(&(topic, partition)).copied().unwrap_or(0);
-            if usize::try_from(read) != Ok(end) {
-                return Some(format!("the tables hold {topic}/{partition} up to {read} of {end}"));
-            }
-        }
-        None
+        log.outbound_ends().find_map(|(at, end)| {
+            let read = database.tables().progress.get(&at).copied().unwrap_or(0);
+            (read != end).then(|| format!("the tables hold {}/{} up to {read} of {end}", at.0, at.1))
+        })
     }
 
     fn judge(&mut self) -> Result<(), Violation> {

@@ -52,7 +52,8 @@ impl CommitAttempts {
             }
             Ok(Outcome::Done) => NextStep::End(CommitEnd::Committed),
             Ok(Outcome::AlreadyApplied) if self.is_repeat => NextStep::End(CommitEnd::Committed),
-            // Somebody read the same records under this epoch: this node, in an earlier life. Its watermark may differ.
+            // Somebody read the same records under this epoch: this node, in an earlier life. A leader of an older build does not
+            // compare the watermarks.
             Ok(Outcome::AlreadyApplied) => restart("an earlier life committed the same offsets".into()),
             Ok(Outcome::Fenced { .. }) => NextStep::End(CommitEnd::Fenced),
             Ok(Outcome::OffsetGap { .. }) if is_broken(Mutant::GapTakenForSuccess) => {

@@ -7,6 +7,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use clicktally_raft_store::metrics_registry::{FIXED, registered};
 use prometheus::{Encoder, Histogram, HistogramOpts, IntCounterVec, Opts, TextEncoder};
+use tokio::sync::Mutex;
 
 use crate::admin::cluster_metrics;
 use crate::state::ApiState;
@@ -25,12 +26,19 @@ pub static BUDGET_CHECK: LazyLock<Histogram> = LazyLock::new(|| {
     registered(Histogram::with_opts(options).expect(FIXED))
 });
 
+/// One scrape at a time: what is brought up to date is emptied first, and nobody may look in between.
+static SCRAPE: Mutex<()> = Mutex::const_new(());
+
 #[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, description = "Prometheus text format", body = String)))]
 pub async fn show_metrics(State(state): State<Arc<ApiState>>) -> Response {
-    cluster_metrics::refresh(&state).await;
+    let families = {
+        let _alone = SCRAPE.lock().await;
+        cluster_metrics::refresh(&state).await;
+        prometheus::gather()
+    };
     let mut page = Vec::new();
     let encoder = TextEncoder::new();
-    if let Err(error) = encoder.encode(&prometheus::gather(), &mut page) {
+    if let Err(error) = encoder.encode(&families, &mut page) {
         tracing::error!(%error, "metrics cannot be encoded");
     }
     ([(header::CONTENT_TYPE, encoder.format_type().to_owned())], page).into_response()

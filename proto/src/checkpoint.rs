@@ -34,6 +34,20 @@ impl OutcomeCounts {
         self.read == self.counted + self.duplicate + self.late + self.invalid + self.quarantined + self.misrouted
     }
 
+    /// Each with the name that metrics and people know it by; `read` first.
+    pub fn named(&self) -> [(&'static str, u64); 7] {
+        let OutcomeCounts { read, counted, duplicate, late, invalid, quarantined, misrouted } = *self;
+        [
+            ("read", read),
+            ("counted", counted),
+            ("duplicate", duplicate),
+            ("late", late),
+            ("invalid", invalid),
+            ("quarantined", quarantined),
+            ("misrouted", misrouted),
+        ]
+    }
+
     pub fn add(&mut self, other: &OutcomeCounts) {
         self.read += other.read;
         self.counted += other.counted;

@@ -18,6 +18,7 @@ use clicktally_proto::shard_key::{GroupId, ShardId};
 use openraft::impls::leader_id_adv::LeaderId;
 use openraft::{EntryPayload, LogId};
 
+use crate::cell_runs::MergeAllowance;
 use crate::disk_storage::DiskStorage;
 use crate::group_snapshots::GroupSnapshots;
 use crate::replica::Replica;
@@ -37,6 +38,7 @@ struct Applier {
     clock: Arc<SystemClock>,
     index: u64,
     offset: u64,
+    longest: Duration,
 }
 
 impl Applier {
@@ -49,6 +51,7 @@ impl Applier {
         let outcomes = self.replica.apply(vec![entry]).unwrap();
         let took = self.clock.monotonic() - begun;
         assert!(matches!(outcomes[0], Outcome::Done | Outcome::Assigned { .. }), "{outcomes:?}");
+        self.longest = self.longest.max(took);
         took
     }
 
@@ -112,7 +115,8 @@ fn status_mib(name: &str) -> u64 {
 /// As many cells, over all minutes, each brought as often as `times` says: by as many shards.
 fn filled(clock: &Arc<SystemClock>, cells: u64, times: u64) -> Applier {
     let replica = Replica::new(SnapshotMeta::default(), GroupState::new(GROUP), clock.clone(), COMMAND_LEVEL);
-    let mut applier = Applier { replica: Arc::new(replica), clock: clock.clone(), index: 0, offset: 0 };
+    let mut applier =
+        Applier { replica: Arc::new(replica), clock: clock.clone(), index: 0, offset: 0, longest: Duration::ZERO };
     applier.apply(&Command::Configure(GroupSettings::new(1, EventTimeRules::default())));
     let (http_address, peer_address) = (String::new(), String::new());
     applier.apply(&Command::RegisterNode(NodeRecord { node: 1, http_address, peer_address, can_aggregate: true }));
@@ -203,6 +207,18 @@ fn ten_million_cells() {
             held.cells as f64 / cells as f64,
             held.bytes() / cells,
             resident_bytes / cells
+        );
+        let mut state = applier.replica.read(GroupState::clone);
+        let mut put_together = |mut allowance| {
+            let begun = clock.monotonic();
+            state.compact_windows(&mut allowance, |_| false);
+            clock.monotonic() - begun
+        };
+        println!(
+            "longest apply until then {:?}; without room, {:?} a try to make some, all at once {:?}",
+            applier.longest,
+            put_together(MergeAllowance::of_an_apply()),
+            put_together(MergeAllowance::unlimited())
         );
     }
 }

@@ -25,7 +25,7 @@ const NEWER_MAX: usize = 4;
 const RUNS_MAX: usize = 32;
 
 /// So that no apply takes long, whichever windows are due together: some milliseconds' worth.
-const MERGED_PER_APPLY_MAX: usize = 250_000;
+pub(crate) const MERGED_PER_APPLY_MAX: usize = 250_000;
 
 /// What one apply may still merge. The first of its merges is allowed however large it is, so that none waits for ever.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl MergeAllowance {
         MergeAllowance { left: MERGED_PER_APPLY_MAX, is_untouched: true }
     }
 
-    fn unlimited() -> MergeAllowance {
+    pub(crate) fn unlimited() -> MergeAllowance {
         MergeAllowance { left: usize::MAX, is_untouched: true }
     }
 
@@ -98,9 +98,9 @@ impl CellRuns {
         self.runs.push(Arc::new(run));
     }
 
-    /// Into one run.
-    pub(crate) fn compact(&mut self) {
-        self.merge_from(0, &mut MergeAllowance::unlimited());
+    /// Into one run, if that is still allowed.
+    pub(crate) fn compact(&mut self, allowance: &mut MergeAllowance) {
+        self.merge_from(0, allowance);
     }
 
     /// Oldest first.
@@ -163,17 +163,17 @@ fn merge_all(runs: Vec<Arc<CellRun>>) -> Option<Arc<CellRun>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
+pub(crate) mod tests {
     use clicktally_proto::counts::Counts;
     use proptest::prelude::*;
 
     use super::*;
     use crate::cell_run::tests::{Model, add, brought, run_of};
 
-    fn clicks_of(ads: impl Iterator<Item = u64>) -> BTreeMap<CellId, (Counts, Micros)> {
-        ads.map(|ad_id| ((1, ad_id), (Counts { clicks: 1, ..Counts::default() }, 0))).collect()
+    /// A click of each of these ads.
+    pub(crate) fn run_of_ads(index: u64, ads: impl IntoIterator<Item = u64>) -> CellRun {
+        let click = (Counts { clicks: 1, ..Counts::default() }, 0);
+        run_of(index, &ads.into_iter().map(|ad_id| ((1, ad_id), click.clone())).collect())
     }
 
     proptest! {
@@ -205,7 +205,7 @@ mod tests {
                     prop_assert!(runs.of_ad(ad_id).eq(expected), "cells of ad {}", ad_id);
                 }
                 let mut compact = runs.clone();
-                compact.compact();
+                compact.compact(&mut MergeAllowance::unlimited());
                 prop_assert_eq!((compact.runs().len(), compact.held()), (1, model.len()));
                 prop_assert!(compact.bytes() <= runs.bytes());
                 prop_assert_eq!(&compact, &runs);
@@ -218,11 +218,11 @@ mod tests {
     #[test]
     fn many_small_runs_are_merged_with_each_other_and_not_each_time_with_the_large_one() {
         let mut runs = CellRuns::default();
-        runs.push(run_of(1, &clicks_of(0..50_000)), &mut MergeAllowance::of_an_apply());
+        runs.push(run_of_ads(1, 0..50_000), &mut MergeAllowance::of_an_apply());
         let large = Arc::as_ptr(&runs.runs()[0]);
         for index in 2..2_000 {
-            let small = clicks_of((0..50).map(|n| (n * 31 + index) % 50_000));
-            runs.push(run_of(index, &small), &mut MergeAllowance::of_an_apply());
+            let small = (0..50).map(|n| (n * 31 + index) % 50_000);
+            runs.push(run_of_ads(index, small), &mut MergeAllowance::of_an_apply());
             assert!(runs.runs().len() <= RUNS_MAX);
             assert_eq!(Arc::as_ptr(&runs.runs()[0]), large, "rewritten for {} cells", index * 50);
         }
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn one_apply_merges_one_large_window_and_leaves_the_next_for_another() {
         let half = MERGED_PER_APPLY_MAX as u64 / 2;
-        let run = |index| run_of(index, &clicks_of(index * half..(index + 1) * half));
+        let run = |index| run_of_ads(index, index * half..(index + 1) * half);
         let mut windows = [CellRuns::default(), CellRuns::default()];
         for index in 0..NEWER_MAX as u64 {
             windows.iter_mut().for_each(|window| window.push(run(index), &mut MergeAllowance::of_an_apply()));
@@ -241,7 +241,7 @@ mod tests {
         let last = NEWER_MAX as u64;
         windows.iter_mut().for_each(|window| window.push(run(last), &mut allowance));
         assert_eq!(windows.each_ref().map(|window| window.runs().len()), [1, NEWER_MAX + 1]);
-        windows[1].push(run_of(last + 1, &clicks_of(0..1)), &mut MergeAllowance::of_an_apply());
+        windows[1].push(run_of_ads(last + 1, 0..1), &mut MergeAllowance::of_an_apply());
         assert_eq!(windows[1].runs().len(), 1);
         assert_eq!(windows[1].held() as u64, (last + 1) * half);
     }

@@ -8,12 +8,12 @@
 //! marks around the budget *B* and an eighth of it, *R*:
 //!
 //! * Above *B − R*, final windows leave as soon as they are published, oldest first; their grace is for readers only.
-//! * Above *B*, what is held is first put together as tightly as it can be ([`crate::cell_runs`]). If that is not enough, a checkpoint that
-//!   would add anything is refused, unless its shard holds the group's watermark. One that adds nothing (an idle shard's proof of
-//!   emptiness) always passes.
+//! * Above *B*, what is held is first put together more tightly ([`crate::cell_runs`]), as much of it as one apply may
+//!   ([`crate::cell_runs::MergeAllowance`]). If that is not enough, a checkpoint that would add anything is refused, unless its shard holds
+//!   the group's watermark. One that adds nothing (an idle shard's proof of emptiness) always passes.
 //! * Above *B + R*, every checkpoint that would add is refused. A process never grows beyond what was allowed.
 //!
-//! A shard that is refused proposes the same checkpoint again, and stops reading meanwhile. The shards behind go on within the
+//! A shard that is refused proposes the same checkpoint again, and stops reading meanwhile; each try puts more together. The shards behind go on within the
 //! reserve until they are no longer behind, the watermark moves, windows become final, are published, and leave. That comes to a
 //! halt in one case only: the windows that are not final yet are by themselves larger than *B + R*. Nothing can leave then without being
 //! wrong, so it stays so, visibly (`clicktally_checkpoint_failures_total`, the log), until the budget is raised.
@@ -24,7 +24,7 @@ use clicktally_proto::command::Rejection;
 use clicktally_proto::seen_ids::SeenBlock;
 use clicktally_proto::shard_key::ShardId;
 
-use crate::cell_runs::CellRuns;
+use crate::cell_runs::{CellRuns, MergeAllowance};
 use crate::state::GroupState;
 
 /// A cell without invalid clicks, costs and users. A change of what anything is charged changes the replicated law.
@@ -106,7 +106,13 @@ impl GroupState {
     }
 
     /// May these be added, on behalf of a shard?
-    pub(crate) fn make_room(&mut self, shard: ShardId, cell_bytes: u64, seen: &[SeenBlock]) -> Result<(), Rejection> {
+    pub(crate) fn make_room(
+        &mut self,
+        shard: ShardId,
+        cell_bytes: u64,
+        seen: &[SeenBlock],
+        allowance: &mut MergeAllowance,
+    ) -> Result<(), Rejection> {
         if cell_bytes == 0 && seen.is_empty() {
             return Ok(());
         }
@@ -119,19 +125,57 @@ impl GroupState {
         if needed_bytes(self.held) <= budget {
             return Ok(());
         }
-        self.compact_windows();
+        self.compact_windows(allowance, |held| needed_bytes(held) <= budget);
         let needed_bytes = needed_bytes(self.held);
         let holds_the_watermark = self.shards.get(&shard).is_some_and(|entry| entry.watermark_ms <= self.watermark_ms);
         let limit_bytes = if holds_the_watermark { budget.saturating_add(budget / RESERVE_SHARE) } else { budget };
         if needed_bytes <= limit_bytes { Ok(()) } else { Err(Rejection::StateFull { needed_bytes, limit_bytes }) }
     }
 
-    /// Says the same with less. It is no change that anybody could see, so it may come before a refusal.
-    pub(crate) fn compact_windows(&mut self) {
+    /// Says the same with less, oldest windows first, until it is enough or may not go on. It is no change that anybody could see, so it may
+    /// come before a refusal.
+    pub(crate) fn compact_windows(&mut self, allowance: &mut MergeAllowance, is_enough: impl Fn(HeldState) -> bool) {
         for window in self.windows.values_mut().filter(|window| window.cells.runs().len() > 1) {
+            if is_enough(self.held) {
+                return;
+            }
             self.held.remove_cells(&window.cells);
-            Arc::make_mut(window).cells.compact();
+            Arc::make_mut(window).cells.compact(allowance);
             self.held.add_cells(&window.cells);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clicktally_proto::event_time::Minute;
+    use clicktally_proto::shard_key::GroupId;
+
+    use super::*;
+    use crate::cell_runs::MERGED_PER_APPLY_MAX;
+    use crate::cell_runs::tests::run_of_ads;
+
+    #[test]
+    fn putting_together_what_is_held_is_spread_over_as_many_tries_as_it_takes() {
+        let mut state = GroupState::new(GroupId(0));
+        let third = MERGED_PER_APPLY_MAX as u64 / 3;
+        for minute in 0..3 {
+            let window = Arc::make_mut(state.windows.entry(Minute(minute)).or_default());
+            (1..=2).for_each(|index| window.cells.restore(run_of_ads(index, 0..third)));
+        }
+        state.recount();
+        let held_runs = |state: &GroupState| -> Vec<usize> {
+            state.windows.values().map(|window| window.cells.runs().len()).collect()
+        };
+        let mut one_try = |is_enough: bool| {
+            state.compact_windows(&mut MergeAllowance::of_an_apply(), |_| is_enough);
+            assert_eq!(state.held(), state.recounted());
+            held_runs(&state)
+        };
+        assert_eq!(one_try(true), [2, 2, 2], "there is room already");
+        assert_eq!(one_try(false), [1, 2, 2], "a second window would be more than one apply may merge");
+        assert_eq!(one_try(false), [1, 1, 2]);
+        assert_eq!(one_try(false), [1, 1, 1]);
+        assert_eq!(state.held().cells, 3 * third);
     }
 }

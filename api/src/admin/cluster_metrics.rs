@@ -49,18 +49,8 @@ pub(crate) async fn refresh(state: &ApiState) {
 }
 
 fn show_outcomes(shard: ShardId, outcomes: &OutcomeCounts) {
-    let OutcomeCounts { read, counted, duplicate, late, invalid, quarantined, misrouted } = *outcomes;
-    let by_outcome = [
-        ("read", read),
-        ("counted", counted),
-        ("duplicate", duplicate),
-        ("late", late),
-        ("invalid", invalid),
-        ("quarantined", quarantined),
-        ("misrouted", misrouted),
-    ];
     let label = shard.0.to_string();
-    for (outcome, clicks) in by_outcome {
+    for (outcome, clicks) in outcomes.named() {
         SHARD_CLICKS.with_label_values(&[label.as_str(), outcome]).set(clamped(clicks));
     }
 }

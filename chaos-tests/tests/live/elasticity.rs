@@ -109,9 +109,13 @@ async fn a_drained_node_is_emptied_under_load_stays_so_over_a_restart_and_comes_
     let load = trial.start_load(&["--give-up-s=180"]).unwrap();
     let asked = trial.cluster.client.urls[0].clone();
     until(&trial, "node 3 owns shards", |view| view.owned_by(3) > 0).await;
-    trial.cluster.command(&asked, &["drain", "3"]).await.unwrap();
-    let is_empty = |view: &ClusterView| view.node(3).is_some_and(|node| node.draining && node.safe_to_stop);
-    until(&trial, "node 3 is safe to stop", is_empty).await;
+    trial.cluster.command(&asked, &["drain", "3", "--wait"]).await.unwrap();
+    let is_empty = |view: &ClusterView| {
+        let says_so = view.node(3).is_some_and(|node| node.draining && node.safe_to_stop);
+        says_so && view.owned_by(3) == 0 && !leaders(view).contains(&Some(3))
+    };
+    let view = trial.cluster.client.cluster_as_seen_by(&asked).await.unwrap();
+    assert!(is_empty(&view), "the command came back before the node was empty: {:?}", view.nodes);
 
     trial.cluster.node(3).unwrap().stop().await.unwrap();
     trial.cluster.node(3).unwrap().start(&[]).await.unwrap();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
+use clicktally_proto::checkpoint::OutcomeCounts;
 use comfy_table::Table;
 use serde_json::Value;
 
@@ -12,6 +13,9 @@ use super::{Output, say};
 
 /// How long the status waits for a node that does not answer.
 const NODE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How often `drain --wait` looks.
+const DRAIN_LOOK: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
 pub(super) struct ClusterCommand {
@@ -42,11 +46,14 @@ enum ClusterAction {
         #[arg(long)]
         node: u64,
     },
-    /// Empties a node: it is given nothing more, and hands over what it has. `status` says when it is safe to stop.
+    /// Empties a node: it is given nothing more, and hands over what it has.
     Drain {
         node: u64,
-        /// Gives it its share again.
+        /// Comes back once the node is safe to stop; says meanwhile what it still has.
         #[arg(long)]
+        wait: bool,
+        /// Gives it its share again.
+        #[arg(long, conflicts_with = "wait")]
         undo: bool,
     },
     /// Evens out the load now, also where it gains too little to happen by itself: one round of a few moves.
@@ -76,14 +83,13 @@ pub(super) async fn run(command: ClusterCommand, output: Output) -> anyhow::Resu
             send(client.delete(format!("{base}/members/{node}"))).await?;
             say(&format!("node {node} is no member any more"));
         }
-        ClusterAction::Drain { node, undo } => {
-            let url = format!("{base}/nodes/{node}/drain");
-            send(if undo { client.delete(url) } else { client.post(url) }).await?;
-            say(&if undo {
-                format!("node {node} gets its share again")
-            } else {
-                format!("node {node} is being emptied; `clicktally cluster status` says when it is safe to stop")
-            });
+        ClusterAction::Drain { node, undo: true, .. } => {
+            send(client.delete(format!("{base}/nodes/{node}/drain"))).await?;
+            say(&format!("node {node} gets its share again"));
+        }
+        ClusterAction::Drain { node, wait, undo: false } => {
+            send(client.post(format!("{base}/nodes/{node}/drain"))).await?;
+            follow_drain(&client, &base, node, wait).await?;
         }
         ClusterAction::Rebalance => {
             send(client.post(format!("{base}/rebalance"))).await?;
@@ -91,6 +97,41 @@ pub(super) async fn run(command: ClusterCommand, output: Output) -> anyhow::Resu
         }
     }
     Ok(())
+}
+
+/// Says what a node that is being emptied still has, once, or until it has nothing.
+async fn follow_drain(client: &reqwest::Client, base: &str, node: u64, waits: bool) -> anyhow::Result<()> {
+    // The node that is asked may learn of it some milliseconds after the leader has said yes.
+    let mut was_draining = false;
+    let mut said = String::new();
+    loop {
+        let cluster: Value = send(client.get(base)).await?.json().await?;
+        let view = each(&cluster, "nodes").find(|view| view["node"].as_u64() == Some(node));
+        let view = view.with_context(|| format!("node {node} is not a member any more"))?;
+        let is = |name: &str| view[name].as_bool().unwrap_or(false);
+        if was_draining && !is("draining") {
+            bail!("node {node} is not drained any more: somebody has undone it");
+        }
+        was_draining = is("draining");
+        let is_empty = was_draining && is("safe_to_stop");
+        let [shards, leads] = ["shards", "groups_led"].map(|name| known(&view[name]));
+        let still = match is_empty {
+            true => format!("node {node} is empty and safe to stop"),
+            false => format!("node {node} is being emptied: it still owns {shards} shards and leads {leads} groups"),
+        };
+        if still != said {
+            say(&still);
+            said = still;
+        }
+        if is_empty {
+            return Ok(());
+        }
+        if !waits {
+            say("`clicktally cluster status` says when it is safe to stop; `cluster drain --wait` waits for it");
+            return Ok(());
+        }
+        tokio::time::sleep(DRAIN_LOOK).await;
+    }
 }
 
 async fn send(request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Response> {
@@ -147,6 +188,19 @@ fn each<'a>(value: &'a Value, list: &str) -> impl Iterator<Item = &'a Value> + u
     value[list].as_array().into_iter().flatten()
 }
 
+/// What the table of a group's shards says above a column, and the field it shows; behind them each outcome.
+const SHARD_COLUMNS: [(&str, &str); 9] = [
+    ("shard", "shard"),
+    ("owner", "owner"),
+    ("heir", "heir"),
+    ("epoch", "epoch"),
+    ("offset", "committed_offset"),
+    ("lag", "lag_records"),
+    ("clicks/s", "clicks_per_s"),
+    ("last pause ms", "move_pause_ms"),
+    ("watermark", "watermark"),
+];
+
 fn show(cluster: &Value, output: Output) -> anyhow::Result<()> {
     if output == Output::Json {
         say(&serde_json::to_string_pretty(cluster)?);
@@ -177,39 +231,12 @@ fn show(cluster: &Value, output: Output) -> anyhow::Result<()> {
             "         {} cells held, {} bytes of state; the node's log has {} bytes",
             group["cells"], group["state_bytes"], group["log_bytes"],
         ));
+        let outcomes = OutcomeCounts::default().named().map(|(outcome, _)| outcome);
         let mut table = Table::new();
-        table.set_header([
-            "shard",
-            "owner",
-            "heir",
-            "epoch",
-            "offset",
-            "lag",
-            "clicks/s",
-            "last pause ms",
-            "watermark",
-            "read",
-            "counted",
-            "duplicate",
-            "late",
-            "invalid",
-            "quarantined",
-        ]);
+        table.set_header(SHARD_COLUMNS.iter().map(|(header, _)| *header).chain(outcomes));
         for shard in each(group, "shards") {
-            let placed = [
-                "shard",
-                "owner",
-                "heir",
-                "epoch",
-                "committed_offset",
-                "lag_records",
-                "clicks_per_s",
-                "move_pause_ms",
-                "watermark",
-            ];
-            let outcomes = ["read", "counted", "duplicate", "late", "invalid", "quarantined"];
-            let cells = placed.map(|name| &shard[name]).into_iter();
-            table.add_row(cells.chain(outcomes.map(|name| &shard["outcomes"][name])).map(known));
+            let placed = SHARD_COLUMNS.iter().map(|(_, name)| &shard[*name]);
+            table.add_row(placed.chain(outcomes.iter().map(|name| &shard["outcomes"][*name])).map(known));
         }
         say(&table.to_string());
     }

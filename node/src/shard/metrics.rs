@@ -92,15 +92,8 @@ impl ShardMetrics {
         self.partials.inc_by(*partials);
         self.checkpoint_seconds.observe(took.as_secs_f64());
         self.watermark_lag_seconds.with_label_values(&[&shard.0.to_string()]).set(clamped(behind_ms / 1_000));
-        let by_outcome = [
-            ("counted", outcomes.counted),
-            ("duplicate", outcomes.duplicate),
-            ("late", outcomes.late),
-            ("invalid", outcomes.invalid),
-            ("quarantined", outcomes.quarantined),
-            ("misrouted", outcomes.misrouted),
-        ];
-        for (outcome, clicks) in by_outcome {
+        let [_read, became @ ..] = outcomes.named();
+        for (outcome, clicks) in became {
             self.events.with_label_values(&[outcome]).inc_by(clicks);
         }
     }

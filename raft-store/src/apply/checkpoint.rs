@@ -51,10 +51,11 @@ impl GroupState {
         }
         let runs: Vec<(Minute, CellRun)> =
             windows.into_iter().map(|cells| (cells.minute, self.priced(index, cells))).collect();
-        self.make_room(shard, runs.iter().map(|(_, run)| run.bytes()).sum(), &checkpoint.seen)?;
+        let mut allowance = MergeAllowance::of_an_apply();
+        let cell_bytes = runs.iter().map(|(_, run)| run.bytes()).sum();
+        self.make_room(shard, cell_bytes, &checkpoint.seen, &mut allowance)?;
 
         // Nothing below may refuse.
-        let mut allowance = MergeAllowance::of_an_apply();
         for (minute, run) in runs {
             self.spend(&run);
             self.add_run(minute, run, &mut allowance);

@@ -12,6 +12,7 @@ use clicktally_proto::shard_key::ShardId;
 use super::chunk_writer::ChunkWriter;
 use super::{CAMPAIGNS_PER_CHUNK, CELLS_PER_CHUNK, ChunkKind, RunPart, SEEN_BYTES_PER_CHUNK, SnapshotError};
 use crate::cell_run::CellId;
+use crate::cell_runs::MergeAllowance;
 use crate::state::{Campaign, Cell, GroupState};
 use crate::type_config::SnapshotMeta;
 
@@ -21,7 +22,7 @@ pub(crate) fn encode(meta: &SnapshotMeta, state: &GroupState, sink: &mut dyn Wri
     chunks.chunk(ChunkKind::Meta, meta)?;
     if is_broken(Mutant::SnapshotMergesRuns) {
         let mut merged = state.clone();
-        merged.compact_windows();
+        merged.compact_windows(&mut MergeAllowance::unlimited(), |_| false);
         put_state(&merged, &mut chunks)?;
     } else {
         put_state(state, &mut chunks)?;

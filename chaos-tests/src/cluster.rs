@@ -22,16 +22,12 @@ pub struct ClusterOptions {
     pub groups: u16,
     pub allowed_lateness_ms: u64,
     pub out_of_orderness_ms: u64,
-    pub checkpoint_interval_ms: u64,
+    /// The product's default where it is not set; tests take less, to be done sooner.
+    pub checkpoint_interval_ms: Option<u64>,
     /// How long arrived clicks may wait before the archive writes its files.
     pub archive_flush_ms: u64,
     /// Log entries between two snapshots of a group; the product's default where it is not set.
     pub snapshot_every_entries: Option<u64>,
-}
-
-impl ClusterOptions {
-    /// What a node does that is told nothing; tests take less, to be done sooner.
-    pub const PRODUCT_CHECKPOINT_MS: u64 = 1_000;
 }
 
 impl Default for ClusterOptions {
@@ -41,7 +37,7 @@ impl Default for ClusterOptions {
             groups: 1,
             allowed_lateness_ms: 15 * 60_000,
             out_of_orderness_ms: 5_000,
-            checkpoint_interval_ms: 250,
+            checkpoint_interval_ms: Some(250),
             archive_flush_ms: 1_000,
             snapshot_every_entries: None,
         }
@@ -171,6 +167,7 @@ fn config_text(
         let _ = writeln!(peers, "{peer} = \"127.0.0.1:{}\"", ports.of(&ports.peer, peer));
     }
     let snapshots = options.snapshot_every_entries.map(|entries| format!("snapshot_every_entries = {entries}\n"));
+    let stream = options.checkpoint_interval_ms.map(|interval| format!("[stream]\ncheckpoint_ms = {interval}\n"));
     format!(
         "\
 [node]
@@ -194,9 +191,7 @@ url = \"{url}\"
 out_of_orderness_ms = {out_of_orderness_ms}
 allowed_lateness_ms = {allowed_lateness_ms}
 
-[stream]
-checkpoint_ms = {checkpoint_ms}
-
+{stream}
 [archive]
 location = {archive:?}
 flush_ms = {flush_ms}
@@ -210,7 +205,7 @@ flush_ms = {flush_ms}
         url = services.postgres.url(),
         out_of_orderness_ms = options.out_of_orderness_ms,
         allowed_lateness_ms = options.allowed_lateness_ms,
-        checkpoint_ms = options.checkpoint_interval_ms,
+        stream = stream.unwrap_or_default(),
         // One folder for all: whichever node archives, the batch finds the files.
         archive = dir.join("archive").display().to_string(),
         flush_ms = options.archive_flush_ms,

@@ -1,11 +1,14 @@
 //! Nodes that join a running cluster, by the command line, as an operator would have them.
 
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use anyhow::Context;
 
 use crate::cluster::{Cluster, binary_beside_this_program};
 use crate::node_process::NodeProcess;
+
+const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
 
 impl Cluster {
     /// The configuration of node 1, with an identity and addresses of its own, and no data. The founders stay as they are: it is not
@@ -27,10 +30,12 @@ impl Cluster {
         Ok((NodeProcess::new(id, format!("http://{http}"), binary_beside_this_program()?, path), peer))
     }
 
-    /// `clicktally cluster …`, asked of this node.
+    /// `clicktally cluster …`, asked of this node; ended if it takes longer than anything that waits here may.
     pub async fn command(&self, url: &str, arguments: &[&str]) -> anyhow::Result<()> {
         let mut command = tokio::process::Command::new(binary_beside_this_program()?);
-        let output = command.arg("cluster").args(arguments).args(["--url", url]).output().await?;
+        let ends = command.arg("cluster").args(arguments).args(["--url", url]).kill_on_drop(true).output();
+        let output = tokio::time::timeout(COMMAND_DEADLINE, ends).await;
+        let output = output.with_context(|| format!("{arguments:?} has not ended in {COMMAND_DEADLINE:?}"))??;
         anyhow::ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         Ok(())
     }

@@ -48,11 +48,8 @@ impl Farewell {
 pub async fn run(options: &FailoverOptions) -> anyhow::Result<FailoverReport> {
     let dir = tempfile::Builder::new().prefix("clicktally-failover-").tempdir()?;
     let services = Services::for_tests(dir.path()).await?;
-    let cluster_options = ClusterOptions {
-        groups: options.groups,
-        checkpoint_interval_ms: ClusterOptions::PRODUCT_CHECKPOINT_MS,
-        ..ClusterOptions::default()
-    };
+    let cluster_options =
+        ClusterOptions { groups: options.groups, checkpoint_interval_ms: None, ..ClusterOptions::default() };
     let mut cluster = Cluster::prepare(dir.path(), &binary_beside_this_program()?, &services, cluster_options)?;
     cluster.start().await?;
     let mut probe = Probe::new(&services.kafka.bootstrap(), options.groups)?;

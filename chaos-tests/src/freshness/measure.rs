@@ -50,7 +50,7 @@ pub async fn run(options: &FreshnessOptions) -> anyhow::Result<Vec<Measured>> {
 async fn measure(options: &FreshnessOptions, checkpoint_ms: u64) -> anyhow::Result<Measured> {
     let dir = tempfile::Builder::new().prefix("clicktally-freshness-").tempdir()?;
     let mut services = Services::serving(dir.path()).await?;
-    let cluster_options = ClusterOptions { checkpoint_interval_ms: checkpoint_ms, ..ClusterOptions::default() };
+    let cluster_options = ClusterOptions { checkpoint_interval_ms: Some(checkpoint_ms), ..ClusterOptions::default() };
     let mut cluster = Cluster::prepare(dir.path(), &binary_beside_this_program()?, &services, cluster_options)?;
     cluster.start().await?;
     let mut prober = Prober::start(cluster.client.clone(), ChaCha8Rng::seed_from_u64(options.seed)).await?;

@@ -65,7 +65,7 @@ async fn a_log_replayed_at_full_speed_counts_the_same_as_live() {
     assert!(live.late_ids.len() > 20 && !live.rows.is_empty(), "{live:?}");
 
     // Other cuts, other owners: one node reads everything as fast as it can.
-    let again = ClusterOptions { nodes: 1, checkpoint_interval_ms: 700, ..trial.cluster.options.clone() };
+    let again = ClusterOptions { nodes: 1, checkpoint_interval_ms: Some(700), ..trial.cluster.options.clone() };
     trial.forget_all_but_the_log(again).await.unwrap();
     trial.cluster.start().await.unwrap();
     trial.settle_and_check(&summary).await.unwrap();

@@ -32,12 +32,6 @@ pub struct ShardHostConfig {
     pub checkpoint_interval: Duration,
 }
 
-impl Default for ShardHostConfig {
-    fn default() -> ShardHostConfig {
-        ShardHostConfig { checkpoint_interval: Duration::from_secs(1) }
-    }
-}
-
 pub struct ShardHost {
     /// No new lives, and the present ones commit what they have read and end.
     finish: CancellationToken,

@@ -28,6 +28,8 @@ pub struct ClusterOptions {
     pub archive_flush_ms: u64,
     /// Log entries between two snapshots of a group; the product's default where it is not set.
     pub snapshot_every_entries: Option<u64>,
+    /// What one group's state may take in memory; the product's default where it is not set.
+    pub state_bytes_max: Option<u64>,
 }
 
 impl Default for ClusterOptions {
@@ -40,6 +42,7 @@ impl Default for ClusterOptions {
             checkpoint_interval_ms: Some(250),
             archive_flush_ms: 1_000,
             snapshot_every_entries: None,
+            state_bytes_max: None,
         }
     }
 }
@@ -167,6 +170,7 @@ fn config_text(
         let _ = writeln!(peers, "{peer} = \"127.0.0.1:{}\"", ports.of(&ports.peer, peer));
     }
     let snapshots = options.snapshot_every_entries.map(|entries| format!("snapshot_every_entries = {entries}\n"));
+    let memory = options.state_bytes_max.map(|bytes| format!("state_bytes_max = {bytes}\n"));
     let stream = options.checkpoint_interval_ms.map(|interval| format!("[stream]\ncheckpoint_ms = {interval}\n"));
     format!(
         "\
@@ -178,7 +182,7 @@ data_dir = {data:?}
 
 [cluster]
 groups = {groups}
-{snapshots}
+{snapshots}{memory}
 [cluster.peers]
 {peers}
 [log]
@@ -201,6 +205,7 @@ flush_ms = {flush_ms}
         data = data.display().to_string(),
         groups = options.groups,
         snapshots = snapshots.unwrap_or_default(),
+        memory = memory.unwrap_or_default(),
         brokers = services.kafka.bootstrap(),
         url = services.postgres.url(),
         out_of_orderness_ms = options.out_of_orderness_ms,

@@ -54,6 +54,9 @@ pub struct GroupView {
     pub newest_revision: u64,
     #[serde(default)]
     pub published_revision: u64,
+    /// What its replica takes in memory, by the law that its budget is kept by.
+    #[serde(default)]
+    pub state_bytes: u64,
     pub shards: Vec<ShardView>,
 }
 

@@ -11,6 +11,7 @@ mod full_disk;
 mod hot_key;
 mod load_generator;
 mod membership;
+mod memory_budget;
 mod node_faults;
 mod real_log;
 mod replay;

@@ -13,45 +13,11 @@ use super::Horizon;
 /// What a run costs beside its bitmaps: its slot in the table, and its list.
 const RUN_BYTES: usize = 48;
 /// What a bitmap costs beside its containers' data.
-const BITMAP_BYTES: usize = 72;
+const BITMAP_BYTES: usize = 64;
 
 #[derive(Debug, Default)]
 struct Run {
-    by_minute: Vec<(Minute, Codes)>,
-}
-
-/// A bitmap, and how it grows: clicks nearly arrive in the order of their ids, and a code behind all others needs no search.
-#[derive(Debug)]
-struct Codes {
-    bitmap: RoaringBitmap,
-    largest: u32,
-    /// How many codes have been put into the container of the largest one.
-    beside_largest: u32,
-}
-
-impl Codes {
-    /// Up to so many codes a container is a sorted array, where only the last place is found without a search; above it a plain bitmap,
-    /// where any place is, but the largest code is not.
-    const ARRAY_MAX: u32 = 4_096;
-
-    fn of(code: u32) -> Codes {
-        Codes { bitmap: RoaringBitmap::from_iter([code]), largest: code, beside_largest: 1 }
-    }
-
-    #[inline]
-    fn insert(&mut self, code: u32) -> bool {
-        let container_of = |code: u32| code >> 16;
-        let is_beside_largest = container_of(code) == container_of(self.largest);
-        let is_appended = code > self.largest && (!is_beside_largest || self.beside_largest < Codes::ARRAY_MAX);
-        let is_new = if is_appended { self.bitmap.try_push(code).is_ok() } else { self.bitmap.insert(code) };
-        if is_beside_largest {
-            self.beside_largest += u32::from(is_new);
-        } else if is_appended {
-            self.beside_largest = 1;
-        }
-        self.largest = self.largest.max(code);
-        is_new
-    }
+    by_minute: Vec<(Minute, RoaringBitmap)>,
 }
 
 #[derive(Debug, Default)]
@@ -71,14 +37,14 @@ impl MintedIds {
         for (index, (held, codes)) in by_minute.iter().enumerate() {
             if *held == minute {
                 own = Some(index);
-            } else if codes.bitmap.contains(code) {
+            } else if codes.contains(code) {
                 return false;
             }
         }
         match own {
             Some(index) => by_minute[index].1.insert(code),
             None => {
-                by_minute.push((minute, Codes::of(code)));
+                by_minute.push((minute, RoaringBitmap::from_iter([code])));
                 true
             }
         }
@@ -86,7 +52,7 @@ impl MintedIds {
 
     pub(super) fn contains(&self, run: MintedRun, code: u32, horizon: &Horizon) -> bool {
         let by_minute = self.runs.get(&run).map_or(&[][..], |run| &run.by_minute);
-        by_minute.iter().any(|(held, codes)| !horizon.is_forgotten(*held) && codes.bitmap.contains(code))
+        by_minute.iter().any(|(held, codes)| !horizon.is_forgotten(*held) && codes.contains(code))
     }
 
     pub(super) fn sweep(&mut self, horizon: &Horizon) {
@@ -100,7 +66,7 @@ impl MintedIds {
     }
 
     fn bitmaps(&self) -> impl Iterator<Item = &RoaringBitmap> {
-        self.runs.values().flat_map(|run| &run.by_minute).map(|(_, codes)| &codes.bitmap)
+        self.runs.values().flat_map(|run| &run.by_minute).map(|(_, codes)| codes)
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -108,33 +74,7 @@ impl MintedIds {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let held: usize = self.bitmaps().map(|bitmap| BITMAP_BYTES + bitmap.serialized_size()).sum();
+        let held: usize = self.bitmaps().map(|codes| BITMAP_BYTES + codes.serialized_size()).sum();
         held + self.runs.len() * RUN_BYTES
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        /// Stretches in order, some across containers and some of more codes than an array has, repeated and behind each other.
-        #[test]
-        fn codes_are_new_once_in_whatever_order_they_come(
-            stretches in proptest::collection::vec((0_u32..200_000, 1_usize..6_000, 1_u32..40), 1..8)
-        ) {
-            let mut codes = Codes::of(70_000);
-            let mut model = BTreeSet::from([70_000]);
-            for (first, length, step) in stretches {
-                for code in (first..).step_by(step as usize).take(length) {
-                    prop_assert_eq!(codes.insert(code), model.insert(code), "{}", code);
-                }
-            }
-            prop_assert!(codes.bitmap.iter().eq(model));
-        }
     }
 }

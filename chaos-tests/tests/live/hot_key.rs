@@ -56,4 +56,15 @@ async fn a_viral_ad_is_shared_evenly_counted_exactly_and_named() {
     let minutes = summary.tally.expected().map(|line| line.minute).collect::<BTreeSet<_>>().len();
     assert!(partials > 0.0 && partials <= checkpoints * minutes as f64, "{partials} in {checkpoints} checkpoints");
     assert!(partials * 10.0 < summary.counted as f64, "{partials} partials of {} clicks", summary.counted);
+
+    // What an operator can see of it: memory of ids, bytes on the way, freshness.
+    let ids = metric(&trial, "clicktally_seen_ids").await;
+    let distinct: u64 = shards.values().map(|shard| shard.outcomes.counted + shard.outcomes.invalid).sum();
+    assert_eq!(ids, distinct as f64, "every id of the last minutes is remembered, once");
+    // Foreign ids, and so few to a shard that their tables have room to spare: where there are many, nine (`node/src/shard/dedup`).
+    let id_bytes = metric(&trial, "clicktally_seen_id_bytes").await;
+    assert!(id_bytes > ids && id_bytes <= 16.0 * ids, "{id_bytes} bytes for {ids} ids");
+    let bytes = metric(&trial, "clicktally_checkpoint_bytes_total").await;
+    assert!(bytes > ids && bytes <= 12.0 * ids, "{bytes} bytes in checkpoints for {ids} ids and {partials} partials");
+    assert!(metric(&trial, "clicktally_freshness_seconds_count").await > 0.0);
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use clicktally_proto::checkpoint::OutcomeCounts;
 use clicktally_proto::click_log::{ClickLog, LogError};
 use clicktally_proto::command::{Command, Outcome};
+use clicktally_proto::event_time::UnixMillis;
 use clicktally_proto::fault;
+use clicktally_proto::seen_ids::SeenBlock;
 use clicktally_raft_store::group::Group;
 
 use super::commit_answer::{BACKOFF_MAX, BACKOFF_MIN, CommitAttempts, CommitEnd, NextStep};
@@ -36,14 +38,24 @@ pub(super) struct Committed {
     pub(super) outcomes: OutcomeCounts,
     /// Partial counts, one for each (ad, minute) of the checkpoint.
     pub(super) partials: u64,
+    /// What those take, packed, and what the ids seen take.
+    pub(super) cell_bytes: usize,
+    pub(super) seen_bytes: usize,
+    pub(super) oldest_arrival_ms: Option<UnixMillis>,
 }
 
 /// Tries for as long as the answer is unknown; dropping the future gives up, and what it left undecided is settled by the
 /// offsets of whoever proposes next.
 pub(super) async fn commit(group: Arc<Group>, log: Arc<dyn ClickLog>, cut: Cut) -> (CommitEnd, Committed) {
-    let Cut { checkpoint, partials, out_records } = cut;
+    let Cut { checkpoint, partials, oldest_arrival_ms, out_records } = cut;
     let shard = checkpoint.shard.0;
-    let committed = Committed { outcomes: checkpoint.outcomes, partials };
+    let committed = Committed {
+        outcomes: checkpoint.outcomes,
+        partials,
+        cell_bytes: checkpoint.cells.packed_bytes(),
+        seen_bytes: checkpoint.seen.iter().map(SeenBlock::packed_bytes).sum(),
+        oldest_arrival_ms,
+    };
     let mut backoff = Backoff::default();
     // 1. What the checkpoint says was sent elsewhere is durable there before the checkpoint is: a crash in between repeats it.
     while !out_records.is_empty() {

@@ -9,12 +9,17 @@ use clicktally_raft_store::metrics_registry::{FIXED, clamped, registered};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 use super::commit::Committed;
+use super::shard_state::ShardState;
 
 pub(super) static METRICS: LazyLock<ShardMetrics> = LazyLock::new(ShardMetrics::register);
 
 pub(super) struct ShardMetrics {
     events: IntCounterVec,
     partials: IntCounter,
+    checkpoint_bytes: IntCounterVec,
+    freshness_seconds: Histogram,
+    seen_ids: IntGaugeVec,
+    seen_id_bytes: IntGaugeVec,
     lag_records: IntGaugeVec,
     watermark_lag_seconds: IntGaugeVec,
     checkpoint_seconds: Histogram,
@@ -55,6 +60,10 @@ impl ShardMetrics {
             "clicktally_shard_move_pause_seconds",
             "from the last commit of a shard's former owner, as seen here, to the first one of this node",
         );
+        let freshness = HistogramOpts::new(
+            "clicktally_freshness_seconds",
+            "from the arrival in the log of a checkpoint's oldest record to its commit, when its counts can be asked for",
+        );
         let moves = Opts::new("clicktally_shard_moves_total", "shards that came here from another owner, by cause");
         let events = Opts::new("clicktally_shard_events_total", "clicks read, by what became of them");
         ShardMetrics {
@@ -66,6 +75,19 @@ impl ShardMetrics {
                 )
                 .expect(FIXED),
             ),
+            checkpoint_bytes: registered(
+                IntCounterVec::new(
+                    Opts::new(
+                        "clicktally_checkpoint_bytes_total",
+                        "packed bytes of what checkpoints brought: partial counts (cells), ids (seen)",
+                    ),
+                    &["part"],
+                )
+                .expect(FIXED),
+            ),
+            freshness_seconds: registered(Histogram::with_opts(freshness.buckets(buckets.clone())).expect(FIXED)),
+            seen_ids: by_shard("clicktally_seen_ids", "ids a shard remembers, so that none is counted twice"),
+            seen_id_bytes: by_shard("clicktally_seen_id_bytes", "memory those take, without the allocator's share"),
             lag_records: by_shard(
                 "clicktally_shard_lag_records",
                 "records of the log not read yet, at the last checkpoint",
@@ -87,11 +109,23 @@ impl ShardMetrics {
         self.lag_records.with_label_values(&[&shard.0.to_string()]).set(clamped(records));
     }
 
-    pub(super) fn committed(&self, shard: ShardId, committed: &Committed, took: Duration, behind_ms: UnixMillis) {
-        let Committed { outcomes, partials } = committed;
+    /// `took`: from the cut to the commit. `now_ms`: wall time of the commit.
+    pub(super) fn committed(&self, state: &ShardState, committed: &Committed, took: Duration, now_ms: UnixMillis) {
+        let Committed { outcomes, partials, cell_bytes, seen_bytes, oldest_arrival_ms } = committed;
+        let since = |then_ms: UnixMillis| Duration::from_millis(now_ms.saturating_sub(then_ms));
         self.partials.inc_by(*partials);
+        for (part, bytes) in [("cells", cell_bytes), ("seen", seen_bytes)] {
+            self.checkpoint_bytes.with_label_values(&[part]).inc_by(*bytes as u64);
+        }
         self.checkpoint_seconds.observe(took.as_secs_f64());
-        self.watermark_lag_seconds.with_label_values(&[&shard.0.to_string()]).set(clamped(behind_ms / 1_000));
+        if let Some(arrival_ms) = oldest_arrival_ms {
+            self.freshness_seconds.observe(since(*arrival_ms).as_secs_f64());
+        }
+        let label = state.shard().0.to_string();
+        let show = |gauge: &IntGaugeVec, value: u64| gauge.with_label_values(&[label.as_str()]).set(clamped(value));
+        show(&self.watermark_lag_seconds, since(state.watermark_ms()).as_secs());
+        show(&self.seen_ids, state.seen().len());
+        show(&self.seen_id_bytes, state.seen().bytes() as u64);
         let [_read, became @ ..] = outcomes.named();
         for (outcome, clicks) in became {
             self.events.with_label_values(&[outcome]).inc_by(clicks);
@@ -107,8 +141,9 @@ impl ShardMetrics {
     /// A shard that has gone elsewhere must not leave its last lag standing here.
     pub(super) fn forget(&self, shard: ShardId) {
         let label = shard.0.to_string();
-        // Absent where no checkpoint was made: nothing to remove then.
-        let _ = self.lag_records.remove_label_values(&[&label]);
-        let _ = self.watermark_lag_seconds.remove_label_values(&[&label]);
+        for gauge in [&self.lag_records, &self.watermark_lag_seconds, &self.seen_ids, &self.seen_id_bytes] {
+            // Absent where no checkpoint was made: nothing to remove then.
+            let _ = gauge.remove_label_values(&[&label]);
+        }
     }
 }

@@ -204,9 +204,7 @@ impl ShardActor {
             CommitEnd::Committed => {
                 fault::point("checkpoint.after_commit");
                 let ShardParts { state, clock, .. } = &self.parts;
-                let behind_ms = clock.now_ms().saturating_sub(state.watermark_ms());
-                let took = clock.monotonic().saturating_sub(cut_at);
-                METRICS.committed(state.shard(), &committed, took, behind_ms);
+                METRICS.committed(state, &committed, clock.monotonic().saturating_sub(cut_at), clock.now_ms());
                 self.parts.meters.committed(state.shard(), committed.outcomes.read, records);
                 self.note_first();
                 self.is_committing = false;

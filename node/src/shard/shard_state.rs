@@ -58,6 +58,8 @@ pub struct Cut {
     pub checkpoint: Checkpoint,
     /// Partial counts in it: one for each (campaign, ad, minute), however many clicks.
     pub partials: u64,
+    /// When its oldest record arrived in the log; `None` without any.
+    pub oldest_arrival_ms: Option<UnixMillis>,
     pub out_records: Vec<OutRecord>,
 }
 
@@ -81,6 +83,7 @@ pub struct ShardState {
     /// A few minutes: the newest last, nearly always.
     fresh_ids: Vec<(Minute, Vec<Place>)>,
     outcomes: OutcomeCounts,
+    oldest_arrival_ms: Option<UnixMillis>,
     out_records: Vec<OutRecord>,
     out_bytes: usize,
     /// Watermark and completeness as of the last cut, to tell whether there is any news.
@@ -110,6 +113,7 @@ impl ShardState {
             aggregators: Aggregators::default(),
             fresh_ids: Vec::new(),
             outcomes: OutcomeCounts::default(),
+            oldest_arrival_ms: None,
             out_records: Vec::new(),
             out_bytes: 0,
             last_cut: (entry.watermark_ms, entry.complete_to_ms),
@@ -135,8 +139,8 @@ impl ShardState {
         &self.outcomes
     }
 
-    pub fn seen_bytes(&self) -> usize {
-        self.seen.bytes()
+    pub fn seen(&self) -> &SeenIds {
+        &self.seen
     }
 
     /// No more is to be read before the next cut is taken away.
@@ -149,6 +153,8 @@ impl ShardState {
         assert!(record.offset >= self.position, "offset {} again; {} is due", record.offset, self.position);
         self.position = record.offset + 1;
         self.complete_to_ms = self.complete_to_ms.max(record.arrival_ms);
+        // They lie in the log in the order of their arrival.
+        self.oldest_arrival_ms.get_or_insert(record.arrival_ms);
         let mut views = std::mem::take(&mut self.views);
         views.clear();
         match decode_record(record.value, &mut views) {
@@ -317,7 +323,8 @@ impl ShardState {
         self.from = self.position;
         self.last_cut = news;
         self.out_bytes = 0;
-        Some(Cut { checkpoint, partials, out_records: std::mem::take(&mut self.out_records) })
+        let oldest_arrival_ms = self.oldest_arrival_ms.take();
+        Some(Cut { checkpoint, partials, oldest_arrival_ms, out_records: std::mem::take(&mut self.out_records) })
     }
 }
 

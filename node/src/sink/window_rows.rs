@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use clicktally_proto::click_log::{LATE_CLICKS, WINDOW_COUNTS};
-use clicktally_proto::window_count::{LateClick, WindowCount};
+use clicktally_proto::window_count::{LateClick, WindowCount, WindowState};
 use prost::Message;
 
 /// Rows in one transaction.
@@ -34,6 +34,11 @@ impl WindowRows {
     /// Nothing was read.
     pub fn is_empty(&self) -> bool {
         self.progress.is_empty()
+    }
+
+    /// Rows of windows that have fired before, with other numbers.
+    pub fn corrections(&self) -> u64 {
+        self.windows.values().filter(|row| row.state() == WindowState::Corrected).count() as u64
     }
 
     /// Whether they are to be written now: `is_quiet` where nothing more has arrived, `age` since the first of them was read.

@@ -5,14 +5,22 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use clicktally_raft_store::metrics_registry::{FIXED, registered};
+use prometheus::IntCounter;
 use thiserror::Error;
 use tokio::sync::watch;
 
 use super::window_rows::WindowRows;
+
+/// Counted once more where a write is repeated because nobody knows whether it was committed.
+static CORRECTIONS: LazyLock<IntCounter> = LazyLock::new(|| {
+    let help = "rows written to PostgreSQL that correct a window which had fired";
+    registered(IntCounter::new("clicktally_corrections_total", help).expect(FIXED))
+});
 
 /// After an error; and how long nothing may arrive before the session is looked at.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -84,7 +92,11 @@ async fn write_until_error(session: &mut dyn WriterSession, topics: &dyn OutTopi
     let mut reader = topics.read_from(session.progress().await?).await?;
     loop {
         match tokio::time::timeout(RETRY_PAUSE, reader.next()).await {
-            Ok(rows) => session.write(&rows?).await?,
+            Ok(rows) => {
+                let rows = rows?;
+                session.write(&rows).await?;
+                CORRECTIONS.inc_by(rows.corrections());
+            }
             Err(_idle) => {
                 if !session.is_held().await {
                     return Ok(());

@@ -1,13 +1,17 @@
 //! More in the log than a group may hold: shards wait for windows to become final and leave, memory stays within its budget, and the
 //! count is exact.
 
+use std::time::Duration;
+
 use clicktally_chaos_tests::cluster::ClusterOptions;
+use clicktally_chaos_tests::node_process::NodeProcess;
 use clicktally_chaos_tests::trial::Trial;
 
 /// The least that a node takes for its budget.
 const STATE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Beyond it, only for those who are behind (`raft-store/src/state_budget.rs`).
 const RESERVE_BYTES: u64 = STATE_BYTES_MAX / 8;
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 #[tokio::test]
 async fn a_backlog_larger_than_the_memory_allowed_waits_for_room_and_is_counted_exactly() {
@@ -26,7 +30,7 @@ async fn a_backlog_larger_than_the_memory_allowed_waits_for_room_and_is_counted_
     let mut most = 0;
     let settled = async { trial.settle_and_check(&summary).await.unwrap() };
     let watched = async {
-        let mut looks = tokio::time::interval(std::time::Duration::from_millis(50));
+        let mut looks = tokio::time::interval(LOOK_EVERY);
         loop {
             looks.tick().await;
             for url in &trial.cluster.client.urls {
@@ -44,8 +48,7 @@ async fn a_backlog_larger_than_the_memory_allowed_waits_for_room_and_is_counted_
         (STATE_BYTES_MAX - RESERVE_BYTES..=STATE_BYTES_MAX + RESERVE_BYTES).contains(&most),
         "{most} bytes at most: either nobody had to wait, or memory grew beyond what was allowed"
     );
-    let has_waited = |node: &clicktally_chaos_tests::node_process::NodeProcess| {
-        node.has_logged("the shard waits until windows become final and leave").unwrap()
-    };
+    let has_waited =
+        |node: &NodeProcess| node.has_logged("the shard waits until windows become final and leave").unwrap();
     assert!(trial.cluster.nodes.iter().any(has_waited), "no shard had to wait");
 }

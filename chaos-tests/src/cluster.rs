@@ -169,9 +169,8 @@ fn config_text(
         // Writing to a string cannot fail.
         let _ = writeln!(peers, "{peer} = \"127.0.0.1:{}\"", ports.of(&ports.peer, peer));
     }
-    let snapshots = options.snapshot_every_entries.map(|entries| format!("snapshot_every_entries = {entries}\n"));
-    let memory = options.state_bytes_max.map(|bytes| format!("state_bytes_max = {bytes}\n"));
-    let stream = options.checkpoint_interval_ms.map(|interval| format!("[stream]\ncheckpoint_ms = {interval}\n"));
+    // What is not set has no line: the product's default then.
+    let line = |key: &str, value: Option<u64>| value.map(|value| format!("{key} = {value}\n")).unwrap_or_default();
     format!(
         "\
 [node]
@@ -195,6 +194,7 @@ url = \"{url}\"
 out_of_orderness_ms = {out_of_orderness_ms}
 allowed_lateness_ms = {allowed_lateness_ms}
 
+[stream]
 {stream}
 [archive]
 location = {archive:?}
@@ -204,13 +204,13 @@ flush_ms = {flush_ms}
         peer = ports.of(&ports.peer, id),
         data = data.display().to_string(),
         groups = options.groups,
-        snapshots = snapshots.unwrap_or_default(),
-        memory = memory.unwrap_or_default(),
+        snapshots = line("snapshot_every_entries", options.snapshot_every_entries),
+        memory = line("state_bytes_max", options.state_bytes_max),
         brokers = services.kafka.bootstrap(),
         url = services.postgres.url(),
         out_of_orderness_ms = options.out_of_orderness_ms,
         allowed_lateness_ms = options.allowed_lateness_ms,
-        stream = stream.unwrap_or_default(),
+        stream = line("checkpoint_ms", options.checkpoint_interval_ms),
         // One folder for all: whichever node archives, the batch finds the files.
         archive = dir.join("archive").display().to_string(),
         flush_ms = options.archive_flush_ms,

@@ -13,10 +13,10 @@
 //!   the group's watermark. One that adds nothing (an idle shard's proof of emptiness) always passes.
 //! * Above *B + R*, every checkpoint that would add is refused. A process never grows beyond what was allowed.
 //!
-//! A shard that is refused proposes the same checkpoint again, and stops reading meanwhile; each try puts more together. The shards behind go on within the
-//! reserve until they are no longer behind, the watermark moves, windows become final, are published, and leave. That comes to a
-//! halt in one case only: the windows that are not final yet are by themselves larger than *B + R*. Nothing can leave then without being
-//! wrong, so it stays so, visibly (`clicktally_checkpoint_failures_total`, the log), until the budget is raised.
+//! A shard that is refused proposes the same checkpoint again, and stops reading meanwhile; each try puts more together. The shards
+//! behind go on within the reserve until they are no longer behind, the watermark moves, windows become final, are published, and
+//! leave. That comes to a halt in one case only: the windows that are not final yet are by themselves larger than *B + R*. Nothing can
+//! leave then without being wrong, so it stays so, visibly (`clicktally_checkpoint_failures_total`, the log), until the budget is raised.
 
 use std::sync::Arc;
 
@@ -132,8 +132,8 @@ impl GroupState {
         if needed_bytes <= limit_bytes { Ok(()) } else { Err(Rejection::StateFull { needed_bytes, limit_bytes }) }
     }
 
-    /// Says the same with less, oldest windows first, until it is enough or may not go on. It is no change that anybody could see, so it may
-    /// come before a refusal.
+    /// Says the same with less: oldest windows first, until it is enough, passing over those that are more than may still be merged. It is no
+    /// change that anybody could see, so it may come before a refusal.
     pub(crate) fn compact_windows(&mut self, allowance: &mut MergeAllowance, is_enough: impl Fn(HeldState) -> bool) {
         for window in self.windows.values_mut().filter(|window| window.cells.runs().len() > 1) {
             if is_enough(self.held) {

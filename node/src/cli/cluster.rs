@@ -83,13 +83,15 @@ pub(super) async fn run(command: ClusterCommand, output: Output) -> anyhow::Resu
             send(client.delete(format!("{base}/members/{node}"))).await?;
             say(&format!("node {node} is no member any more"));
         }
-        ClusterAction::Drain { node, undo: true, .. } => {
-            send(client.delete(format!("{base}/nodes/{node}/drain"))).await?;
-            say(&format!("node {node} gets its share again"));
-        }
-        ClusterAction::Drain { node, wait, undo: false } => {
-            send(client.post(format!("{base}/nodes/{node}/drain"))).await?;
-            follow_drain(&client, &base, node, wait).await?;
+        ClusterAction::Drain { node, wait, undo } => {
+            let url = format!("{base}/nodes/{node}/drain");
+            if undo {
+                send(client.delete(url)).await?;
+                say(&format!("node {node} gets its share again"));
+            } else {
+                send(client.post(url)).await?;
+                follow_drain(&client, &base, node, wait).await?;
+            }
         }
         ClusterAction::Rebalance => {
             send(client.post(format!("{base}/rebalance"))).await?;
@@ -114,10 +116,11 @@ async fn follow_drain(client: &reqwest::Client, base: &str, node: u64, waits: bo
         }
         was_draining = is("draining");
         let is_empty = was_draining && is("safe_to_stop");
-        let [shards, leads] = ["shards", "groups_led"].map(|name| known(&view[name]));
-        let still = match is_empty {
-            true => format!("node {node} is empty and safe to stop"),
-            false => format!("node {node} is being emptied: it still owns {shards} shards and leads {leads} groups"),
+        let still = if is_empty {
+            format!("node {node} is empty and safe to stop")
+        } else {
+            let [shards, leads] = ["shards", "groups_led"].map(|name| known(&view[name]));
+            format!("node {node} is being emptied: it still owns {shards} shards and leads {leads} groups")
         };
         if still != said {
             say(&still);

@@ -55,10 +55,9 @@ sim-mutants: deps ## Plants every known mistake, fails if the simulation does no
 	$(CARGO) build --locked -p clicktally-chaos-tests --bin sim
 	"$$CARGO_TARGET_DIR/debug/sim" mutants --document docs/simulation.md
 
-# Of a million clicks, counted in a fraction of a second, the rate would be that of one checkpoint a second.
 bench: deps ## Events/s and CPU-seconds per million: raw consume against the whole shard path, in one run; BENCH_CLICKS=… changes the size.
 	$(CARGO) build --locked --release -p clicktally-node
-	"$$CARGO_TARGET_DIR/release/clicktally" bench --clicks $(or $(BENCH_CLICKS),10000000)
+	"$$CARGO_TARGET_DIR/release/clicktally" bench $(if $(BENCH_CLICKS),--clicks $(BENCH_CLICKS))
 
 bench-peers: deps ## The same beside Apache Flink and Kafka Streams, on the same topic in one run; BENCH_CLICKS=… changes the size.
 	@deploy/install-deps $(PEER_PACKAGES)

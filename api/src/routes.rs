@@ -160,8 +160,8 @@ mod tests {
     use axum::http::StatusCode;
     use clicktally_proto::click_log::{ClickLog, LogError, OutRecord, ShardReader};
     use clicktally_proto::clock::SystemClock;
-    use clicktally_proto::ids::CampaignId;
-    use clicktally_proto::shard_key::{Partitioner, ShardId};
+    use clicktally_proto::identity::ids::CampaignId;
+    use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
     use tower::ServiceExt;
 
     use super::*;

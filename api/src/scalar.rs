@@ -1,10 +1,8 @@
 //! A JSON number or string: ids, times and prices are accepted as either, because JavaScript cannot hold a 64-bit number.
 
+use clicktally_proto::limits::ID_MAX;
 use serde::Deserialize;
 use utoipa::ToSchema;
-
-/// Ad, campaign and advertiser ids fit a signed 64-bit column.
-pub const ID_MAX: u64 = i64::MAX as u64;
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(untagged, expecting = "a number or a string")]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use clicktally_proto::click_log::ClickLog;
 use clicktally_proto::clock::Clock;
-use clicktally_proto::ids::{CampaignId, NodeId};
-use clicktally_proto::shard_key::Partitioner;
+use clicktally_proto::identity::ids::{CampaignId, NodeId};
+use clicktally_proto::identity::shard_key::Partitioner;
 use clicktally_raft_store::group::Group;
 use sqlx::PgPool;
 

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use clicktally_proto::click::invalid_traffic::is_invalid;
+use clicktally_proto::click::view::decode_record_owned;
 use clicktally_proto::click_log::{LATE_CLICKS, RAW_CLICKS};
-use clicktally_proto::click_view::decode_record_owned;
-use clicktally_proto::invalid_traffic::is_invalid;
-use clicktally_proto::window_count::LateClick;
+use clicktally_proto::counts::window_count::LateClick;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Message};

@@ -11,7 +11,7 @@ use clap::Parser;
 use clicktally_node::load::{LoadOptions, LoadSummary, run};
 use clicktally_node::log::{FetchBy, KafkaLog, KafkaLogSettings};
 use clicktally_proto::click_log::RAW_CLICKS;
-use clicktally_proto::shard_key::Partitioner;
+use clicktally_proto::identity::shard_key::Partitioner;
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;

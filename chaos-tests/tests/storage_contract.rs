@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use clicktally_chaos_tests::simulation::nodes::{SimDisk, SimEnd};
 use clicktally_chaos_tests::simulation::random::Seed;
-use clicktally_proto::shard_key::GroupId;
+use clicktally_proto::identity::shard_key::GroupId;
 use clicktally_raft_store::disk_storage::DiskStorage;
 use clicktally_raft_store::storage::{
     Completion, LogEntry, LogOperation, LogStorage, LogWrite, SnapshotName, SnapshotStorage, Storage,

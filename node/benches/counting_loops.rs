@@ -4,11 +4,11 @@ use std::hint::black_box;
 
 use clicktally_node::shard::aggregator::Aggregators;
 use clicktally_node::shard::dedup::{Horizon, SeenIds};
-use clicktally_proto::cell_block::CellBlock;
-use clicktally_proto::click_view::ClickView;
+use clicktally_proto::click::view::ClickView;
+use clicktally_proto::counts::cell_block::CellBlock;
 use clicktally_proto::event_time::{EventTimeRules, Minute, WINDOW_MS};
-use clicktally_proto::ids::{ClickId, SNOWFLAKE_EPOCH_MS, SnowflakeMinter};
-use clicktally_proto::shard_key::{Place, salt};
+use clicktally_proto::identity::ids::{ClickId, SNOWFLAKE_EPOCH_MS, SnowflakeMinter};
+use clicktally_proto::identity::shard_key::{Place, salt};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;

@@ -13,7 +13,7 @@ use clicktally_api::{ApiState, Roles};
 use clicktally_proto::click_log::{ClickLog, LogError};
 use clicktally_proto::clock::{Clock, SystemClock};
 use clicktally_proto::command::{COMMAND_LEVEL, NodeRecord};
-use clicktally_proto::shard_key::Partitioner;
+use clicktally_proto::identity::shard_key::Partitioner;
 use clicktally_raft_store::disk_storage::DiskStorage;
 use clicktally_raft_store::peer_transport::HttpTransport;
 use clicktally_raft_store::store_config::{RaftTiming, SnapshotRules, StoreConfig};

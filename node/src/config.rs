@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use clicktally_proto::command::{GroupSettings, STATE_BYTES_MAX_DEFAULT};
 use clicktally_proto::event_time::EventTimeRules;
-use clicktally_proto::ids::NodeId;
-use clicktally_proto::shard_key::GROUPS_MAX;
+use clicktally_proto::identity::ids::NodeId;
+use clicktally_proto::identity::shard_key::GROUPS_MAX;
 use clicktally_raft_store::store_config::SnapshotRules;
 use figment::Figment;
 use figment::error::Kind;

@@ -9,7 +9,7 @@ use clicktally_billing::error::{BillingError, NextMove};
 use clicktally_billing::metrics::BillingMetrics;
 use clicktally_billing::postgres::connect_and_migrate;
 use clicktally_proto::clock::Clock;
-use clicktally_proto::shard_key::Partitioner;
+use clicktally_proto::identity::shard_key::Partitioner;
 use clicktally_raft_store::group::Group;
 use sqlx::PgPool;
 use tokio::sync::watch;

@@ -2,13 +2,13 @@
 
 use std::hint::black_box;
 
-use clicktally_proto::cell_block::CellBlock;
-use clicktally_proto::click::{Click, encode_record};
-use clicktally_proto::click_view::decode_record;
-use clicktally_proto::counts::Counts;
+use clicktally_proto::click::record::{Click, encode_record};
+use clicktally_proto::click::view::decode_record;
+use clicktally_proto::counts::cell_block::CellBlock;
+use clicktally_proto::counts::cell_counts::Counts;
+use clicktally_proto::counts::window_cells::WindowCells;
 use clicktally_proto::event_time::Minute;
-use clicktally_proto::ids::{ClickId, SNOWFLAKE_EPOCH_MS};
-use clicktally_proto::window_cells::WindowCells;
+use clicktally_proto::identity::ids::{ClickId, SNOWFLAKE_EPOCH_MS};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 const CLICKS_PER_RECORD: usize = 100;

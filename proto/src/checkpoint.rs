@@ -5,10 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::cell_block::CellBlock;
+use crate::counts::cell_block::CellBlock;
 use crate::event_time::UnixMillis;
-use crate::seen_ids::SeenBlock;
-use crate::shard_key::ShardId;
+use crate::identity::seen_ids::SeenBlock;
+use crate::identity::shard_key::ShardId;
 
 /// Grows with each owner of a shard; a smaller one is fenced.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -5,7 +5,7 @@
 use thiserror::Error;
 
 use crate::event_time::UnixMillis;
-use crate::shard_key::ShardId;
+use crate::identity::shard_key::ShardId;
 
 pub const RAW_CLICKS: &str = "raw_clicks";
 pub const WINDOW_COUNTS: &str = "window_counts";

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, Epoch};
 use crate::event_time::{EventTimeRules, UnixMillis};
-use crate::ids::{AdvertiserId, CampaignId, NodeId};
+use crate::identity::ids::{AdvertiserId, CampaignId, NodeId};
+use crate::identity::shard_key::ShardId;
 use crate::money::{Currency, Micros};
-use crate::shard_key::ShardId;
 
 /// This build applies the commands of this level and below. Whoever appends some raises it, and gives them theirs in [`Command::level`].
 pub const COMMAND_LEVEL: u16 = 2;

@@ -7,28 +7,19 @@ pub mod clock;
 pub mod event_time;
 
 pub mod click;
-mod click_columns;
-pub mod click_view;
-mod found_columns;
-pub mod ids;
-pub mod invalid_traffic;
-pub mod shard_key;
+pub mod identity;
 
-pub mod cell_block;
 pub mod checkpoint;
 pub mod counts;
-pub mod seen_ids;
-pub mod user_estimate;
-pub mod user_mark;
-pub mod user_sketch;
-pub mod varint;
-pub mod window_cells;
 
 pub mod command;
-pub mod window_count;
+pub mod limits;
 
 pub mod codec;
 pub mod money;
+pub mod varint;
 
 pub mod click_log;
+pub mod next_move;
+
 pub mod fault;

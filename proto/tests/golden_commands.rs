@@ -3,17 +3,17 @@
 
 #![allow(clippy::unwrap_used)] // Panicking is how a test fails, in its helpers too.
 
-use clicktally_proto::cell_block::CellBlock;
 use clicktally_proto::checkpoint::{Checkpoint, Epoch, OutcomeCounts};
 use clicktally_proto::codec;
 use clicktally_proto::command::{AssignShard, CampaignTerms, Command, GroupSettings, NodeRecord, PlanMove};
-use clicktally_proto::counts::{CellDelta, CellKey, Counts};
+use clicktally_proto::counts::cell_block::CellBlock;
+use clicktally_proto::counts::cell_counts::{CellDelta, CellKey, Counts};
+use clicktally_proto::counts::user_sketch::UserSketch;
 use clicktally_proto::event_time::{EventTimeRules, Minute};
-use clicktally_proto::ids::ClickId;
+use clicktally_proto::identity::ids::ClickId;
+use clicktally_proto::identity::seen_ids::SeenBlock;
+use clicktally_proto::identity::shard_key::{Place, ShardId};
 use clicktally_proto::money::Currency;
-use clicktally_proto::seen_ids::SeenBlock;
-use clicktally_proto::shard_key::{Place, ShardId};
-use clicktally_proto::user_sketch::UserSketch;
 
 fn checkpoint() -> Checkpoint {
     let key = CellKey { minute: Minute(29_453_734), campaign_id: 7, ad_id: 42 };

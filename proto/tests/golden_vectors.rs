@@ -3,12 +3,12 @@
 
 #![allow(clippy::unwrap_used)] // Panicking is how a test fails, in its helpers too.
 
-use clicktally_proto::click::{Click, encode_record};
-use clicktally_proto::click_view::decode_record_owned;
-use clicktally_proto::ids::ClickId;
-use clicktally_proto::shard_key::{Partitioner, salt};
-use clicktally_proto::user_mark::UserMark;
-use clicktally_proto::user_sketch::UserSketch;
+use clicktally_proto::click::record::{Click, encode_record};
+use clicktally_proto::click::view::decode_record_owned;
+use clicktally_proto::counts::user_mark::UserMark;
+use clicktally_proto::counts::user_sketch::UserSketch;
+use clicktally_proto::identity::ids::ClickId;
+use clicktally_proto::identity::shard_key::{Partitioner, salt};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 

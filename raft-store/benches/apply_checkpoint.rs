@@ -1,13 +1,13 @@
 //! What a cell of a checkpoint costs in each replica. `cargo bench --bench apply_checkpoint`
 
-use clicktally_proto::cell_block::CellBlock;
 use clicktally_proto::checkpoint::{Checkpoint, Epoch, OutcomeCounts};
 use clicktally_proto::codec;
 use clicktally_proto::command::{AssignShard, COMMAND_LEVEL, Command, GroupSettings, NodeRecord, Outcome};
-use clicktally_proto::counts::Counts;
+use clicktally_proto::counts::cell_block::CellBlock;
+use clicktally_proto::counts::cell_counts::Counts;
+use clicktally_proto::counts::window_cells::WindowCells;
 use clicktally_proto::event_time::{EventTimeRules, Minute};
-use clicktally_proto::shard_key::{GroupId, ShardId};
-use clicktally_proto::window_cells::WindowCells;
+use clicktally_proto::identity::shard_key::{GroupId, ShardId};
 use clicktally_raft_store::state::GroupState;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 

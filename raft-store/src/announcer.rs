@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clicktally_proto::ids::NodeId;
+use clicktally_proto::identity::ids::NodeId;
 use futures::future::join_all;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;

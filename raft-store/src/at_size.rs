@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clicktally_proto::cell_block::CellBlock;
 use clicktally_proto::checkpoint::{Checkpoint, Epoch, OutcomeCounts};
 use clicktally_proto::clock::{Clock, SystemClock};
 use clicktally_proto::codec;
 use clicktally_proto::command::{AssignShard, COMMAND_LEVEL, Command, GroupSettings, NodeRecord, Outcome};
-use clicktally_proto::counts::{CellDelta, CellKey, Counts};
+use clicktally_proto::counts::cell_block::CellBlock;
+use clicktally_proto::counts::cell_counts::{CellDelta, CellKey, Counts};
 use clicktally_proto::event_time::{EventTimeRules, Minute};
-use clicktally_proto::shard_key::{GroupId, ShardId};
+use clicktally_proto::identity::shard_key::{GroupId, ShardId};
 use openraft::impls::leader_id_adv::LeaderId;
 use openraft::{EntryPayload, LogId};
 

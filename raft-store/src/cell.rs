@@ -1,9 +1,9 @@
 //! What replicated state holds of one (campaign, ad) of one minute, in one piece: as readers see it, and as snapshots hold it. In
 //! memory its parts lie in the columns of a [`CellRun`](crate::cell_run::CellRun).
 
-use clicktally_proto::counts::{CostSum, Counts};
+use clicktally_proto::counts::cell_counts::{CostSum, Counts};
+use clicktally_proto::counts::user_sketch::UserSketch;
 use clicktally_proto::money::Micros;
-use clicktally_proto::user_sketch::UserSketch;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

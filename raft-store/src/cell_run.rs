@@ -6,12 +6,12 @@
 
 use std::fmt;
 
-use clicktally_proto::counts::Counts;
+use clicktally_proto::counts::cell_counts::Counts;
+use clicktally_proto::counts::window_cells::{Sparse, WindowCells};
 use clicktally_proto::event_time::Minute;
 use clicktally_proto::fault::{Mutant, is_broken};
-use clicktally_proto::ids::{AdId, CampaignId};
+use clicktally_proto::identity::ids::{AdId, CampaignId};
 use clicktally_proto::money::Micros;
-use clicktally_proto::window_cells::{Sparse, WindowCells};
 
 use crate::cell::Cell;
 
@@ -305,8 +305,8 @@ fn take<T: Clone + Default>(column: &Sparse<T>, at: &mut usize, number: u32) -> 
 pub(crate) mod tests {
     use std::collections::BTreeMap;
 
-    use clicktally_proto::counts::CostSum;
-    use clicktally_proto::user_mark::UserMark;
+    use clicktally_proto::counts::cell_counts::CostSum;
+    use clicktally_proto::counts::user_mark::UserMark;
     use proptest::prelude::*;
 
     use super::*;
@@ -357,7 +357,7 @@ pub(crate) mod tests {
             + run.spend_micros.capacity() * size_of::<Micros>()
             + invalid_clicks.capacity() * size_of::<(u32, u64)>()
             + costs.capacity() * size_of::<(u32, CostSum)>()
-            + users.capacity() * size_of::<(u32, clicktally_proto::user_sketch::UserSketch)>()
+            + users.capacity() * size_of::<(u32, clicktally_proto::counts::user_sketch::UserSketch)>()
             + users.iter().map(|(_, users)| users.heap_bytes()).sum::<usize>()
     }
 

@@ -14,7 +14,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use clicktally_proto::ids::{AdId, CampaignId};
+use clicktally_proto::identity::ids::{AdId, CampaignId};
 use clicktally_proto::money::Micros;
 
 use crate::cell::Cell;
@@ -164,7 +164,7 @@ fn merge_all(runs: Vec<Arc<CellRun>>) -> Option<Arc<CellRun>> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use clicktally_proto::counts::Counts;
+    use clicktally_proto::counts::cell_counts::Counts;
     use proptest::prelude::*;
 
     use super::*;

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use clicktally_proto::ids::NodeId;
-use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::identity::ids::NodeId;
+use clicktally_proto::identity::shard_key::ShardId;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 

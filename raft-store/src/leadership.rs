@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use clicktally_proto::ids::NodeId;
-use clicktally_proto::shard_key::GroupId;
+use clicktally_proto::identity::ids::NodeId;
+use clicktally_proto::identity::shard_key::GroupId;
 
 use crate::heartbeats::HeartbeatView;
 

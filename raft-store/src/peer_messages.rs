@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use clicktally_proto::codec::{self, CodecError};
 use clicktally_proto::command::Outcome;
-use clicktally_proto::ids::NodeId;
+use clicktally_proto::identity::ids::NodeId;
 use openraft::raft::SnapshotResponse;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

@@ -8,8 +8,8 @@ use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use clicktally_proto::ids::NodeId;
-use clicktally_proto::shard_key::GroupId;
+use clicktally_proto::identity::ids::NodeId;
+use clicktally_proto::identity::shard_key::GroupId;
 
 use crate::peer_messages::PEER_BODY_BYTES_MAX;
 use crate::peer_service::{PeerService, Refusal};

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use clicktally_proto::ids::NodeId;
-use clicktally_proto::shard_key::GroupId;
+use clicktally_proto::identity::ids::NodeId;
+use clicktally_proto::identity::shard_key::GroupId;
 use openraft::raft::SnapshotResponse;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use clicktally_proto::codec;
-use clicktally_proto::shard_key::GroupId;
+use clicktally_proto::identity::shard_key::GroupId;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use clicktally_proto::shard_key::GroupId;
+use clicktally_proto::identity::shard_key::GroupId;
 use prometheus::{Histogram, HistogramOpts, IntGauge, IntGaugeVec, Opts};
 
 use crate::metrics_registry::{FIXED, clamped, registered};

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use clicktally_proto::checkpoint::{Epoch, OutcomeCounts};
 use clicktally_proto::command::{COMMAND_LEVEL_MIN, CampaignTerms, GroupSettings, NodeRecord};
 use clicktally_proto::event_time::{Minute, UnixMillis};
-use clicktally_proto::ids::{CampaignId, NodeId};
+use clicktally_proto::identity::ids::{CampaignId, NodeId};
+use clicktally_proto::identity::seen_ids::SeenBlock;
+use clicktally_proto::identity::shard_key::{GroupId, ShardId};
 use clicktally_proto::money::Micros;
-use clicktally_proto::seen_ids::SeenBlock;
-use clicktally_proto::shard_key::{GroupId, ShardId};
 use serde::{Deserialize, Serialize};
 
 pub use crate::cell::Cell;

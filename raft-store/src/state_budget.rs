@@ -21,8 +21,8 @@
 use std::sync::Arc;
 
 use clicktally_proto::command::Rejection;
-use clicktally_proto::seen_ids::SeenBlock;
-use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::identity::seen_ids::SeenBlock;
+use clicktally_proto::identity::shard_key::ShardId;
 
 use crate::cell_runs::{CellRuns, MergeAllowance};
 use crate::state::GroupState;
@@ -149,7 +149,7 @@ impl GroupState {
 #[cfg(test)]
 mod tests {
     use clicktally_proto::event_time::Minute;
-    use clicktally_proto::shard_key::GroupId;
+    use clicktally_proto::identity::shard_key::GroupId;
 
     use super::*;
     use crate::cell_runs::MERGED_PER_APPLY_MAX;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use clicktally_proto::ids::NodeId;
-use clicktally_proto::shard_key::GROUPS_MAX;
+use clicktally_proto::identity::ids::NodeId;
+use clicktally_proto::identity::shard_key::GROUPS_MAX;
 use openraft::{Config, SnapshotPolicy};
 use thiserror::Error;
 

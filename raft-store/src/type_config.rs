@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use clicktally_proto::command::Outcome;
-use clicktally_proto::ids::NodeId;
+use clicktally_proto::identity::ids::NodeId;
 use serde::{Deserialize, Serialize};
 
 use crate::snapshot_transfer::SnapshotData;

@@ -2,10 +2,10 @@
 //!
 //! Cells lie in [`CellRuns`], which whoever reads or snapshots a window shares: a copy of it is a copy of pointers.
 
+use clicktally_proto::counts::window_count::{WindowCount, WindowState};
 use clicktally_proto::event_time::Minute;
-use clicktally_proto::ids::{AdId, CampaignId};
+use clicktally_proto::identity::ids::{AdId, CampaignId};
 use clicktally_proto::money::Micros;
-use clicktally_proto::window_count::{WindowCount, WindowState};
 use serde::{Deserialize, Serialize};
 
 use crate::cell::Cell;

@@ -2,7 +2,8 @@
 
 use clicktally_proto::command::CampaignTerms;
 use clicktally_proto::event_time::UnixMillis;
-use clicktally_proto::ids::{AdvertiserId, CampaignId};
+use clicktally_proto::identity::ids::{AdvertiserId, CampaignId};
+use clicktally_proto::limits::NAME_BYTES_MAX;
 use clicktally_proto::money::{Currency, Micros, Money};
 use clicktally_raft_store::state::Campaign;
 use serde::{Deserialize, Serialize};
@@ -10,8 +11,6 @@ use utoipa::ToSchema;
 
 use crate::scalar::{Scalar, parse_id};
 use crate::time_text::format_time;
-
-pub const NAME_BYTES_MAX: usize = 256;
 
 /// Millionths of a currency: `{"amount_micros": 1500000, "currency": "USD"}` is 1.50 USD.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]

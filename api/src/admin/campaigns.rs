@@ -10,7 +10,7 @@ use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use clicktally_proto::command::{CampaignTerms, Command, Outcome, Rejection};
-use clicktally_proto::ids::CampaignId;
+use clicktally_proto::identity::ids::CampaignId;
 use clicktally_raft_store::state::Campaign;
 use serde::Serialize;
 use utoipa::ToSchema;

@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 
 use clicktally_proto::checkpoint::OutcomeCounts;
-use clicktally_proto::shard_key::{GroupId, ShardId};
+use clicktally_proto::identity::shard_key::{GroupId, ShardId};
 use clicktally_raft_store::metrics_registry::{FIXED, clamped, registered};
 use prometheus::{GaugeVec, IntGaugeVec, Opts};
 

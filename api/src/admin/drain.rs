@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use clicktally_proto::command::{Command, Outcome, Rejection};
-use clicktally_proto::ids::NodeId;
+use clicktally_proto::identity::ids::NodeId;
 
 use super::members::node_id;
 use crate::error_response::{Problem, ProblemKind};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use clicktally_proto::event_time::Minute;
-use clicktally_proto::ids::{AdId, CampaignId};
+use clicktally_proto::identity::ids::{AdId, CampaignId};
 use clicktally_raft_store::group::Group;
 use clicktally_raft_store::state::{Cell, Window};
 use serde::Serialize;
@@ -97,13 +97,13 @@ fn weight(cell: &Cell) -> u64 {
 mod tests {
     use std::collections::BTreeMap;
 
-    use clicktally_proto::cell_block::CellBlock;
     use clicktally_proto::checkpoint::{Checkpoint, Epoch, OutcomeCounts};
     use clicktally_proto::codec;
     use clicktally_proto::command::{AssignShard, COMMAND_LEVEL, Command, GroupSettings, NodeRecord, Outcome};
-    use clicktally_proto::counts::{CellDelta, CellKey, Counts};
+    use clicktally_proto::counts::cell_block::CellBlock;
+    use clicktally_proto::counts::cell_counts::{CellDelta, CellKey, Counts};
     use clicktally_proto::event_time::EventTimeRules;
-    use clicktally_proto::shard_key::{GroupId, ShardId};
+    use clicktally_proto::identity::shard_key::{GroupId, ShardId};
     use clicktally_raft_store::state::GroupState;
     use proptest::prelude::*;
 

@@ -7,7 +7,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use clicktally_proto::command::{Command, Outcome, Rejection};
-use clicktally_proto::ids::NodeId;
+use clicktally_proto::identity::ids::NodeId;
 use clicktally_raft_store::group::{Group, MemberError};
 use serde::Deserialize;
 use utoipa::ToSchema;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clicktally_proto::event_time::UnixMillis;
-use clicktally_proto::ids::CampaignId;
+use clicktally_proto::identity::ids::CampaignId;
 use clicktally_proto::money::Money;
 use serde::Serialize;
 use thiserror::Error;

@@ -8,7 +8,7 @@ pub mod post_check;
 
 pub use answer::{BudgetAnswer, BudgetDecision, LaneFailure, close};
 
-use clicktally_proto::ids::CampaignId;
+use clicktally_proto::identity::ids::CampaignId;
 
 /// Decides for campaigns; the node's budget desk is the production one.
 #[async_trait::async_trait]

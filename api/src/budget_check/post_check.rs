@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use clicktally_proto::event_time::UnixMillis;
-use clicktally_proto::ids::CampaignId;
+use clicktally_proto::identity::ids::CampaignId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

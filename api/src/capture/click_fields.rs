@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use clicktally_proto::click::Click;
+use clicktally_proto::click::record::Click;
 use clicktally_proto::event_time::UnixMillis;
 use serde::Deserialize;
 use thiserror::Error;

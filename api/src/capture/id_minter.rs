@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use clicktally_proto::event_time::UnixMillis;
-use clicktally_proto::ids::{ClickId, SnowflakeMinter};
+use clicktally_proto::identity::ids::{ClickId, SnowflakeMinter};
 use parking_lot::Mutex;
 
 /// Shared by all requests of a node; minting takes nanoseconds under the lock.

@@ -9,10 +9,10 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode, header};
-use clicktally_proto::click::Click;
+use clicktally_proto::click::invalid_traffic::EVIDENCE_AUTOMATED;
+use clicktally_proto::click::record::Click;
 use clicktally_proto::event_time::UnixMillis;
-use clicktally_proto::ids::ClickId;
-use clicktally_proto::invalid_traffic::EVIDENCE_AUTOMATED;
+use clicktally_proto::identity::ids::ClickId;
 use serde::Serialize;
 use utoipa::ToSchema;
 

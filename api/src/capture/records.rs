@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use clicktally_proto::click::{CLICKS_PER_RECORD_MAX, Click, encode_record};
+use clicktally_proto::click::record::{CLICKS_PER_RECORD_MAX, Click, encode_record};
 use clicktally_proto::click_log::{OutRecord, RAW_CLICKS};
-use clicktally_proto::shard_key::{Partitioner, ShardId};
+use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 
 use super::body_items::ITEMS_MAX;
 
@@ -29,8 +29,8 @@ pub fn pack(clicks: Vec<Click>, partitioner: Partitioner) -> Vec<OutRecord> {
 
 #[cfg(test)]
 mod tests {
-    use clicktally_proto::click_view::decode_record_owned;
-    use clicktally_proto::ids::ClickId;
+    use clicktally_proto::click::view::decode_record_owned;
+    use clicktally_proto::identity::ids::ClickId;
 
     use super::*;
 

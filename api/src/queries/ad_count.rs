@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use clicktally_proto::counts::CostSum;
-use clicktally_proto::ids::CampaignId;
-use clicktally_proto::user_sketch::UserSketch;
+use clicktally_proto::counts::cell_counts::CostSum;
+use clicktally_proto::counts::user_sketch::UserSketch;
+use clicktally_proto::identity::ids::CampaignId;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdCount {
@@ -59,7 +59,7 @@ fn both<T>(ours: Option<T>, theirs: Option<T>, merge: impl FnOnce(&mut T, T)) ->
 
 #[cfg(test)]
 mod tests {
-    use clicktally_proto::user_mark::UserMark;
+    use clicktally_proto::counts::user_mark::UserMark;
 
     use super::*;
 

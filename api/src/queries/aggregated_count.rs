@@ -6,10 +6,10 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use clicktally_proto::ids::AdId;
+use clicktally_proto::counts::user_sketch::UserSketch;
+use clicktally_proto::counts::window_count::WindowState;
+use clicktally_proto::identity::ids::AdId;
 use clicktally_proto::money::{Currency, Money};
-use clicktally_proto::user_sketch::UserSketch;
-use clicktally_proto::window_count::WindowState;
 use serde::Serialize;
 use utoipa::ToSchema;
 

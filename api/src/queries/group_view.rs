@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clicktally_proto::counts::window_count::WindowState;
 use clicktally_proto::event_time::{EventTimeRules, Minute, UnixMillis};
-use clicktally_proto::ids::AdId;
-use clicktally_proto::window_count::WindowState;
+use clicktally_proto::identity::ids::AdId;
 use clicktally_raft_store::group::Group;
 use clicktally_raft_store::state::Window;
 

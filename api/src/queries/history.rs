@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
-use clicktally_proto::counts::CostSum;
+use clicktally_proto::counts::cell_counts::CostSum;
+use clicktally_proto::counts::user_sketch::UserSketch;
+use clicktally_proto::counts::window_count::WindowState;
 use clicktally_proto::event_time::Minute;
-use clicktally_proto::ids::{AdId, CampaignId};
-use clicktally_proto::user_sketch::UserSketch;
-use clicktally_proto::window_count::WindowState;
+use clicktally_proto::identity::ids::{AdId, CampaignId};
 use sqlx::{PgPool, Row};
 use thiserror::Error;
 

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use clicktally_proto::event_time::Minute;
-use clicktally_proto::ids::AdId;
+use clicktally_proto::identity::ids::AdId;
 use serde::Serialize;
 use utoipa::ToSchema;
 

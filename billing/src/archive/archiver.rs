@@ -9,7 +9,7 @@ use std::time::Duration;
 use clicktally_proto::click_log::RAW_CLICKS;
 use clicktally_proto::clock::Clock;
 use clicktally_proto::fault;
-use clicktally_proto::shard_key::{Partitioner, ShardId};
+use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 use sha2::{Digest, Sha256};
 use sqlx::postgres::PgListener;
 use sqlx::{Connection, PgConnection, PgPool};

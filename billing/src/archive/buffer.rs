@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use clicktally_proto::event_time::UnixMillis;
-use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::identity::shard_key::ShardId;
 
 /// One record as the log delivered it.
 #[derive(Debug, Clone, PartialEq, Eq)]

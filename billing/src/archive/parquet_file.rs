@@ -8,9 +8,9 @@ use std::sync::{Arc, LazyLock};
 use arrow::array::{ArrayRef, BinaryBuilder, Int64Builder, StringBuilder, UInt16Builder, UInt32Builder, UInt64Builder};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use clicktally_proto::click::Click;
-use clicktally_proto::click_view::decode_record_owned;
-use clicktally_proto::shard_key::{Partitioner, ShardId};
+use clicktally_proto::click::record::Click;
+use clicktally_proto::click::view::decode_record_owned;
+use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::WriterProperties;
@@ -266,7 +266,7 @@ impl Columns {
 
 #[cfg(test)]
 mod tests {
-    use clicktally_proto::click::encode_record;
+    use clicktally_proto::click::record::encode_record;
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
     use super::*;

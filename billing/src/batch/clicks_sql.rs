@@ -8,9 +8,9 @@ use std::sync::Arc;
 use arrow::array::{AsArray, Int64Array, UInt64Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use arrow::record_batch::RecordBatch;
+use clicktally_proto::click::invalid_traffic::ROBOT_FRAGMENTS;
 use clicktally_proto::event_time::{EventTimeRules, WINDOW_MS};
-use clicktally_proto::invalid_traffic::ROBOT_FRAGMENTS;
-use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::identity::shard_key::ShardId;
 use datafusion::datasource::MemTable;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::FairSpillPool;
@@ -198,7 +198,7 @@ fn usable_sql() -> String {
     format!("(event_time_ms <= arrival_ms + {ahead_ms} AND campaign_id <= {bigint_max} AND ad_id <= {bigint_max})")
 }
 
-/// The definition of `proto::invalid_traffic`, restated. `lower` folds more than ASCII, but nothing onto these letters.
+/// The definition of `proto::click::invalid_traffic`, restated. `lower` folds more than ASCII, but nothing onto these letters.
 fn valid_sql() -> String {
     let robots: Vec<String> = ROBOT_FRAGMENTS.iter().map(|f| format!("lower(user_agent) LIKE '%{f}%'")).collect();
     format!("(evidence = 0 AND NOT ({}))", robots.join(" OR "))

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
-use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::identity::shard_key::ShardId;
 use futures::TryStreamExt;
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool, Row};

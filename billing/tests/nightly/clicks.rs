@@ -1,9 +1,9 @@
 //! A seeded day and a half of clicks with everything that goes wrong, and the log they are written to.
 
-use clicktally_proto::click::{Click, encode_record};
-use clicktally_proto::ids::{ClickId, SNOWFLAKE_EPOCH_MS};
-use clicktally_proto::invalid_traffic::EVIDENCE_AUTOMATED;
-use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::click::invalid_traffic::EVIDENCE_AUTOMATED;
+use clicktally_proto::click::record::{Click, encode_record};
+use clicktally_proto::identity::ids::{ClickId, SNOWFLAKE_EPOCH_MS};
+use clicktally_proto::identity::shard_key::ShardId;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rdkafka::config::ClientConfig;

@@ -10,7 +10,7 @@ use clicktally_billing::metrics::BillingMetrics;
 use clicktally_billing::postgres::connect_and_migrate;
 use clicktally_embedded::{Kafka, KafkaOptions, Postgres, PostgresOptions};
 use clicktally_proto::clock::SystemClock;
-use clicktally_proto::shard_key::{Partitioner, ShardId};
+use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;

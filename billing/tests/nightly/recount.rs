@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use clicktally_proto::click::Click;
-use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::click::record::Click;
+use clicktally_proto::identity::shard_key::ShardId;
 
 use crate::clicks::Logged;
 use crate::environment::partitioner;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use clicktally_proto::window_count::WindowCount;
+use clicktally_proto::counts::window_count::WindowCount;
 
 use super::Violation;
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context;
-use clicktally_proto::click::{Click, encode_record};
+use clicktally_proto::click::record::{Click, encode_record};
 use clicktally_proto::click_log::RAW_CLICKS;
 use clicktally_proto::clock::{Clock, SystemClock};
-use clicktally_proto::ids::ClickId;
-use clicktally_proto::shard_key::{Partitioner, SALTS, ShardId};
+use clicktally_proto::identity::ids::ClickId;
+use clicktally_proto::identity::shard_key::{Partitioner, SALTS, ShardId};
 use futures::future::try_join_all;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};

@@ -6,13 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use clicktally_proto::click::Click;
+use clicktally_proto::click::invalid_traffic::is_invalid;
+use clicktally_proto::click::record::Click;
+use clicktally_proto::click::view::decode_record_owned;
 use clicktally_proto::click_log::LATE_CLICKS;
-use clicktally_proto::click_view::decode_record_owned;
+use clicktally_proto::counts::window_count::LateClick;
 use clicktally_proto::event_time::{EventTimeRules, Minute, UnixMillis};
-use clicktally_proto::invalid_traffic::is_invalid;
-use clicktally_proto::shard_key::{Partitioner, ShardId};
-use clicktally_proto::window_count::LateClick;
+use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 use prost::Message;
 
 use super::sim_log::SimLog;
@@ -240,7 +240,7 @@ impl ClickOracle {
 
 #[cfg(test)]
 mod tests {
-    use clicktally_proto::click::encode_record;
+    use clicktally_proto::click::record::encode_record;
 
     use super::*;
 
@@ -249,7 +249,7 @@ mod tests {
 
     fn own_id(n: u64) -> u64 {
         (n * 1_000..)
-            .find(|id| Partitioner::new(1).shard(1, clicktally_proto::ids::ClickId(*id)) == ShardId(3))
+            .find(|id| Partitioner::new(1).shard(1, clicktally_proto::identity::ids::ClickId(*id)) == ShardId(3))
             .unwrap()
     }
 

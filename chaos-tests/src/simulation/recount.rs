@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use clicktally_proto::counts::window_count::{WindowCount, WindowState};
 use clicktally_proto::event_time::Minute;
-use clicktally_proto::window_count::{WindowCount, WindowState};
 use clicktally_raft_store::state::GroupState;
 
 use super::click_oracle::{Expected, Instance};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use clicktally_proto::click_log::{LATE_CLICKS, LogError, OutRecord, QUARANTINE, RAW_CLICKS, WINDOW_COUNTS};
 use clicktally_proto::event_time::UnixMillis;
-use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::identity::shard_key::ShardId;
 
 use super::random::{FNV_OFFSET, fnv1a};
 

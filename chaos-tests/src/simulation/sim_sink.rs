@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use clicktally_node::sink::window_rows::WindowRows;
 use clicktally_node::sink::window_writer::OutProgress;
+use clicktally_proto::counts::window_count::{LateClick, WindowCount};
 use clicktally_proto::fault::{Mutant, is_broken};
-use clicktally_proto::window_count::{LateClick, WindowCount};
 use clicktally_raft_store::state::GroupState;
 
 use super::sim_log::SimLog;

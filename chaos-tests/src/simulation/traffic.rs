@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use clicktally_proto::click::{Click, encode_record};
+use clicktally_proto::click::record::{Click, encode_record};
 use clicktally_proto::event_time::{EventTimeRules, UnixMillis, WINDOW_MS};
-use clicktally_proto::ids::{ClickId, SnowflakeMinter};
-use clicktally_proto::shard_key::{Partitioner, ShardId};
+use clicktally_proto::identity::ids::{ClickId, SnowflakeMinter};
+use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 
 use super::random::{Seed, Stream};
 
@@ -235,7 +235,7 @@ fn event_time(
 
 #[cfg(test)]
 mod tests {
-    use clicktally_proto::click_view::decode_record_owned;
+    use clicktally_proto::click::view::decode_record_owned;
 
     use super::*;
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 use clicktally_chaos_tests::cluster::ClusterOptions;
 use clicktally_chaos_tests::eventually::eventually;
 use clicktally_chaos_tests::trial::Trial;
-use clicktally_proto::click::{Click, encode_record};
+use clicktally_proto::click::record::{Click, encode_record};
 use clicktally_proto::click_log::RAW_CLICKS;
 use clicktally_proto::clock::{Clock, SystemClock};
-use clicktally_proto::ids::ClickId;
-use clicktally_proto::shard_key::{Partitioner, ShardId};
+use clicktally_proto::identity::ids::ClickId;
+use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 

@@ -1,11 +1,11 @@
 //! Fills the raw topic: minted ids at a steady rate of event time, skewed ads, one click in fifty sent twice. The same mix as the
 //! figures of other systems were measured with, so that they compare.
 
-use clicktally_proto::click::{Click, encode_record};
+use clicktally_proto::click::record::{Click, encode_record};
 use clicktally_proto::click_log::{ClickLog, OutRecord, RAW_CLICKS};
 use clicktally_proto::clock::Clock;
-use clicktally_proto::ids::SnowflakeMinter;
-use clicktally_proto::shard_key::{Partitioner, ShardId};
+use clicktally_proto::identity::ids::SnowflakeMinter;
+use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Zipf};
@@ -64,7 +64,7 @@ pub(super) async fn fill(log: &dyn ClickLog, clock: &dyn Clock, plan: &FillPlan)
             log.publish(std::mem::take(&mut records)).await?;
         }
     }
-    for (shard, pack) in ShardId::of_group(clicktally_proto::shard_key::GroupId(0)).zip(&packs) {
+    for (shard, pack) in ShardId::of_group(clicktally_proto::identity::shard_key::GroupId(0)).zip(&packs) {
         if !pack.is_empty() {
             records.push(record(shard, pack));
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clicktally_proto::click_log::ClickLog;
-use clicktally_proto::shard_key::{GroupId, ShardId};
+use clicktally_proto::identity::shard_key::{GroupId, ShardId};
 
 /// As the shard path drains, so that both wake up as often.
 const DRAIN_EVERY: Duration = Duration::from_millis(10);

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use clicktally_embedded::{Kafka, KafkaOptions};
 use clicktally_proto::click_log::ClickLog;
 use clicktally_proto::clock::{Clock, SystemClock};
-use clicktally_proto::shard_key::{GroupId, Partitioner, ShardId};
+use clicktally_proto::identity::shard_key::{GroupId, Partitioner, ShardId};
 
 use super::fill::{FillPlan, fill};
 use super::report::{Rate, ShardPath, TopicReport, table};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use clicktally_api::budget_check::{BudgetAnswer, LaneFailure, close};
 use clicktally_proto::clock::Clock;
-use clicktally_proto::ids::CampaignId;
+use clicktally_proto::identity::ids::CampaignId;
 use clicktally_proto::money::{Micros, Money};
 use clicktally_raft_store::group::Group;
 

@@ -8,8 +8,8 @@ use actix::prelude::*;
 use clicktally_api::budget_check::post_check::CHECK_DEADLINE;
 use clicktally_api::budget_check::{BudgetAnswer, BudgetLane, LaneFailure, close};
 use clicktally_proto::clock::Clock;
-use clicktally_proto::ids::CampaignId;
-use clicktally_proto::shard_key::Partitioner;
+use clicktally_proto::identity::ids::CampaignId;
+use clicktally_proto::identity::shard_key::Partitioner;
 use clicktally_raft_store::group::Group;
 use clicktally_raft_store::state::Window;
 use futures::future::join_all;
@@ -145,16 +145,16 @@ impl BudgetLane for BudgetDesk {
 #[cfg(test)]
 mod tests {
     use clicktally_api::budget_check::BudgetDecision;
-    use clicktally_proto::cell_block::CellBlock;
     use clicktally_proto::checkpoint::{Checkpoint, Epoch, OutcomeCounts};
     use clicktally_proto::clock::SystemClock;
     use clicktally_proto::command::{
         AssignShard, COMMAND_LEVEL, CampaignTerms, Command, GroupSettings, NodeRecord, Outcome,
     };
-    use clicktally_proto::counts::{CellDelta, CellKey, Counts};
+    use clicktally_proto::counts::cell_block::CellBlock;
+    use clicktally_proto::counts::cell_counts::{CellDelta, CellKey, Counts};
     use clicktally_proto::event_time::{EventTimeRules, Minute};
+    use clicktally_proto::identity::shard_key::{GroupId, ShardId};
     use clicktally_proto::money::Currency;
-    use clicktally_proto::shard_key::{GroupId, ShardId};
     use clicktally_raft_store::disk_storage::DiskStorage;
     use clicktally_raft_store::group::ProposeError;
     use clicktally_raft_store::peer_transport::HttpTransport;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use clicktally_proto::event_time::{UnixMillis, WINDOW_MS};
-use clicktally_proto::ids::CampaignId;
+use clicktally_proto::identity::ids::CampaignId;
 use clicktally_proto::money::Micros;
 use clicktally_raft_store::state::Window;
 

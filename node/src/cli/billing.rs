@@ -12,7 +12,7 @@ use clicktally_billing::postgres::connect_and_migrate;
 use clicktally_billing::{BillingError, Day, invoice, reconcile, statement};
 use clicktally_proto::click_log::RAW_CLICKS;
 use clicktally_proto::clock::SystemClock;
-use clicktally_proto::shard_key::Partitioner;
+use clicktally_proto::identity::shard_key::Partitioner;
 use sqlx::PgPool;
 
 use super::Output;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clicktally_proto::ids::NodeId;
+use clicktally_proto::identity::ids::NodeId;
 use clicktally_raft_store::group::Group;
 use clicktally_raft_store::heartbeats::HeartbeatView;
 use clicktally_raft_store::state::GroupState;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clicktally_proto::clock::Clock;
-use clicktally_proto::ids::NodeId;
+use clicktally_proto::identity::ids::NodeId;
 use clicktally_raft_store::group::Group;
 use clicktally_raft_store::leadership::{GroupReign, HandOver, LeadershipFacts, LeadershipRules};
 use tokio::sync::watch;

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use clicktally_proto::command::{Command, Outcome, Rejection};
-use clicktally_proto::ids::NodeId;
-use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::identity::ids::NodeId;
+use clicktally_proto::identity::shard_key::ShardId;
 use clicktally_raft_store::group::Group;
 use clicktally_raft_store::placement::{Decision, Facts, PlacementRules, Seat, seats};
 use futures::future::join_all;

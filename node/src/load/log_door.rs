@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::Context;
-use clicktally_proto::click::{Click, encode_record};
+use clicktally_proto::click::record::{Click, encode_record};
 use clicktally_proto::click_log::RAW_CLICKS;
-use clicktally_proto::shard_key::Partitioner;
+use clicktally_proto::identity::shard_key::Partitioner;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use clicktally_proto::shard_key::SALTS;
+use clicktally_proto::identity::shard_key::SALTS;
 use thiserror::Error;
 
 use super::real_input::RealInputOptions;

@@ -8,8 +8,8 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
-use clicktally_proto::ids::ClickId;
-use clicktally_proto::shard_key::{Partitioner, salt};
+use clicktally_proto::identity::ids::ClickId;
+use clicktally_proto::identity::shard_key::{Partitioner, salt};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 

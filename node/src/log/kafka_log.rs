@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use clicktally_proto::click_log::{ClickLog, LogError, OutRecord, RAW_CLICKS, ShardReader};
-use clicktally_proto::shard_key::{Partitioner, ShardId};
+use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 use futures::future::try_join_all;
 use parking_lot::RwLock;
 use rdkafka::ClientConfig;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use clicktally_proto::click_log::{LogError, LogRecord, RAW_CLICKS, ShardReader};
-use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::identity::shard_key::ShardId;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;

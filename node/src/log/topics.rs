@@ -1,7 +1,7 @@
 //! Which topics there are, and how each is kept.
 
 use clicktally_proto::click_log::{LATE_CLICKS, LogError, QUARANTINE, RAW_CLICKS, WINDOW_COUNTS};
-use clicktally_proto::shard_key::Partitioner;
+use clicktally_proto::identity::shard_key::Partitioner;
 use rdkafka::admin::{NewTopic, TopicReplication};
 
 use super::kafka_log::{ENVELOPE_BYTES_MAX, RECORD_BYTES_MAX};

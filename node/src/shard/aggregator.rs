@@ -9,12 +9,12 @@
 
 use std::hash::BuildHasher;
 
-use clicktally_proto::click_view::ClickView;
-use clicktally_proto::counts::CostSum;
+use clicktally_proto::click::view::ClickView;
+use clicktally_proto::counts::cell_counts::CostSum;
+use clicktally_proto::counts::user_sketch::UserSketch;
+use clicktally_proto::counts::window_cells::{Sparse, WindowCells};
 use clicktally_proto::event_time::Minute;
-use clicktally_proto::ids::{AdId, CampaignId};
-use clicktally_proto::user_sketch::UserSketch;
-use clicktally_proto::window_cells::{Sparse, WindowCells};
+use clicktally_proto::identity::ids::{AdId, CampaignId};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
@@ -220,9 +220,9 @@ impl Aggregators {
 
 #[cfg(test)]
 mod tests {
-    use clicktally_proto::counts::CellDelta;
-    use clicktally_proto::ids::ClickId;
-    use clicktally_proto::user_mark::UserMark;
+    use clicktally_proto::counts::cell_counts::CellDelta;
+    use clicktally_proto::counts::user_mark::UserMark;
+    use clicktally_proto::identity::ids::ClickId;
 
     use super::*;
 

@@ -8,7 +8,7 @@ use clicktally_proto::click_log::{ClickLog, LogError};
 use clicktally_proto::command::{Command, Outcome};
 use clicktally_proto::event_time::UnixMillis;
 use clicktally_proto::fault;
-use clicktally_proto::seen_ids::SeenBlock;
+use clicktally_proto::identity::seen_ids::SeenBlock;
 use clicktally_raft_store::group::Group;
 
 use super::commit_answer::{BACKOFF_MAX, BACKOFF_MIN, CommitAttempts, CommitEnd, NextStep};

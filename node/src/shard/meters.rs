@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clicktally_api::admin::cluster::{OwnShard, OwnShards};
-use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::identity::shard_key::ShardId;
 use clicktally_raft_store::heartbeats::ShardLoad;
 use parking_lot::Mutex;
 

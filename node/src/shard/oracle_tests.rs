@@ -4,18 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use clicktally_proto::checkpoint::{Epoch, OutcomeCounts};
-use clicktally_proto::click::{Click, encode_record};
+use clicktally_proto::click::record::{Click, encode_record};
+use clicktally_proto::click::view::{decode_record, decode_record_owned};
 use clicktally_proto::click_log::{LATE_CLICKS, LogRecord, OutRecord, QUARANTINE, RAW_CLICKS};
-use clicktally_proto::click_view::{decode_record, decode_record_owned};
 use clicktally_proto::codec;
 use clicktally_proto::command::{AssignShard, COMMAND_LEVEL, Command, GroupSettings, NodeRecord, Outcome};
-use clicktally_proto::counts::Counts;
+use clicktally_proto::counts::cell_counts::Counts;
+use clicktally_proto::counts::user_mark::UserMark;
+use clicktally_proto::counts::user_sketch::UserSketch;
+use clicktally_proto::counts::window_count::LateClick;
 use clicktally_proto::event_time::{EventTimeRules, WINDOW_MS};
-use clicktally_proto::ids::ClickId;
-use clicktally_proto::shard_key::{GroupId, Partitioner, ShardId, salt};
-use clicktally_proto::user_mark::UserMark;
-use clicktally_proto::user_sketch::UserSketch;
-use clicktally_proto::window_count::LateClick;
+use clicktally_proto::identity::ids::ClickId;
+use clicktally_proto::identity::shard_key::{GroupId, Partitioner, ShardId, salt};
 use clicktally_raft_store::state::GroupState;
 use proptest::prelude::*;
 use prost::Message;

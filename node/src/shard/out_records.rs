@@ -3,12 +3,12 @@
 //! Sent before the checkpoint that accounts for them is proposed, so a crash in between repeats them: their readers go by the
 //! click's id, or by shard and offset.
 
-use clicktally_proto::click::{CLICKS_PER_RECORD_MAX, Click, encode_record};
+use clicktally_proto::click::record::{CLICKS_PER_RECORD_MAX, Click, encode_record};
+use clicktally_proto::click::view::ClickView;
 use clicktally_proto::click_log::{LATE_CLICKS, OutRecord, QUARANTINE, RAW_CLICKS};
-use clicktally_proto::click_view::ClickView;
+use clicktally_proto::counts::window_count::{LateClick, Quarantined};
 use clicktally_proto::event_time::UnixMillis;
-use clicktally_proto::shard_key::ShardId;
-use clicktally_proto::window_count::{LateClick, Quarantined};
+use clicktally_proto::identity::shard_key::ShardId;
 use prost::Message;
 
 pub(super) fn late(shard: ShardId, offset: u64, watermark_ms: UnixMillis, click: &ClickView) -> OutRecord {

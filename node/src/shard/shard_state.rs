@@ -17,16 +17,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use clicktally_proto::cell_block::CellBlock;
 use clicktally_proto::checkpoint::{Checkpoint, Epoch, OutcomeCounts};
-use clicktally_proto::click::Click;
+use clicktally_proto::click::record::Click;
+use clicktally_proto::click::view::{ClickView, decode_record, decode_record_owned};
 use clicktally_proto::click_log::{LogRecord, OutRecord};
-use clicktally_proto::click_view::{ClickView, decode_record, decode_record_owned};
+use clicktally_proto::counts::cell_block::CellBlock;
+use clicktally_proto::counts::window_cells::WindowCells;
 use clicktally_proto::event_time::{EventTimeRules, Minute, UnixMillis};
 use clicktally_proto::fault::{Mutant, is_broken};
-use clicktally_proto::seen_ids::{DamagedBlock, SeenBlock};
-use clicktally_proto::shard_key::{Partitioner, Place, ShardId};
-use clicktally_proto::window_cells::WindowCells;
+use clicktally_proto::identity::seen_ids::{DamagedBlock, SeenBlock};
+use clicktally_proto::identity::shard_key::{Partitioner, Place, ShardId};
+use clicktally_proto::limits::ID_MAX;
 use clicktally_raft_store::state::ShardEntry;
 
 use super::aggregator::Aggregators;
@@ -39,9 +40,6 @@ use super::watermark::WatermarkTracker;
 pub const PENDING_CLICKS_MAX: u64 = 200_000;
 /// The same for what waits to be sent elsewhere.
 pub const PENDING_OUT_BYTES_MAX: usize = 8 * 1024 * 1024;
-
-/// Ad and campaign ids are signed 64-bit columns in PostgreSQL.
-const ID_MAX: u64 = i64::MAX as u64;
 
 /// What a shard is and what it goes by; fixed for the life of one ownership.
 #[derive(Debug, Clone, Copy)]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clicktally_proto::ids::CampaignId;
+use clicktally_proto::identity::ids::CampaignId;
 use clicktally_raft_store::group::Group;
 use clicktally_raft_store::state::Campaign;
 use sqlx::PgPool;

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use clicktally_proto::click_log::{LATE_CLICKS, WINDOW_COUNTS};
+use clicktally_proto::counts::window_count::WindowState;
 use clicktally_proto::event_time::{Minute, UnixMillis};
 use clicktally_proto::fault::{self, Mutant, is_broken};
-use clicktally_proto::window_count::WindowState;
 use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;

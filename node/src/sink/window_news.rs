@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use clicktally_proto::click_log::{OutRecord, WINDOW_COUNTS};
+use clicktally_proto::counts::window_count::WindowCount;
 use clicktally_proto::event_time::Minute;
-use clicktally_proto::window_count::WindowCount;
 use clicktally_raft_store::state::{GroupState, Window};
 use prost::Message;
 

@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use clicktally_proto::click_log::{LATE_CLICKS, WINDOW_COUNTS};
-use clicktally_proto::window_count::{LateClick, WindowCount, WindowState};
+use clicktally_proto::counts::window_count::{LateClick, WindowCount, WindowState};
 use prost::Message;
 
 /// Rows in one transaction.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use clicktally_proto::click_log::{ClickLog, LogError, LogRecord, OutRecord, RAW_CLICKS, ShardReader};
-use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::identity::shard_key::ShardId;
 
 pub(crate) const SHARD: ShardId = ShardId(5);
 

@@ -10,7 +10,7 @@ mod wire_faults;
 use clicktally_embedded::{Kafka, KafkaOptions};
 use clicktally_node::log::{FetchBy, KafkaLog, KafkaLogSettings};
 use clicktally_proto::click_log::{ClickLog, LogError, RAW_CLICKS};
-use clicktally_proto::shard_key::Partitioner;
+use clicktally_proto::identity::shard_key::Partitioner;
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 

@@ -3,7 +3,7 @@
 use clicktally_embedded::{Kafka, KafkaOptions};
 use clicktally_node::log::{FetchBy, KafkaLog};
 use clicktally_proto::click_log::{ClickLog, LogError, OutRecord, RAW_CLICKS};
-use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::identity::shard_key::ShardId;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;

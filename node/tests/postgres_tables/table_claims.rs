@@ -6,7 +6,7 @@ use std::time::Duration;
 use clicktally_node::sink::window_rows::WindowRows;
 use clicktally_node::sink::window_writer::{WindowTables, WriterSession};
 use clicktally_proto::click_log::{LATE_CLICKS, WINDOW_COUNTS};
-use clicktally_proto::window_count::{LateClick, WindowCount};
+use clicktally_proto::counts::window_count::{LateClick, WindowCount};
 use prost::Message;
 use tokio::sync::watch;
 

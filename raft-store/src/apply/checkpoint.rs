@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use clicktally_proto::checkpoint::Checkpoint;
 use clicktally_proto::command::{Outcome, Rejection};
+use clicktally_proto::counts::window_cells::WindowCells;
 use clicktally_proto::event_time::{EventTimeRules, Minute};
 use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::money::price_of;
-use clicktally_proto::window_cells::WindowCells;
 
 use crate::cell_run::CellRun;
 use crate::cell_runs::MergeAllowance;
@@ -135,17 +135,17 @@ impl GroupState {
 mod tests {
     use std::collections::BTreeMap;
 
-    use clicktally_proto::cell_block::CellBlock;
     use clicktally_proto::checkpoint::{Epoch, OutcomeCounts};
     use clicktally_proto::codec;
     use clicktally_proto::command::{AssignShard, COMMAND_LEVEL, Command, GroupSettings, NodeRecord};
-    use clicktally_proto::counts::{CellDelta, CellKey, Counts};
+    use clicktally_proto::counts::cell_block::CellBlock;
+    use clicktally_proto::counts::cell_counts::{CellDelta, CellKey, Counts};
+    use clicktally_proto::counts::user_mark::UserMark;
+    use clicktally_proto::counts::window_count::WindowState;
     use clicktally_proto::event_time::WINDOW_MS;
-    use clicktally_proto::ids::ClickId;
-    use clicktally_proto::seen_ids::SeenBlock;
-    use clicktally_proto::shard_key::{GroupId, Place, ShardId};
-    use clicktally_proto::user_mark::UserMark;
-    use clicktally_proto::window_count::WindowState;
+    use clicktally_proto::identity::ids::ClickId;
+    use clicktally_proto::identity::seen_ids::SeenBlock;
+    use clicktally_proto::identity::shard_key::{GroupId, Place, ShardId};
     use proptest::prelude::*;
 
     use super::*;

@@ -98,7 +98,7 @@ impl GroupState {
 #[cfg(test)]
 mod tests {
     use clicktally_proto::command::{COMMAND_LEVEL, PlanMove};
-    use clicktally_proto::shard_key::{GroupId, ShardId};
+    use clicktally_proto::identity::shard_key::{GroupId, ShardId};
 
     use super::*;
 

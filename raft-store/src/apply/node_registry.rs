@@ -2,7 +2,7 @@
 
 use clicktally_proto::checkpoint::Epoch;
 use clicktally_proto::command::{NodeRecord, Outcome, Rejection};
-use clicktally_proto::ids::NodeId;
+use clicktally_proto::identity::ids::NodeId;
 
 use crate::state::{GroupState, NODES_MAX};
 
@@ -56,7 +56,7 @@ impl GroupState {
 
 #[cfg(test)]
 mod tests {
-    use clicktally_proto::shard_key::GroupId;
+    use clicktally_proto::identity::shard_key::GroupId;
 
     use super::*;
 

@@ -33,8 +33,8 @@ impl GroupState {
 mod tests {
     use clicktally_proto::checkpoint::Epoch;
     use clicktally_proto::command::{AssignShard, NodeRecord};
-    use clicktally_proto::ids::NodeId;
-    use clicktally_proto::shard_key::{GroupId, ShardId};
+    use clicktally_proto::identity::ids::NodeId;
+    use clicktally_proto::identity::shard_key::{GroupId, ShardId};
 
     use super::*;
 

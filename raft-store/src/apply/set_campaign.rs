@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use clicktally_proto::command::{CampaignTerms, Outcome, Rejection};
-use clicktally_proto::shard_key::Partitioner;
+use clicktally_proto::identity::shard_key::Partitioner;
+use clicktally_proto::limits::NAME_BYTES_MAX;
 
 use crate::state::{CAMPAIGNS_MAX, Campaign, GroupState};
-
-const NAME_BYTES_MAX: usize = 256;
 
 impl GroupState {
     pub(super) fn set_campaign(&mut self, index: u64, terms: CampaignTerms) -> Result<Outcome, Rejection> {
@@ -46,8 +45,8 @@ impl GroupState {
 
 #[cfg(test)]
 mod tests {
+    use clicktally_proto::identity::shard_key::GroupId;
     use clicktally_proto::money::Currency;
-    use clicktally_proto::shard_key::GroupId;
 
     use super::*;
 

@@ -1,7 +1,7 @@
 //! Snowflake worker ids: one for each life of each node, so that two processes can never mint the same click id.
 
 use clicktally_proto::command::{Outcome, Rejection};
-use clicktally_proto::ids::{NodeId, WORKERS_MAX};
+use clicktally_proto::identity::ids::{NodeId, WORKERS_MAX};
 
 use crate::state::GroupState;
 
@@ -24,7 +24,7 @@ impl GroupState {
 
 #[cfg(test)]
 mod tests {
-    use clicktally_proto::shard_key::GroupId;
+    use clicktally_proto::identity::shard_key::GroupId;
 
     use super::*;
 

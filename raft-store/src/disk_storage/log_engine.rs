@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use clicktally_proto::fault;
-use clicktally_proto::shard_key::GroupId;
+use clicktally_proto::identity::shard_key::GroupId;
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use protobuf::well_known_types::BytesValue;

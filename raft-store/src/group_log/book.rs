@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use clicktally_proto::shard_key::GroupId;
+use clicktally_proto::identity::shard_key::GroupId;
 use openraft::EntryPayload;
 
 use super::LogError;

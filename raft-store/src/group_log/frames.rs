@@ -1,7 +1,7 @@
 //! What the log's entries and keys look like in the storage.
 
 use clicktally_proto::codec::{self, CodecError};
-use clicktally_proto::shard_key::GroupId;
+use clicktally_proto::identity::shard_key::GroupId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use clicktally_proto::codec::CodecError;
-use clicktally_proto::shard_key::GroupId;
+use clicktally_proto::identity::shard_key::GroupId;
 use openraft::storage::RaftLogStorage;
 use parking_lot::Mutex;
 use serde::Serialize;

@@ -6,8 +6,8 @@
 //! the heavier of its two nodes, so that a steady load comes to rest. A shard that is hot by itself is not passed around: wherever
 //! it goes, that node becomes the heavier one.
 
-use clicktally_proto::ids::NodeId;
-use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::identity::ids::NodeId;
+use clicktally_proto::identity::shard_key::ShardId;
 
 use super::node_loads::NodeLoads;
 

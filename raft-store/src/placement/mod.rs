@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clicktally_proto::command::{AssignShard, PlanMove};
-use clicktally_proto::ids::NodeId;
-use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::identity::ids::NodeId;
+use clicktally_proto::identity::shard_key::ShardId;
 
 use crate::heartbeats::{HeartbeatView, ShardLoad};
 use crate::state::{GroupState, ShardEntry};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use clicktally_proto::ids::NodeId;
+use clicktally_proto::identity::ids::NodeId;
 
 use crate::heartbeats::ShardLoad;
 

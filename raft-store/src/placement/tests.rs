@@ -1,5 +1,5 @@
 use clicktally_proto::checkpoint::Epoch;
-use clicktally_proto::shard_key::GroupId;
+use clicktally_proto::identity::shard_key::GroupId;
 use proptest::prelude::*;
 
 use super::*;

@@ -6,9 +6,9 @@ use std::io::Read;
 use std::sync::Arc;
 
 use clicktally_proto::event_time::Minute;
-use clicktally_proto::ids::CampaignId;
-use clicktally_proto::seen_ids::SeenBlock;
-use clicktally_proto::shard_key::{GroupId, ShardId};
+use clicktally_proto::identity::ids::CampaignId;
+use clicktally_proto::identity::seen_ids::SeenBlock;
+use clicktally_proto::identity::shard_key::{GroupId, ShardId};
 
 use super::chunk_reader::{Chunk, ChunkReader};
 use super::{ChunkKind, RunPart, SnapshotCounts, SnapshotError, damaged};

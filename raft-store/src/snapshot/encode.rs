@@ -5,9 +5,9 @@ use std::mem;
 use std::sync::Arc;
 
 use clicktally_proto::fault::{Mutant, is_broken};
-use clicktally_proto::ids::CampaignId;
-use clicktally_proto::seen_ids::SeenBlock;
-use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::identity::ids::CampaignId;
+use clicktally_proto::identity::seen_ids::SeenBlock;
+use clicktally_proto::identity::shard_key::ShardId;
 
 use super::chunk_writer::ChunkWriter;
 use super::{CAMPAIGNS_PER_CHUNK, CELLS_PER_CHUNK, ChunkKind, RunPart, SEEN_BYTES_PER_CHUNK, SnapshotError};

@@ -1,15 +1,15 @@
-use clicktally_proto::cell_block::CellBlock;
 use clicktally_proto::checkpoint::{Checkpoint, Epoch, OutcomeCounts};
 use clicktally_proto::codec;
 use clicktally_proto::command::{
     AssignShard, COMMAND_LEVEL, CampaignTerms, Command, GroupSettings, NodeRecord, Outcome,
 };
-use clicktally_proto::counts::{CellDelta, CellKey, Counts};
+use clicktally_proto::counts::cell_block::CellBlock;
+use clicktally_proto::counts::cell_counts::{CellDelta, CellKey, Counts};
 use clicktally_proto::event_time::{EventTimeRules, Minute};
-use clicktally_proto::ids::ClickId;
+use clicktally_proto::identity::ids::ClickId;
+use clicktally_proto::identity::seen_ids::SeenBlock;
+use clicktally_proto::identity::shard_key::{GroupId, Place, ShardId};
 use clicktally_proto::money::Currency;
-use clicktally_proto::seen_ids::SeenBlock;
-use clicktally_proto::shard_key::{GroupId, Place, ShardId};
 use openraft::LogId;
 use openraft::impls::leader_id_adv::LeaderId;
 

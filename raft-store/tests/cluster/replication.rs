@@ -1,5 +1,5 @@
 use clicktally_proto::command::Command;
-use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::identity::shard_key::ShardId;
 use clicktally_raft_store::heartbeats::{Heartbeat, ShardLoad};
 use clicktally_raft_store::store_config::SnapshotRules;
 

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clicktally_proto::ids::NodeId;
+use clicktally_proto::identity::ids::NodeId;
 use clicktally_raft_store::peer_transport::PeerCall;
 use clicktally_raft_store::store::OpenError;
 use clicktally_raft_store::store_config::SnapshotRules;

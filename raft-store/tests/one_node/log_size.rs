@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use clicktally_proto::cell_block::CellBlock;
 use clicktally_proto::checkpoint::{Checkpoint, Epoch, OutcomeCounts};
 use clicktally_proto::command::{Command, Outcome};
+use clicktally_proto::counts::cell_block::CellBlock;
 use clicktally_proto::event_time::Minute;
-use clicktally_proto::ids::ClickId;
-use clicktally_proto::seen_ids::SeenBlock;
-use clicktally_proto::shard_key::{Place, ShardId};
+use clicktally_proto::identity::ids::ClickId;
+use clicktally_proto::identity::seen_ids::SeenBlock;
+use clicktally_proto::identity::shard_key::{Place, ShardId};
 use clicktally_raft_store::disk_storage::{DiskStorage, LOG_SLACK_BYTES};
 use clicktally_raft_store::group::ProposeError;
 use clicktally_raft_store::store_config::SnapshotRules;

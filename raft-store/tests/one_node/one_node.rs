@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use clicktally_proto::clock::SystemClock;
 use clicktally_proto::command::{COMMAND_LEVEL, CampaignTerms, Command, Outcome};
+use clicktally_proto::identity::shard_key::GroupId;
 use clicktally_proto::money::Currency;
-use clicktally_proto::shard_key::GroupId;
 use clicktally_raft_store::disk_storage::DiskStorage;
 use clicktally_raft_store::group::{Group, ProposeError};
 use clicktally_raft_store::peer_transport::HttpTransport;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use clicktally_proto::command::Outcome;
-use clicktally_proto::shard_key::GroupId;
+use clicktally_proto::identity::shard_key::GroupId;
 use clicktally_raft_store::FAIL_STOP_EXIT_CODE;
 use clicktally_raft_store::disk_storage::DiskStorage;
 use clicktally_raft_store::storage::{

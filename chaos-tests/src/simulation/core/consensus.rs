@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use clicktally_proto::command::{COMMAND_LEVEL, Outcome};
-use clicktally_proto::ids::NodeId;
-use clicktally_proto::shard_key::GroupId;
+use clicktally_proto::identity::ids::NodeId;
+use clicktally_proto::identity::shard_key::GroupId;
 use clicktally_raft_store::state::GroupState;
 
 use crate::checks::ct3_replicas_equal::ReplicaDigest;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use clicktally_proto::click_log::LogError;
 use clicktally_proto::command::{Command, Outcome};
-use clicktally_proto::ids::NodeId;
-use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::identity::ids::NodeId;
+use clicktally_proto::identity::shard_key::ShardId;
 use clicktally_raft_store::group::ProposeError;
 use clicktally_raft_store::heartbeats::Heartbeat;
 

@@ -2,8 +2,8 @@
 
 use clicktally_proto::click_log::{OutRecord, RAW_CLICKS};
 use clicktally_proto::command::{Command, Outcome};
-use clicktally_proto::ids::NodeId;
-use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::identity::ids::NodeId;
+use clicktally_proto::identity::shard_key::ShardId;
 
 use super::event::{Event, Healing};
 use super::node::SimNode;

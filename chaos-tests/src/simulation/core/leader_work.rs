@@ -3,7 +3,7 @@
 use clicktally_node::sink::window_news::WindowNews;
 use clicktally_proto::command::Command;
 use clicktally_proto::fault::{Mutant, is_broken};
-use clicktally_proto::ids::NodeId;
+use clicktally_proto::identity::ids::NodeId;
 use clicktally_raft_store::heartbeats::Heartbeat;
 use clicktally_raft_store::placement::{Decision, Facts, PlacementRules};
 

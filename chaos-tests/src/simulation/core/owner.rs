@@ -6,7 +6,7 @@ use clicktally_node::shard::shard_state::ShardState;
 use clicktally_proto::checkpoint::Epoch;
 use clicktally_proto::click_log::OutRecord;
 use clicktally_proto::command::Command;
-use clicktally_proto::ids::NodeId;
+use clicktally_proto::identity::ids::NodeId;
 
 /// Names one attempt to count a shard: another one for every restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use clicktally_proto::command::COMMAND_LEVEL;
-use clicktally_proto::ids::NodeId;
+use clicktally_proto::identity::ids::NodeId;
 use clicktally_raft_store::state::GroupState;
 
 use super::consensus::{Consensus, GROUP, digest, encode};

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use clicktally_proto::shard_key::ShardId;
-use clicktally_proto::window_count::WindowCount;
+use clicktally_proto::counts::window_count::WindowCount;
+use clicktally_proto::identity::shard_key::ShardId;
 
 use super::plan::HEAL_MS;
 use super::world::World;

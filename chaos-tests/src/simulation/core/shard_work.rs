@@ -8,7 +8,7 @@ use clicktally_node::shard::shard_state::{ShardState, ShardTerms};
 use clicktally_proto::click_log::{LogError, LogRecord};
 use clicktally_proto::command::{AssignShard, Command, Outcome, Rejection};
 use clicktally_proto::fault::{Mutant, is_broken};
-use clicktally_proto::shard_key::{Partitioner, ShardId};
+use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 use clicktally_raft_store::group::ProposeError;
 
 use super::event::{Event, IndexFor, Life, NodeEvent, Proposal, Proposer, ShardEvent};

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clicktally_proto::command::{Command, Outcome};
+use clicktally_proto::counts::window_count::WindowCount;
 use clicktally_proto::event_time::{EventTimeRules, UnixMillis};
-use clicktally_proto::shard_key::{Partitioner, ShardId};
-use clicktally_proto::window_count::WindowCount;
+use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 use clicktally_raft_store::state::{GroupState, ShardEntry};
 
 use super::event::Proposal;

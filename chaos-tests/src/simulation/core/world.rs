@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use clicktally_proto::codec;
 use clicktally_proto::command::{CampaignTerms, Command, GroupSettings, NodeRecord, Outcome};
-use clicktally_proto::ids::NodeId;
+use clicktally_proto::identity::ids::NodeId;
+use clicktally_proto::identity::shard_key::{Partitioner, SALTS};
 use clicktally_proto::money::Currency;
-use clicktally_proto::shard_key::{Partitioner, SALTS};
 use clicktally_raft_store::group::ProposeError;
 
 use super::agenda::Agenda;

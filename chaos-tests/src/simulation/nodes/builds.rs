@@ -1,7 +1,7 @@
 //! Builds of different age in one cluster: a rolling upgrade, with somebody who goes back now and then.
 
 use clicktally_proto::command::COMMAND_LEVEL;
-use clicktally_proto::ids::NodeId;
+use clicktally_proto::identity::ids::NodeId;
 
 use super::world::World;
 use crate::simulation::random::Stream;

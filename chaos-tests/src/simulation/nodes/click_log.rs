@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clicktally_proto::click_log::{ClickLog, LogError, LogRecord, OutRecord, ShardReader};
-use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::identity::shard_key::ShardId;
 use parking_lot::Mutex;
 
 use super::shape::Shape;

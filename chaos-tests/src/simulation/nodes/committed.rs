@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use clicktally_proto::shard_key::GroupId;
+use clicktally_proto::identity::shard_key::GroupId;
 
 /// Rises remembered of each group: some ten seconds of them.
 const RISES_MAX: usize = 1_024;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use clicktally_proto::ids::NodeId;
-use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::identity::ids::NodeId;
+use clicktally_proto::identity::shard_key::ShardId;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Cure {

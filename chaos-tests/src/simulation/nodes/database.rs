@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use clicktally_node::sink::window_rows::WindowRows;
 use clicktally_node::sink::window_writer::{OutProgress, OutReader, OutTopics, SinkError, WindowTables, WriterSession};
-use clicktally_proto::ids::NodeId;
-use clicktally_proto::window_count::WindowCount;
+use clicktally_proto::counts::window_count::WindowCount;
+use clicktally_proto::identity::ids::NodeId;
 use tokio::sync::watch;
 
 use super::shape::Shape;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clicktally_proto::clock::Clock;
 use clicktally_proto::event_time::UnixMillis;
-use clicktally_proto::ids::NodeId;
+use clicktally_proto::identity::ids::NodeId;
 
 use super::world::{EPOCH_MS, World, millis};
 

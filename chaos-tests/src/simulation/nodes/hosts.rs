@@ -9,7 +9,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clicktally_proto::ids::NodeId;
+use clicktally_proto::identity::ids::NodeId;
 use tokio::runtime::Runtime;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, advance, sleep};

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clicktally_proto::ids::NodeId;
-use clicktally_proto::shard_key::GroupId;
+use clicktally_proto::identity::ids::NodeId;
+use clicktally_proto::identity::shard_key::GroupId;
 use clicktally_raft_store::peer_service::PeerService;
 use clicktally_raft_store::peer_transport::{
     PING_INTERVAL, PING_TIMEOUT, PeerCall, PeerReply, PeerTarget, PeerTransport, TransportError,

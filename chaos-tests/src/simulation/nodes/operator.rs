@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clicktally_proto::command::{Command, Outcome, Rejection};
-use clicktally_proto::ids::NodeId;
+use clicktally_proto::identity::ids::NodeId;
 use clicktally_raft_store::group::Group;
 
 use super::network::address;

@@ -8,7 +8,7 @@ use clicktally_api::budget_check::{BudgetDecision, BudgetLane};
 use clicktally_node::budget::{BudgetDesk, BudgetRules};
 use clicktally_proto::clock::Clock;
 use clicktally_proto::command::{CampaignTerms, Command, Outcome};
-use clicktally_proto::ids::{CampaignId, NodeId};
+use clicktally_proto::identity::ids::{CampaignId, NodeId};
 use clicktally_proto::money::Currency;
 use clicktally_raft_store::group::Group;
 

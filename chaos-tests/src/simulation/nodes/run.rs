@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use clicktally_proto::ids::NodeId;
-use clicktally_proto::shard_key::{GroupId, ShardId};
+use clicktally_proto::identity::ids::NodeId;
+use clicktally_proto::identity::shard_key::{GroupId, ShardId};
 
 use super::builds::Builds;
 use super::entropy;

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use clicktally_proto::ids::NodeId;
-use clicktally_proto::shard_key::{GroupId, Partitioner};
+use clicktally_proto::identity::ids::NodeId;
+use clicktally_proto::identity::shard_key::{GroupId, Partitioner};
 
 use crate::simulation::random::Seed;
 

@@ -1,6 +1,6 @@
 //! Whoever looks after processes: starts those again that have ended, and has a node replaced that refuses to start.
 
-use clicktally_proto::ids::NodeId;
+use clicktally_proto::identity::ids::NodeId;
 use clicktally_raft_store::APPLYING_NEWER;
 
 use super::builds::{self, Build};

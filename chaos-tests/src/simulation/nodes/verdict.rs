@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::identity::shard_key::ShardId;
 use clicktally_raft_store::group::Group;
 use clicktally_raft_store::state::ShardEntry;
 

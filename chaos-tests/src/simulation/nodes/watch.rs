@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use clicktally_proto::ids::NodeId;
-use clicktally_proto::shard_key::{GroupId, ShardId};
+use clicktally_proto::identity::ids::NodeId;
+use clicktally_proto::identity::shard_key::{GroupId, ShardId};
 use clicktally_raft_store::group::Group;
 
 use super::world::{World, millis};

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use clicktally_proto::ids::NodeId;
+use clicktally_proto::identity::ids::NodeId;
 use tokio::sync::mpsc;
 
 use crate::simulation::random::Stream;

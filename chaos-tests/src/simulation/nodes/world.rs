@@ -8,8 +8,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clicktally_proto::event_time::UnixMillis;
-use clicktally_proto::ids::{CampaignId, NodeId};
-use clicktally_proto::shard_key::GroupId;
+use clicktally_proto::identity::ids::{CampaignId, NodeId};
+use clicktally_proto::identity::shard_key::GroupId;
 use clicktally_raft_store::group::Group;
 use clicktally_raft_store::{blocking, on_fail_stop};
 use parking_lot::Mutex;

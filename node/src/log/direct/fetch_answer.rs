@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use clicktally_proto::click_log::LogError;
-use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::identity::shard_key::ShardId;
 use kafka_protocol::error::{ParseResponseErrorCode, ResponseError};
 use kafka_protocol::messages::fetch_response::PartitionData;
 

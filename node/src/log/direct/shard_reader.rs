@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use clicktally_proto::click_log::{LogError, LogRecord, ShardReader};
-use clicktally_proto::shard_key::ShardId;
+use clicktally_proto::identity::shard_key::ShardId;
 
 use super::compression::Codec;
 use super::feed::Chunk;

@@ -4,7 +4,7 @@
 //! that is final leaves by dropping its bitmaps.
 
 use clicktally_proto::event_time::Minute;
-use clicktally_proto::shard_key::MintedRun;
+use clicktally_proto::identity::shard_key::MintedRun;
 use hashbrown::HashMap;
 use roaring::RoaringBitmap;
 

@@ -9,7 +9,7 @@ mod minted_ids;
 
 use clicktally_proto::event_time::{EventTimeRules, Minute, UnixMillis, WINDOW_MS};
 use clicktally_proto::fault::{Mutant, is_broken};
-use clicktally_proto::shard_key::{Place, PlaceParts};
+use clicktally_proto::identity::shard_key::{Place, PlaceParts};
 
 use foreign_ids::ForeignIds;
 use minted_ids::MintedIds;
@@ -90,8 +90,8 @@ mod tests {
     use std::collections::HashMap;
 
     use clicktally_proto::event_time::WINDOW_MS;
-    use clicktally_proto::ids::{ClickId, SNOWFLAKE_EPOCH_MS, SnowflakeMinter};
-    use clicktally_proto::shard_key::salt;
+    use clicktally_proto::identity::ids::{ClickId, SNOWFLAKE_EPOCH_MS, SnowflakeMinter};
+    use clicktally_proto::identity::shard_key::salt;
     use proptest::prelude::*;
 
     use super::*;

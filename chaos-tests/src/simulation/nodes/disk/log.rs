@@ -1,6 +1,6 @@
 //! The log of a simulated disk: writes queue up, and share the next fsync.
 
-use clicktally_proto::shard_key::GroupId;
+use clicktally_proto::identity::shard_key::GroupId;
 use clicktally_raft_store::storage::{Completion, LogStorage, LogWrite, StorageError};
 use futures::future::BoxFuture;
 

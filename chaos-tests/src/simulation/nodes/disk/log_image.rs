@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use clicktally_proto::shard_key::GroupId;
+use clicktally_proto::identity::shard_key::GroupId;
 use clicktally_raft_store::storage::{LogOperation, LogWrite, StorageError};
 
 /// One group's part.

@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clicktally_proto::ids::NodeId;
-use clicktally_proto::shard_key::GroupId;
+use clicktally_proto::identity::ids::NodeId;
+use clicktally_proto::identity::shard_key::GroupId;
 use clicktally_raft_store::storage::{
     Completion, LogOperation, LogStorage, LogWrite, PromiseStorage, SnapshotStorage, Storage, StorageError,
 };

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use clicktally_proto::shard_key::GroupId;
+use clicktally_proto::identity::shard_key::GroupId;
 use clicktally_raft_store::storage::PromiseStorage;
 
 use super::SimDisk;

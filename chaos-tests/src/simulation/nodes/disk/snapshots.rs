@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Cursor, Write};
 use std::sync::Arc;
 
-use clicktally_proto::shard_key::GroupId;
+use clicktally_proto::identity::shard_key::GroupId;
 use clicktally_raft_store::storage::{SnapshotName, SnapshotReader, SnapshotStorage, SnapshotWriter};
 
 use super::{Held, SimDisk};

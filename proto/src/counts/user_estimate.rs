@@ -4,7 +4,7 @@
 //!
 //! For readers only. It uses additions, multiplications, divisions and square roots, which IEEE 754 rounds the same everywhere.
 
-use crate::user_mark::{RANK_MAX, REGISTERS};
+use crate::counts::user_mark::{RANK_MAX, REGISTERS};
 
 /// Of an estimate, as a share of it: 1.04 / √4096.
 pub const STANDARD_ERROR: f64 = 0.016_25;
@@ -61,8 +61,8 @@ fn tau(mut x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::user_mark::UserMark;
-    use crate::user_sketch::UserSketch;
+    use crate::counts::user_mark::UserMark;
+    use crate::counts::user_sketch::UserSketch;
 
     /// Users that no other `set` has.
     fn sketch_of(set: u64, users: u64) -> UserSketch {

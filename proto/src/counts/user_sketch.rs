@@ -17,8 +17,8 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
-use crate::user_estimate::estimate;
-use crate::user_mark::{RANK_BITS, RANK_MAX, REGISTERS, UserMark};
+use crate::counts::user_estimate::estimate;
+use crate::counts::user_mark::{RANK_BITS, RANK_MAX, REGISTERS, UserMark};
 
 pub const DENSE_BYTES: usize = REGISTERS / 2;
 /// As many as are smaller than all registers together.

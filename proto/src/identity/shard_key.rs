@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::event_time::WINDOW_MS;
-use crate::ids::{CampaignId, ClickId, SEQUENCE_BITS, WORKER_BITS};
+use crate::identity::ids::{CampaignId, ClickId, SEQUENCE_BITS, WORKER_BITS};
 
 const SALT_BITS: u32 = 4;
 pub const SALTS: u16 = 1 << SALT_BITS;
@@ -179,7 +179,7 @@ fn mix(value: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{SNOWFLAKE_EPOCH_MS, SnowflakeMinter, WORKERS_MAX};
+    use crate::identity::ids::{SNOWFLAKE_EPOCH_MS, SnowflakeMinter, WORKERS_MAX};
 
     fn assert_balanced(ids: impl Iterator<Item = ClickId>) {
         let mut counts = [0_u32; SALTS as usize];

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::event_time::Minute;
-use crate::shard_key::{CODE_BITS, Place, PlaceParts};
+use crate::identity::shard_key::{CODE_BITS, Place, PlaceParts};
 use crate::varint;
 
 /// The layout of `packed`, so that another one can be told from it.
@@ -106,8 +106,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ids::{ClickId, SNOWFLAKE_EPOCH_MS, SnowflakeMinter};
-    use crate::shard_key::salt;
+    use crate::identity::ids::{ClickId, SNOWFLAKE_EPOCH_MS, SnowflakeMinter};
+    use crate::identity::shard_key::salt;
 
     const SALT: u16 = 5;
 

@@ -1,10 +1,10 @@
 //! The columns of a packed record as a reader finds them: borrowed, checked as a whole, nothing of any click put together yet.
 //!
-//! Both readers ([`crate::click_view`] for counting, owned [`Click`]s for everybody else) begin here, so that they refuse the same
+//! Both readers ([`crate::click::view`] for counting, owned [`Click`]s for everybody else) begin here, so that they refuse the same
 //! records.
 
-use crate::click::{CLICKS_PER_RECORD_MAX, COLUMN_BYTES_MAX, Click};
-use crate::click_view::{Malformed, Value, evidence_of, read_field};
+use crate::click::record::{CLICKS_PER_RECORD_MAX, COLUMN_BYTES_MAX, Click};
+use crate::click::view::{Malformed, Value, evidence_of, read_field};
 use crate::varint;
 
 /// The number of clicks, in a message whose other fields are numbered as those of a `Click`.

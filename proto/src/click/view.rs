@@ -6,14 +6,16 @@
 
 use thiserror::Error;
 
-use crate::click::{CLICKS_PER_RECORD_MAX, COLUMN_BYTES_MAX, Click};
-use crate::click_columns::{COLUMNS_FIELD, ROWS_FIELD};
+use crate::click::columns::{COLUMNS_FIELD, ROWS_FIELD};
+use crate::click::found_columns::{
+    AD_ID, CAMPAIGN_ID, COST, EVENT_TIME, EVIDENCE, FoundColumns, USER_AGENT, USER_ID, zigzag,
+};
+use crate::click::invalid_traffic;
+use crate::click::record::{CLICKS_PER_RECORD_MAX, COLUMN_BYTES_MAX, Click};
+use crate::counts::user_mark::UserMark;
 use crate::event_time::UnixMillis;
-use crate::found_columns::{AD_ID, CAMPAIGN_ID, COST, EVENT_TIME, EVIDENCE, FoundColumns, USER_AGENT, USER_ID, zigzag};
-use crate::ids::{AdId, CampaignId, ClickId};
-use crate::invalid_traffic;
+use crate::identity::ids::{AdId, CampaignId, ClickId};
 use crate::money::Micros;
-use crate::user_mark::UserMark;
 use crate::varint;
 
 /// The fields that counting needs, in the order of `schema/click.proto`.
@@ -23,7 +25,7 @@ pub struct ClickView {
     pub campaign_id: CampaignId,
     pub ad_id: AdId,
     pub event_time_ms: UnixMillis,
-    /// Excluded from billing and from the count, by the rules of [`crate::invalid_traffic`].
+    /// Excluded from billing and from the count, by the rules of [`crate::click::invalid_traffic`].
     pub is_invalid: bool,
     /// `None` for a click without a `user_id`, and for an invalid one.
     pub user: Option<UserMark>,
@@ -379,7 +381,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::click::encode_record;
+    use crate::click::record::encode_record;
 
     fn click(n: u64) -> Click {
         Click {

@@ -5,13 +5,13 @@
 //! before it is compressed, and who counts reads numbers in a row instead of walking through each click's fields
 //! (`docs/decisions/015-columnar-batch.md`).
 //!
-//! Here they are written; [`crate::found_columns`] reads them.
+//! Here they are written; [`crate::click::found_columns`] reads them.
 
 use std::collections::HashMap;
 
 use prost::Message;
 
-use crate::click::Click;
+use crate::click::record::Click;
 
 /// The fields of a `ClickBatch`: clicks one by one, as they were packed before there were columns, and the columns.
 pub(crate) const ROWS_FIELD: u32 = 100;
@@ -142,8 +142,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::click::{COLUMN_BYTES_MAX, encode_record, encode_rows};
-    use crate::click_view::{ClickView, Malformed, decode_record, decode_record_owned};
+    use crate::click::record::{COLUMN_BYTES_MAX, encode_record, encode_rows};
+    use crate::click::view::{ClickView, Malformed, decode_record, decode_record_owned};
 
     prop_compose! {
         fn text()(text in prop_oneof![4 => Just(String::new()), 4 => "[a-c]{0,3}", 1 => "[à-ü名]{1,3}", 1 => "x{100,200}"]) -> String { text }

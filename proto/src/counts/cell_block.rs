@@ -16,14 +16,14 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::counts::{CellDelta, CostSum};
+use crate::counts::cell_counts::{CellDelta, CostSum};
+use crate::counts::user_mark::REGISTERS;
+use crate::counts::user_sketch::UserSketch;
+use crate::counts::window_cells::{Sparse, WindowCells};
 use crate::event_time::Minute;
-use crate::ids::{AdId, CampaignId};
+use crate::identity::ids::{AdId, CampaignId};
 use crate::money::Micros;
-use crate::user_mark::REGISTERS;
-use crate::user_sketch::UserSketch;
 use crate::varint;
-use crate::window_cells::{Sparse, WindowCells};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CellBlock {
@@ -315,8 +315,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::counts::{CellKey, Counts};
-    use crate::user_mark::UserMark;
+    use crate::counts::cell_counts::{CellKey, Counts};
+    use crate::counts::user_mark::UserMark;
 
     type Raw = BTreeMap<(u32, u64, u64), Counts>;
 

@@ -1,11 +1,11 @@
 //! What one checkpoint counted in one minute of event time, column by column: made by the counting shard, packed into a
-//! [`CellBlock`](crate::cell_block::CellBlock), and read by every replica. A cell takes 24 bytes here and what few cells have is apart, so that
+//! [`CellBlock`](crate::counts::cell_block::CellBlock), and read by every replica. A cell takes 24 bytes here and what few cells have is apart, so that
 //! whoever walks a hundred thousand of them reads little memory, and that in order.
 
-use crate::counts::{CellDelta, CellKey, CostSum, Counts};
+use crate::counts::cell_counts::{CellDelta, CellKey, CostSum, Counts};
+use crate::counts::user_sketch::UserSketch;
 use crate::event_time::Minute;
-use crate::ids::{AdId, CampaignId};
-use crate::user_sketch::UserSketch;
+use crate::identity::ids::{AdId, CampaignId};
 
 /// What not every cell has: the cell's number in its window, rising, and the value, never the empty one.
 pub type Sparse<T> = Vec<(u32, T)>;

@@ -1,13 +1,13 @@
 //! The click and its two wire forms: Protobuf (`schema/click.proto`), and a JSON object for producers without Protobuf.
 //!
-//! Writers use the owned [`Click`]; the counting path reads [`crate::click_view::ClickView`], which borrows.
+//! Writers use the owned [`Click`]; the counting path reads [`crate::click::view::ClickView`], which borrows.
 
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use crate::click_columns::{COLUMNS_FIELD, ClickColumns, ROWS_FIELD};
+use crate::click::columns::{COLUMNS_FIELD, ClickColumns, ROWS_FIELD};
 use crate::event_time::UnixMillis;
-use crate::ids::{AdId, CampaignId, ClickId};
+use crate::identity::ids::{AdId, CampaignId, ClickId};
 
 #[derive(Clone, PartialEq, Message, Serialize, Deserialize)]
 #[serde(default)]

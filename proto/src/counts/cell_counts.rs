@@ -3,10 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::counts::user_sketch::UserSketch;
 use crate::event_time::Minute;
-use crate::ids::{AdId, CampaignId};
+use crate::identity::ids::{AdId, CampaignId};
 use crate::money::Micros;
-use crate::user_sketch::UserSketch;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
@@ -79,7 +79,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::user_mark::UserMark;
+    use crate::counts::user_mark::UserMark;
 
     fn merged(mut left: Counts, right: &Counts) -> Counts {
         left.merge(right);

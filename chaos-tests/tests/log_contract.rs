@@ -1,9 +1,9 @@
 //! What the Log seam promises, asked of the simulated log: the claims are those that the adapter on real Kafka has to meet
-//! (`node/tests/kafka_log/`), because the simulation is worth as much as the two agree.
+//! (`proto/kafka/tests/kafka_log/`), because the simulation is worth as much as the two agree.
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
-#[path = "../../node/tests/kafka_log/log_claims.rs"]
+#[path = "../../proto/kafka/tests/kafka_log/log_claims.rs"]
 mod log_claims;
 
 use clicktally_chaos_tests::simulation::nodes::LoneLog;

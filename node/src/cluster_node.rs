@@ -10,6 +10,7 @@ use clicktally_api::capture::id_minter::IdMinter;
 use clicktally_api::capture::slots::CaptureSlots;
 use clicktally_api::capture::source::Sources;
 use clicktally_api::{ApiState, Roles};
+use clicktally_kafka::{KafkaLog, KafkaLogSettings};
 use clicktally_proto::click_log::{ClickLog, LogError};
 use clicktally_proto::clock::{Clock, SystemClock};
 use clicktally_proto::command::{COMMAND_LEVEL, NodeRecord};
@@ -27,7 +28,6 @@ use crate::cluster::membership;
 use crate::cluster::presence::heartbeat_interval;
 use crate::config::{Config, Role};
 use crate::database;
-use crate::log::{KafkaLog, KafkaLogSettings};
 use crate::member::{Member, MemberConfig, Seams};
 use crate::shard::ShardHostConfig;
 

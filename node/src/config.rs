@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clicktally_kafka::FetchBy;
 use clicktally_proto::command::{GroupSettings, STATE_BYTES_MAX_DEFAULT};
 use clicktally_proto::event_time::EventTimeRules;
 use clicktally_proto::identity::ids::NodeId;
@@ -17,7 +18,6 @@ use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::log::FetchBy;
 use crate::shard::LIVE_SPAN_MAX_MS;
 
 /// Below, a node does little else than write snapshots; above, a restart replays for long.

@@ -7,7 +7,6 @@ pub mod config;
 pub mod actor_threads;
 pub mod cluster;
 
-pub mod log;
 pub mod shard;
 
 pub mod sink;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clicktally_embedded::{Kafka, KafkaOptions};
+use clicktally_kafka::{FetchBy, KafkaLog, KafkaLogSettings};
 use clicktally_node::actor_threads::ActorThreads;
-use clicktally_node::log::{FetchBy, KafkaLog, KafkaLogSettings};
 use clicktally_node::shard::{ShardHost, ShardHostConfig};
 use clicktally_proto::click::record::{Click, encode_record};
 use clicktally_proto::click_log::{ClickLog, OutRecord, QUARANTINE, RAW_CLICKS};

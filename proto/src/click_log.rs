@@ -1,6 +1,6 @@
 //! The Log seam: what the counting path needs of the raw log, and nothing of any broker's client.
 //!
-//! Production: Apache Kafka through one adapter in `node`. The names of the topics are part of the outside contract.
+//! Production: Apache Kafka through one adapter, the crate `clicktally-kafka`. The names of the topics are part of the outside contract.
 
 use thiserror::Error;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use clicktally_embedded::{Kafka, KafkaOptions};
+use clicktally_kafka::{FetchBy, KafkaLog, KafkaLogSettings};
 use clicktally_proto::click_log::ClickLog;
 use clicktally_proto::clock::{Clock, SystemClock};
 use clicktally_proto::identity::shard_key::{GroupId, Partitioner, ShardId};
@@ -13,7 +14,6 @@ use clicktally_proto::identity::shard_key::{GroupId, Partitioner, ShardId};
 use super::fill::{FillPlan, fill};
 use super::report::{Rate, ShardPath, TopicReport, table};
 use super::{cpu_time, peers, raw_consume, shard_path};
-use crate::log::{FetchBy, KafkaLog, KafkaLogSettings};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum TopicForm {

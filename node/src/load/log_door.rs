@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::Context;
+use clicktally_kafka::require_offset;
 use clicktally_proto::click::record::{Click, encode_record};
 use clicktally_proto::click_log::RAW_CLICKS;
 use clicktally_proto::identity::shard_key::Partitioner;
@@ -21,7 +22,6 @@ use super::door::{Batch, Door, QUEUE_BATCHES_MAX};
 use super::options::LoadOptions;
 use super::plan::{Fate, LOG_SOURCE, PlannedClick};
 use super::progress::LoadWatch;
-use crate::log::require_offset;
 
 /// Records that may wait for their acknowledgement.
 const RECORDS_IN_FLIGHT_MAX: usize = 1_000;

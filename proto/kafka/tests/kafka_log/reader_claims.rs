@@ -1,7 +1,7 @@
 //! What every reader of the raw log promises, claimed of both on real Kafka.
 
 use clicktally_embedded::{Kafka, KafkaOptions};
-use clicktally_node::log::{FetchBy, KafkaLog};
+use clicktally_kafka::{FetchBy, KafkaLog};
 use clicktally_proto::click_log::{ClickLog, LogError, OutRecord, RAW_CLICKS};
 use clicktally_proto::identity::shard_key::ShardId;
 use rdkafka::ClientConfig;

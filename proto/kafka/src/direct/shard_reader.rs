@@ -12,7 +12,7 @@ use super::record_batch::{BatchError, BatchHeader, HEADER_BYTES, RecordWalk};
 /// Of the decompressed batch, kept for the next; one larger batch does not make every reader large for good.
 const BUFFER_KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-pub(in crate::log) struct DirectShardReader {
+pub(crate) struct DirectShardReader {
     feed: OpenFeed,
     /// The next offset due. Offsets may be sparse, they never run backwards.
     position: u64,
@@ -32,7 +32,7 @@ struct OpenBatch {
 }
 
 impl DirectShardReader {
-    pub(in crate::log) fn open(fetcher: &Fetcher, shard: ShardId, from: u64) -> Result<DirectShardReader, LogError> {
+    pub(crate) fn open(fetcher: &Fetcher, shard: ShardId, from: u64) -> Result<DirectShardReader, LogError> {
         if i64::try_from(from).is_err() {
             let detail = "larger than any offset of the log".into();
             return Err(LogError::OffsetLost { shard, offset: from, detail });

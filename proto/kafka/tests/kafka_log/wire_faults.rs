@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
-use clicktally_node::log::{FetchBy, KafkaLog};
+use clicktally_kafka::{FetchBy, KafkaLog};
 use clicktally_proto::click_log::{ClickLog, LogError, ShardReader};
 use clicktally_proto::identity::shard_key::ShardId;
 use kafka_protocol::error::ResponseError;

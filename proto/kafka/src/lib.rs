@@ -10,6 +10,6 @@ mod librdkafka_reader;
 mod partition_queue;
 mod topics;
 
-pub(crate) use kafka_log::require_offset;
+pub use kafka_log::require_offset;
 pub use kafka_log::{FetchBy, KafkaLog, KafkaLogSettings, RECORD_BYTES_MAX};
 pub use topics::{LATE_CLICKS_PARTITIONS, QUARANTINE_PARTITIONS, WINDOW_COUNTS_PARTITIONS};

@@ -8,7 +8,7 @@ mod scripted_broker;
 mod wire_faults;
 
 use clicktally_embedded::{Kafka, KafkaOptions};
-use clicktally_node::log::{FetchBy, KafkaLog, KafkaLogSettings};
+use clicktally_kafka::{FetchBy, KafkaLog, KafkaLogSettings};
 use clicktally_proto::click_log::{ClickLog, LogError, RAW_CLICKS};
 use clicktally_proto::identity::shard_key::Partitioner;
 use rdkafka::mocking::MockCluster;

@@ -37,7 +37,7 @@ const LEADERS_QUIET: Duration = Duration::from_secs(5);
 
 /// Fetches until dropped.
 #[derive(Debug)]
-pub(in crate::log) struct Fetcher {
+pub(crate) struct Fetcher {
     shared: Arc<Shared>,
     stop: CancellationToken,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -56,7 +56,7 @@ struct Shared {
 
 impl Fetcher {
     /// `brokers`: `host:port`, comma-separated. Connects once somebody reads.
-    pub(in crate::log) fn start(brokers: &str) -> std::io::Result<Fetcher> {
+    pub(crate) fn start(brokers: &str) -> std::io::Result<Fetcher> {
         let shared = Arc::new(Shared {
             bootstrap: brokers.split(',').map(|broker| broker.trim().to_owned()).collect(),
             memory: Arc::default(),

@@ -271,7 +271,7 @@ async fn off_thread<T: Send + 'static>(
 ///
 /// The client library takes a broker's "duplicate sequence number" for a success of an earlier attempt. On a partition just made
 /// that is sometimes wrong, and the record is nowhere (found by CT-11). Whoever repeats it writes a duplicate at worst.
-pub(crate) fn require_offset(delivery: &Delivery) -> Result<(), KafkaError> {
+pub fn require_offset(delivery: &Delivery) -> Result<(), KafkaError> {
     if delivery.offset >= 0 {
         return Ok(());
     }

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use clicktally_kafka::KafkaConnection;
 use clicktally_proto::click::invalid_traffic::is_invalid;
 use clicktally_proto::click::view::decode_record_owned;
 use clicktally_proto::click_log::{LATE_CLICKS, RAW_CLICKS};
 use clicktally_proto::counts::window_count::LateClick;
-use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
@@ -196,14 +196,7 @@ pub fn read_topic(
 }
 
 fn consumer(bootstrap: &str) -> anyhow::Result<BaseConsumer> {
-    ClientConfig::new()
-        .set("bootstrap.servers", bootstrap)
-        .set("group.id", "clicktally-oracle")
-        .set("enable.auto.commit", "false")
-        .set("auto.offset.reset", "error")
-        .set("fetch.queue.backoff.ms", "10")
-        .create()
-        .context("cannot make a Kafka consumer")
+    KafkaConnection::plaintext(bootstrap).recount_reader().context("cannot make a Kafka consumer")
 }
 
 fn partitions(consumer: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<i32>> {

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clicktally_embedded::{Kafka, KafkaOptions, Postgres, PostgresOptions};
+use clicktally_kafka::KafkaConnection;
 use clicktally_proto::click_log::{LATE_CLICKS, QUARANTINE, WINDOW_COUNTS};
-use rdkafka::admin::{AdminClient, AdminOptions};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::admin::AdminOptions;
+use rdkafka::consumer::Consumer;
 
 use crate::eventually::eventually;
 
@@ -36,14 +35,13 @@ impl Services {
 
     /// Deletes the topics that nodes write to, and starts another PostgreSQL, empty, in `dir`.
     pub async fn forget_all_but_the_log(&mut self, dir: &Path) -> anyhow::Result<()> {
-        let mut client = ClientConfig::new();
-        client.set("bootstrap.servers", self.kafka.bootstrap());
+        let log = KafkaConnection::plaintext(self.kafka.bootstrap());
         let derived = [WINDOW_COUNTS, LATE_CLICKS, QUARANTINE];
-        let admin: AdminClient<DefaultClientContext> = client.create()?;
+        let admin = log.admin()?;
         for deleted in admin.delete_topics(&derived, &AdminOptions::new()).await? {
             deleted.map_err(|(topic, code)| anyhow::anyhow!("cannot delete topic {topic}: {code}"))?;
         }
-        let consumer: BaseConsumer = client.create()?;
+        let consumer = log.metadata_reader()?;
         // A node must not find a topic that is about to go.
         eventually("the topics are gone", TOPICS_GO_WITHIN, async || {
             let metadata = consumer.fetch_metadata(None, METADATA_DEADLINE)?;

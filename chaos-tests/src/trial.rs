@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use clicktally_kafka::{FetchBy, KafkaLog, KafkaLogSettings};
+use clicktally_kafka::{FetchBy, KafkaConnection, KafkaLog, KafkaLogSettings};
 use clicktally_node::load::{LoadOptions, LoadSummary, run};
 use clicktally_proto::click_log::RAW_CLICKS;
 use clicktally_proto::identity::shard_key::Partitioner;
@@ -71,7 +71,7 @@ impl Trial {
     /// The raw log's topics, for a load that comes before the first node.
     pub async fn make_topics(&self) -> anyhow::Result<()> {
         let settings = KafkaLogSettings {
-            brokers: self.services.kafka.bootstrap(),
+            connection: KafkaConnection::plaintext(self.services.kafka.bootstrap()),
             partitioner: Partitioner::new(self.cluster.options.groups),
             replication: Some(1),
             fetch: FetchBy::default(),

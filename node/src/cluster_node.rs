@@ -11,10 +11,11 @@ use clicktally_api::capture::slots::CaptureSlots;
 use clicktally_api::capture::source::Sources;
 use clicktally_api::{ApiState, Roles};
 use clicktally_kafka::{KafkaLog, KafkaLogSettings};
-use clicktally_proto::click_log::{ClickLog, LogError};
+use clicktally_proto::click_log::ClickLog;
 use clicktally_proto::clock::{Clock, SystemClock};
 use clicktally_proto::command::{COMMAND_LEVEL, NodeRecord};
 use clicktally_proto::identity::shard_key::Partitioner;
+use clicktally_proto::next_move::NextMove;
 use clicktally_raft_store::disk_storage::DiskStorage;
 use clicktally_raft_store::peer_transport::HttpTransport;
 use clicktally_raft_store::store_config::{RaftTiming, SnapshotRules, StoreConfig};
@@ -144,7 +145,7 @@ async fn bind(key: &str, address: &str) -> anyhow::Result<TcpListener> {
 /// The log out of reach for the whole deadline, or topics that do not fit this cluster.
 async fn open_log(config: &Config, partitioner: Partitioner) -> anyhow::Result<Arc<dyn ClickLog>> {
     let settings = KafkaLogSettings {
-        brokers: config.log.brokers.clone(),
+        connection: config.log.connection(),
         partitioner,
         replication: Some(config.log.replication),
         fetch: config.log.fetch,
@@ -153,8 +154,8 @@ async fn open_log(config: &Config, partitioner: Partitioner) -> anyhow::Result<A
     let ready = async {
         loop {
             match log.ensure_topics().await {
-                Err(LogError::Unavailable(reason)) => {
-                    tracing::warn!(reason, brokers = config.log.brokers, "the log does not answer yet");
+                Err(error) if error.next_move() == NextMove::Retry => {
+                    tracing::warn!(%error, brokers = config.log.brokers, "the log does not answer yet");
                     tokio::time::sleep(LOG_RETRY_PAUSE).await;
                 }
                 decided => return decided,
@@ -165,7 +166,7 @@ async fn open_log(config: &Config, partitioner: Partitioner) -> anyhow::Result<A
         Ok(Ok(())) => Ok(Arc::new(log)),
         Ok(Err(error)) => Err(error.into()),
         Err(_) => anyhow::bail!(
-            "Kafka does not answer at {}: start it, or mend [log] brokers in the configuration",
+            "Kafka does not answer at {}: start it, or correct [log] brokers in the configuration",
             config.log.brokers
         ),
     }

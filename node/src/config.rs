@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clicktally_kafka::FetchBy;
+use clicktally_kafka::{FetchBy, KafkaConnection};
 use clicktally_proto::command::{GroupSettings, STATE_BYTES_MAX_DEFAULT};
 use clicktally_proto::event_time::EventTimeRules;
 use clicktally_proto::identity::ids::NodeId;
@@ -200,6 +200,12 @@ impl Default for ClusterSection {
             snapshot_every_bytes: snapshots.every_bytes,
             state_bytes_max: STATE_BYTES_MAX_DEFAULT,
         }
+    }
+}
+
+impl LogSection {
+    pub fn connection(&self) -> KafkaConnection {
+        KafkaConnection::plaintext(self.brokers.clone())
     }
 }
 

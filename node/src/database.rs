@@ -28,7 +28,7 @@ pub async fn run(config: Config, groups: Arc<[Group]>, clock: Arc<dyn Clock>, mu
     let mut duties = JoinSet::new();
     if config.has(Role::Serve) {
         let tables = Arc::new(PostgresTables::new(pool.clone(), config.postgres.url.clone()));
-        let topics = Arc::new(KafkaOutTopics::new(config.log.brokers.clone(), Arc::clone(&clock)));
+        let topics = Arc::new(KafkaOutTopics::new(config.log.connection(), Arc::clone(&clock)));
         duties.spawn(window_writer::run(tables, topics, stop.clone()));
         duties.spawn(catalog_writer::run(groups, pool.clone(), stop.clone()));
     }
@@ -83,7 +83,7 @@ async fn archive_until_error(
     stop: &mut watch::Receiver<bool>,
 ) -> Result<(), BillingError> {
     let store = ArchiveStore::open(&config.archive_location())?;
-    let mut options = ArchiveOptions::new(&config.log.brokers, Partitioner::new(config.cluster.groups));
+    let mut options = ArchiveOptions::new(config.log.connection(), Partitioner::new(config.cluster.groups));
     options.file_records_max = config.archive.flush_rows;
     options.file_age_max = Duration::from_millis(config.archive.flush_ms);
     let mut archiver = tokio::select! {

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clicktally_embedded::{Kafka, KafkaOptions};
-use clicktally_kafka::{FetchBy, KafkaLog, KafkaLogSettings};
+use clicktally_kafka::{FetchBy, KafkaConnection, KafkaLog, KafkaLogSettings};
 use clicktally_node::actor_threads::ActorThreads;
 use clicktally_node::shard::{ShardHost, ShardHostConfig};
-use clicktally_proto::click::record::{Click, encode_record};
+use clicktally_proto::click::encode::encode_record;
+use clicktally_proto::click::record::Click;
 use clicktally_proto::click_log::{ClickLog, OutRecord, QUARANTINE, RAW_CLICKS};
 use clicktally_proto::clock::{Clock, SystemClock};
 use clicktally_proto::command::{AssignShard, COMMAND_LEVEL, Command, GroupSettings, NodeRecord, Outcome};
@@ -25,8 +26,7 @@ use clicktally_raft_store::state::GroupState;
 use clicktally_raft_store::state_budget::CELL_BYTES;
 use clicktally_raft_store::store::RaftStore;
 use clicktally_raft_store::store_config::{RaftTiming, SnapshotRules, StoreConfig};
-use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use tokio::net::TcpListener;
 
 /// Nothing here takes a second on an idle machine; the limit is for one that is busy.
@@ -148,7 +148,7 @@ async fn each_click_counts_once_through_restarts_and_changes_of_owner() {
     let dir = tempfile::tempdir().unwrap();
     let kafka = Kafka::start(KafkaOptions::for_tests(dir.path().join("kafka"))).await.unwrap();
     let settings = KafkaLogSettings {
-        brokers: kafka.bootstrap(),
+        connection: KafkaConnection::plaintext(kafka.bootstrap()),
         partitioner: Partitioner::new(1),
         replication: None,
         fetch: FetchBy::Direct,
@@ -212,7 +212,7 @@ async fn each_click_counts_once_through_restarts_and_changes_of_owner() {
     assert_eq!(outcomes(|o| o.quarantined), 1);
     assert_eq!(outcomes(|o| o.late + o.invalid), 0);
     assert_eq!(outcomes(|o| o.counted), clicks.distinct.len() as u64 + 1);
-    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create().unwrap();
+    let consumer = KafkaConnection::plaintext(kafka.bootstrap()).metadata_reader().unwrap();
     assert_eq!(consumer.fetch_watermarks(QUARANTINE, 0, PATIENCE).unwrap(), (0, 1));
 
     // With nothing to read, every shard is proven empty and the group's watermark follows the clock.
@@ -245,7 +245,7 @@ async fn a_group_without_room_holds_its_shards_back_until_windows_leave_and_ever
     let dir = tempfile::tempdir().unwrap();
     let kafka = Kafka::start(KafkaOptions::for_tests(dir.path().join("kafka"))).await.unwrap();
     let settings = KafkaLogSettings {
-        brokers: kafka.bootstrap(),
+        connection: KafkaConnection::plaintext(kafka.bootstrap()),
         partitioner: Partitioner::new(1),
         replication: None,
         fetch: FetchBy::default(),

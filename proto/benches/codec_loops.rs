@@ -2,7 +2,8 @@
 
 use std::hint::black_box;
 
-use clicktally_proto::click::record::{Click, encode_record};
+use clicktally_proto::click::encode::encode_record;
+use clicktally_proto::click::record::Click;
 use clicktally_proto::click::view::decode_record;
 use clicktally_proto::counts::cell_block::CellBlock;
 use clicktally_proto::counts::cell_counts::Counts;

@@ -1,11 +1,13 @@
-//! The Log seam: what the counting path needs of the raw log, and nothing of any broker's client.
+//! The Log seam: what the counting path needs of the raw log, independent of any broker's client.
 //!
-//! Production: Apache Kafka through one adapter, the crate `clicktally-kafka`. The names of the topics are part of the outside contract.
+//! In production this is Apache Kafka, through the adapter in the crate `clicktally-kafka`. The names of the topics are part
+//! of the public contract.
 
 use thiserror::Error;
 
 use crate::event_time::UnixMillis;
 use crate::identity::shard_key::ShardId;
+use crate::next_move::NextMove;
 
 pub const RAW_CLICKS: &str = "raw_clicks";
 pub const WINDOW_COUNTS: &str = "window_counts";
@@ -16,47 +18,64 @@ pub const QUARANTINE: &str = "quarantine";
 #[derive(Debug, Clone, Copy)]
 pub struct LogRecord<'a> {
     pub offset: u64,
-    /// When the log took it (log-append time).
+    /// When the log accepted the record (log-append time).
     pub arrival_ms: UnixMillis,
     pub value: &'a [u8],
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum LogError {
-    /// Passing; ask again.
     #[error("the log is unreachable: {0}")]
     Unavailable(String),
-    /// The log no longer holds, or never held, the offset asked for: never skip, stop the shard and call somebody.
-    #[error("shard {} needs offset {offset}, which the log does not hold: {detail}; restore it from the archive before resuming", .shard.0)]
+    /// The log no longer holds the offset asked for, or never did. Skipping it would lose clicks.
+    #[error(
+        "shard {} needs offset {offset}, which the log does not hold: {detail}; restore the records from the archive before \
+         resuming",
+        .shard.0
+    )]
     OffsetLost { shard: ShardId, offset: u64, detail: String },
+    /// The same call fails again until an operator acts.
     #[error("the log refused: {0}")]
     Fatal(String),
 }
 
-/// Reads one partition in order, from the offset it was opened at. Pull only: an undrained reader holds the fetcher back.
+impl LogError {
+    /// Never [`NextMove::Reject`]: whatever the log refuses, going on without it would lose clicks or counts.
+    pub fn next_move(&self) -> NextMove {
+        match self {
+            LogError::Unavailable(_) => NextMove::Retry,
+            LogError::OffsetLost { .. } | LogError::Fatal(_) => NextMove::Halt,
+        }
+    }
+}
+
+/// Reads one partition in order, from the offset at which it was opened. A reader that is not drained holds the fetcher back.
 pub trait ShardReader: Send {
-    /// Hands over at most `records_max` records that have arrived already; does not wait. Returns how many. After an error
-    /// every further call fails with it: open another reader at the offset due, so that nothing is skipped.
+    /// Hands over at most `records_max` records that have arrived, and returns how many. Never waits.
+    ///
+    /// # Errors
+    /// After an error every later call fails with the same error. Open another reader at the offset due, so that no record is
+    /// skipped.
     fn drain(&mut self, records_max: usize, take: &mut dyn FnMut(LogRecord<'_>)) -> Result<usize, LogError>;
 }
 
-/// Opens readers and writes to topics. Calls may block on the network; shells call them off the counting threads.
+/// Opens readers and writes to topics. Calls may block on the network, so shells make them off the counting threads.
 #[async_trait::async_trait]
 pub trait ClickLog: Send + Sync {
     fn open(&self, shard: ShardId, from: u64) -> Result<Box<dyn ShardReader>, LogError>;
 
-    /// The offset after the newest readable record of the shard, asked of the log now: the proof that a partition is empty
-    /// beyond what was read.
+    /// The offset after the newest readable record of the shard, as the log answers now. A reader at this offset has proof that
+    /// the partition is empty beyond it.
     async fn end_offset(&self, shard: ShardId) -> Result<u64, LogError>;
 
-    /// Writes records and returns once all of them are durable (acks=all); a repeat after an error may duplicate.
+    /// Writes records, and returns once all of them are durable (acks=all). Repeating a failed call may duplicate records.
     async fn publish(&self, records: Vec<OutRecord>) -> Result<(), LogError>;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutRecord {
     pub topic: &'static str,
-    /// `None`: by the key's hash.
+    /// `None`: the key's hash decides.
     pub partition: Option<i32>,
     pub key: Vec<u8>,
     pub value: Vec<u8>,

@@ -1,9 +1,9 @@
-//! LEB128 integers as Protobuf and Kafka write them, read with bounds.
+//! LEB128 integers as Protobuf and Kafka write them, read within bounds.
 
-/// Reads one at `at` and moves `at` behind it. `None`: the bytes end in its middle, or it has more than 64 bits.
+/// Reads one integer at `at` and moves `at` past it. `None`: the bytes are cut off, or the integer has more than 64 bits.
 #[inline]
 pub fn read(bytes: &[u8], at: &mut usize) -> Option<u64> {
-    // Most are one byte long.
+    // Most integers take one byte.
     if let Some(&byte) = bytes.get(*at)
         && byte < 0x80
     {
@@ -13,8 +13,20 @@ pub fn read(bytes: &[u8], at: &mut usize) -> Option<u64> {
     read_long(bytes, at)
 }
 
-/// Eight bytes at once where so many are left: ids and times take five to nine, and a loop of as many steps, which is never as long as
-/// predicted, costs several times as much.
+/// Reads one integer of the signed form, in which small numbers of either sign are short. Otherwise as [`read`].
+#[inline]
+pub fn read_signed(bytes: &[u8], at: &mut usize) -> Option<i64> {
+    read(bytes, at).map(zigzag)
+}
+
+/// The signed number that an unsigned one encodes: 0, −1, 1, −2, 2, …
+#[inline]
+pub fn zigzag(value: u64) -> i64 {
+    (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
+}
+
+/// Reads eight bytes at once where so many are left. Ids and times take five to nine bytes, and a loop over them costs
+/// several times as much, because its length is never as predicted.
 #[inline]
 fn read_long(bytes: &[u8], at: &mut usize) -> Option<u64> {
     let Some(chunk) = bytes.get(*at..).and_then(<[u8]>::first_chunk::<8>) else {
@@ -24,7 +36,7 @@ fn read_long(bytes: &[u8], at: &mut usize) -> Option<u64> {
     let ends = !chunk & 0x8080_8080_8080_8080;
     if ends == 0 {
         *at += 8;
-        // Minted ids have nine bytes.
+        // Minted ids take nine bytes.
         if let Some(&byte) = bytes.get(*at)
             && byte < 0x80
         {
@@ -33,13 +45,13 @@ fn read_long(bytes: &[u8], at: &mut usize) -> Option<u64> {
         }
         return read_bytewise(bytes, at, seven_bits_of_each(chunk), 56);
     }
-    // Bits up to and with that which ends it.
+    // Bits up to and including the last byte of the integer.
     let bits = ends.trailing_zeros() + 1;
     *at += bits as usize / 8;
     Some(seven_bits_of_each(chunk & u64::MAX >> (u64::BITS - bits)))
 }
 
-/// The low seven bits of eight bytes, side by side: halves are joined, then quarters, then eighths.
+/// Joins the low seven bits of eight bytes: in pairs first, then in fours, then all eight.
 #[inline]
 fn seven_bits_of_each(chunk: u64) -> u64 {
     let chunk = chunk & 0x7f7f_7f7f_7f7f_7f7f;
@@ -48,13 +60,13 @@ fn seven_bits_of_each(chunk: u64) -> u64 {
     chunk & 0x0000_0000_0fff_ffff | (chunk & 0x0fff_ffff_0000_0000) >> 4
 }
 
-/// Goes on where `value` already has the bits below `shift`.
+/// Continues from a `value` that already has the bits below `shift`.
 #[cold]
 fn read_bytewise(bytes: &[u8], at: &mut usize, mut value: u64, shift: u32) -> Option<u64> {
     for shift in (shift..70).step_by(7) {
         let byte = *bytes.get(*at)?;
         *at += 1;
-        // The tenth byte may carry one bit only.
+        // The tenth byte may carry only one bit.
         if shift == 63 && byte > 1 {
             return None;
         }
@@ -82,7 +94,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(value in any::<u64>()) {
+        fn a_written_integer_is_read_back(value in any::<u64>()) {
             let mut bytes = Vec::new();
             write(value, &mut bytes);
             let mut at = 0;
@@ -90,7 +102,17 @@ mod tests {
             prop_assert_eq!(at, bytes.len());
         }
 
-        /// Whatever follows, and however much of it: over-long forms, ends in the middle, more than 64 bits.
+        #[test]
+        fn a_signed_number_is_read_as_others_write_it(value in any::<i64>()) {
+            let mut bytes = Vec::new();
+            prost::encoding::sint64::encode_packed(1, &[value], &mut bytes);
+            // After the field's tag and length, one byte each.
+            let mut at = 2;
+            prop_assert_eq!(read_signed(&bytes, &mut at), Some(value));
+            prop_assert_eq!(at, bytes.len());
+        }
+
+        /// Over-long forms, bytes cut off, and more than 64 bits are among the cases.
         #[test]
         fn many_bytes_at_once_are_read_as_one_by_one(
             value in any::<u64>(), bits in 0_u32..64, noise in proptest::collection::vec(prop_oneof![Just(0x80_u8), Just(0xff), any::<u8>()], 0..16)

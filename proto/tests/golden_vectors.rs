@@ -3,7 +3,8 @@
 
 #![allow(clippy::unwrap_used)] // Panicking is how a test fails, in its helpers too.
 
-use clicktally_proto::click::record::{Click, encode_record};
+use clicktally_proto::click::encode::encode_record;
+use clicktally_proto::click::record::Click;
 use clicktally_proto::click::view::decode_record_owned;
 use clicktally_proto::counts::user_mark::UserMark;
 use clicktally_proto::counts::user_sketch::UserSketch;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use clicktally_proto::click::record::{CLICKS_PER_RECORD_MAX, Click, encode_record};
+use clicktally_proto::click::encode::encode_record;
+use clicktally_proto::click::record::{CLICKS_PER_RECORD_MAX, Click};
 use clicktally_proto::click_log::{OutRecord, RAW_CLICKS};
 use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 

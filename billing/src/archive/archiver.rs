@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clicktally_kafka::KafkaConnection;
 use clicktally_proto::click_log::RAW_CLICKS;
 use clicktally_proto::clock::Clock;
 use clicktally_proto::fault;
@@ -33,7 +34,7 @@ const INTAKE_RECORDS_MAX: usize = 4_096;
 
 #[derive(Debug, Clone)]
 pub struct ArchiveOptions {
-    pub brokers: String,
+    pub log: KafkaConnection,
     pub topic: String,
     pub partitioner: Partitioner,
     /// A shard's buffer becomes a file at this many records,
@@ -47,9 +48,9 @@ pub struct ArchiveOptions {
 }
 
 impl ArchiveOptions {
-    pub fn new(brokers: impl Into<String>, partitioner: Partitioner) -> ArchiveOptions {
+    pub fn new(log: KafkaConnection, partitioner: Partitioner) -> ArchiveOptions {
         ArchiveOptions {
-            brokers: brokers.into(),
+            log,
             topic: RAW_CLICKS.to_owned(),
             partitioner,
             file_records_max: 250_000,
@@ -104,7 +105,7 @@ impl Archiver {
         let from: BTreeMap<ShardId, u64> = (0..partitions)
             .map(|shard| (ShardId(shard), archived.get(&ShardId(shard)).copied().unwrap_or(0)))
             .collect();
-        let fetcher = Fetcher::start(&options.brokers, &options.topic, &from)?;
+        let fetcher = Fetcher::start(&options.log, &options.topic, &from)?;
         let buffers = from.into_iter().map(|(shard, next)| (shard, ShardBuffer::new(shard, next))).collect();
         tracing::info!(shards = partitions, "the archiver has the lock and reads on from the manifest");
         Ok(Archiver { options, store, session, requests, fetcher, buffers, wanted: None, clock, metrics })
@@ -150,7 +151,7 @@ impl Archiver {
     }
 
     async fn ask_log_ends(&self) -> Result<BTreeMap<ShardId, u64>, BillingError> {
-        log_end_offsets(&self.options.brokers, &self.options.topic, self.options.partitioner).await
+        log_end_offsets(&self.options.log, &self.options.topic, self.options.partitioner).await
     }
 
     fn take_in(&mut self, taken: usize, fetched: &mut Vec<Fetched>) -> Result<(), BillingError> {

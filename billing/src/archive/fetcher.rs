@@ -1,15 +1,15 @@
 //! The archive's own reader of the raw topic: one thread, explicit offsets, nothing committed to the broker.
 //!
-//! Kept apart from the stream's reader on purpose: a fault in either shows in reconciliation. The only file that knows the
-//! Kafka client.
+//! It is kept apart from the stream's reader on purpose, so that a fault in either shows in reconciliation. Both share only
+//! the connection (`clicktally_kafka::connection`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use clicktally_kafka::KafkaConnection;
 use clicktally_proto::identity::shard_key::ShardId;
-use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
@@ -19,11 +19,9 @@ use tokio::sync::mpsc;
 use super::buffer::RawRecord;
 use crate::error::BillingError;
 
-/// Records handed over but not yet taken in: full, the thread waits, the client's queue fills, and fetching stops.
+/// Records handed over but not yet taken in. When it is full, the thread waits, the client's queue fills, and fetching stops.
 const QUEUE_RECORDS_MAX: usize = 8_192;
-/// What the client may hold ahead of us, in kB.
-const CLIENT_QUEUE_KB_MAX: &str = "32768";
-/// How long the thread takes to notice that nobody listens any more.
+/// How long the thread takes to notice that its fetcher was dropped.
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 const BROKER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -38,8 +36,12 @@ pub(super) struct Fetcher {
 
 impl Fetcher {
     /// Reads every shard of `from` at its offset.
-    pub(super) fn start(brokers: &str, topic: &str, from: &BTreeMap<ShardId, u64>) -> Result<Fetcher, BillingError> {
-        let consumer = consumer(brokers)?;
+    pub(super) fn start(
+        log: &KafkaConnection,
+        topic: &str,
+        from: &BTreeMap<ShardId, u64>,
+    ) -> Result<Fetcher, BillingError> {
+        let consumer = log.archive_reader().map_err(log_error)?;
         let mut assignment = TopicPartitionList::new();
         for (shard, offset) in from {
             let offset = i64::try_from(*offset).map_err(|_| BillingError::Overflow("log offset"))?;
@@ -68,31 +70,13 @@ impl Drop for Fetcher {
     }
 }
 
-pub(super) fn consumer(brokers: &str) -> Result<BaseConsumer, BillingError> {
-    ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        // The client wants a group to assign by hand; nothing is ever committed to it.
-        .set("group.id", "clicktally-archive")
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        // An offset that is gone is a loss to report, not a reason to jump.
-        .set("auto.offset.reset", "error")
-        .set("queued.max.messages.kbytes", CLIENT_QUEUE_KB_MAX)
-        // At its default (1 s) a partition whose queue is full stops fetching for up to a second.
-        .set("fetch.queue.backoff.ms", "10")
-        // We may wait long for the object store; there is no group that could miss us.
-        .set("max.poll.interval.ms", "86400000")
-        .create()
-        .map_err(log_error)
-}
-
 fn fetch(consumer: &BaseConsumer, sender: &mpsc::Sender<Fetched>, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let fetched = match consumer.poll(POLL_TIMEOUT) {
             None => continue,
             Some(Ok(message)) => record_of(&message),
             Some(Err(error)) if is_passing(&error) => {
-                tracing::warn!(%error, "the archive cannot read the log at the moment; the client keeps trying");
+                tracing::warn!(%error, "the archive cannot read the log at the moment; the Kafka client keeps trying");
                 continue;
             }
             Some(Err(error)) => Err(lost_or_failed(&error)),
@@ -108,7 +92,7 @@ fn record_of(message: &impl Message) -> Fetched {
     let shard = u16::try_from(message.partition()).map_err(|_| BillingError::Overflow("partition"))?;
     let offset = u64::try_from(message.offset()).map_err(|_| BillingError::Overflow("log offset"))?;
     let arrival_ms = message.timestamp().to_millis().and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
-    // A record without a value is malformed, but a record: it is archived as one.
+    // A record without a value is malformed, but it is archived as a record.
     let value = message.payload().unwrap_or_default().to_vec();
     Ok((ShardId(shard), RawRecord { offset, arrival_ms, value }))
 }
@@ -130,7 +114,7 @@ fn is_passing(error: &KafkaError) -> bool {
 
 fn lost_or_failed(error: &KafkaError) -> BillingError {
     match error.rdkafka_error_code() {
-        // The client does not say which partition; the archiver's caller sees the log line of the client, which does.
+        // The client does not name the partition here. Its own log line does.
         Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
             BillingError::LogTruncated(error.to_string())
         }
@@ -138,17 +122,17 @@ fn lost_or_failed(error: &KafkaError) -> BillingError {
     }
 }
 
-pub(super) fn log_error(error: KafkaError) -> BillingError {
+fn log_error(error: KafkaError) -> BillingError {
     BillingError::Log(error.to_string())
 }
 
 /// Asks the broker for the offset after the newest record of each shard. Blocks.
 pub(super) fn end_offsets(
-    brokers: &str,
+    log: &KafkaConnection,
     topic: &str,
     shards: impl Iterator<Item = ShardId>,
 ) -> Result<BTreeMap<ShardId, u64>, BillingError> {
-    let consumer = consumer(brokers)?;
+    let consumer = log.archive_reader().map_err(log_error)?;
     shards
         .map(|shard| {
             let (_, end) = consumer.fetch_watermarks(topic, shard.partition(), BROKER_TIMEOUT).map_err(log_error)?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use clicktally_kafka::KafkaConnection;
 use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 use sqlx::PgPool;
 use sqlx::postgres::PgListener;
@@ -18,13 +19,13 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// The offset after the newest record of each shard, asked of the broker now.
 pub async fn log_end_offsets(
-    brokers: &str,
+    log: &KafkaConnection,
     topic: &str,
     partitioner: Partitioner,
 ) -> Result<BTreeMap<ShardId, u64>, BillingError> {
-    let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
+    let (log, topic) = (log.clone(), topic.to_owned());
     let partitions = u16::try_from(partitioner.partitions()).map_err(|_| BillingError::Overflow("partitions"))?;
-    tokio::task::spawn_blocking(move || fetcher::end_offsets(&brokers, &topic, (0..partitions).map(ShardId)))
+    tokio::task::spawn_blocking(move || fetcher::end_offsets(&log, &topic, (0..partitions).map(ShardId)))
         .await
         .map_err(|e| BillingError::Worker(e.to_string()))?
 }

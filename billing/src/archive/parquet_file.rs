@@ -266,7 +266,7 @@ impl Columns {
 
 #[cfg(test)]
 mod tests {
-    use clicktally_proto::click::record::encode_record;
+    use clicktally_proto::click::encode::encode_record;
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
     use super::*;

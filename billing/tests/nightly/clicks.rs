@@ -1,7 +1,8 @@
 //! A seeded day and a half of clicks with everything that goes wrong, and the log they are written to.
 
+use clicktally_proto::click::encode::encode_record;
 use clicktally_proto::click::invalid_traffic::EVIDENCE_AUTOMATED;
-use clicktally_proto::click::record::{Click, encode_record};
+use clicktally_proto::click::record::Click;
 use clicktally_proto::identity::ids::{ClickId, SNOWFLAKE_EPOCH_MS};
 use clicktally_proto::identity::shard_key::ShardId;
 use rand::{RngExt, SeedableRng};

@@ -9,11 +9,10 @@ use clicktally_billing::archive::{ArchiveOptions, ArchiveStore, Archiver, log_en
 use clicktally_billing::metrics::BillingMetrics;
 use clicktally_billing::postgres::connect_and_migrate;
 use clicktally_embedded::{Kafka, KafkaOptions, Postgres, PostgresOptions};
+use clicktally_kafka::KafkaConnection;
 use clicktally_proto::clock::SystemClock;
 use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::ClientConfig;
+use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use sqlx::{AssertSqlSafe, PgPool};
 
 /// Set for a child process that archives until it dies: `brokers topic database-url folder records-per-file`.
@@ -96,7 +95,7 @@ impl World {
     }
 
     pub(crate) async fn log_ends(&self) -> BTreeMap<ShardId, u64> {
-        log_end_offsets(&self.brokers, &self.topic, partitioner()).await.unwrap()
+        log_end_offsets(&KafkaConnection::plaintext(&self.brokers), &self.topic, partitioner()).await.unwrap()
     }
 
     /// Archives everything that is in the log now.
@@ -120,7 +119,11 @@ impl World {
 }
 
 fn archive_options(brokers: &str, topic: &str, file_records_max: usize) -> ArchiveOptions {
-    ArchiveOptions { topic: topic.to_owned(), file_records_max, ..ArchiveOptions::new(brokers, partitioner()) }
+    ArchiveOptions {
+        topic: topic.to_owned(),
+        file_records_max,
+        ..ArchiveOptions::new(KafkaConnection::plaintext(brokers), partitioner())
+    }
 }
 
 /// If this process was started as a killable archiver, it archives everything in the log and this returns true.
@@ -134,7 +137,7 @@ pub(crate) fn archive_as_child(runtime: &tokio::runtime::Runtime) -> bool {
         let options = archive_options(brokers, topic, file_records_max.parse().unwrap());
         let metrics = BillingMetrics::register(&prometheus::Registry::new()).unwrap();
         let store = ArchiveStore::open(folder).unwrap();
-        let ends = log_end_offsets(brokers, topic, partitioner()).await.unwrap();
+        let ends = log_end_offsets(&KafkaConnection::plaintext(brokers), topic, partitioner()).await.unwrap();
         let mut archiver = Archiver::start(options, &pool, store, Arc::new(SystemClock), metrics).await.unwrap();
         archiver.archive_until(&ends).await.unwrap();
     });
@@ -142,8 +145,7 @@ pub(crate) fn archive_as_child(runtime: &tokio::runtime::Runtime) -> bool {
 }
 
 async fn create_topic(brokers: &str, topic: &str) {
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+    let admin = KafkaConnection::plaintext(brokers).admin().unwrap();
     let new = NewTopic::new(topic, partitioner().partitions(), TopicReplication::Fixed(1));
     for outcome in admin.create_topics([&new], &AdminOptions::new()).await.unwrap() {
         outcome.unwrap();

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context;
-use clicktally_proto::click::record::{Click, encode_record};
+use clicktally_kafka::KafkaConnection;
+use clicktally_proto::click::encode::encode_record;
+use clicktally_proto::click::record::Click;
 use clicktally_proto::click_log::RAW_CLICKS;
 use clicktally_proto::clock::{Clock, SystemClock};
 use clicktally_proto::identity::ids::ClickId;
 use clicktally_proto::identity::shard_key::{Partitioner, SALTS, ShardId};
 use futures::future::try_join_all;
-use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -34,7 +35,7 @@ pub(super) struct Sent(BTreeMap<u16, u64>);
 
 impl Probe {
     pub(super) fn new(bootstrap: &str, groups: u16) -> anyhow::Result<Probe> {
-        let producer = ClientConfig::new().set("bootstrap.servers", bootstrap).set("acks", "all").create()?;
+        let producer = KafkaConnection::plaintext(bootstrap).probe_producer()?;
         Ok(Probe { producer, partitioner: Partitioner::new(groups), sent: 0 })
     }
 

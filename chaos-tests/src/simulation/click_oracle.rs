@@ -240,7 +240,7 @@ impl ClickOracle {
 
 #[cfg(test)]
 mod tests {
-    use clicktally_proto::click::record::encode_record;
+    use clicktally_proto::click::encode::encode_record;
 
     use super::*;
 

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use clicktally_proto::click::record::{Click, encode_record};
+use clicktally_proto::click::encode::encode_record;
+use clicktally_proto::click::record::Click;
 use clicktally_proto::event_time::{EventTimeRules, UnixMillis, WINDOW_MS};
 use clicktally_proto::identity::ids::{ClickId, SnowflakeMinter};
 use clicktally_proto::identity::shard_key::{Partitioner, ShardId};

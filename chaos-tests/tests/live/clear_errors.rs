@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use clicktally_chaos_tests::cluster::binary_beside_this_program;
 use clicktally_embedded::{Kafka, KafkaOptions};
+use clicktally_kafka::KafkaConnection;
 use clicktally_proto::click_log::RAW_CLICKS;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::ClientConfig;
+use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 
 const ENDS_WITHIN: Duration = Duration::from_secs(90);
 
@@ -81,8 +80,7 @@ async fn a_database_that_does_not_answer_is_named_without_its_password() {
 async fn a_topic_with_the_wrong_number_of_partitions_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let kafka = Kafka::start(KafkaOptions::for_tests(dir.path().join("kafka"))).await.unwrap();
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create().unwrap();
+    let admin = KafkaConnection::plaintext(kafka.bootstrap()).admin().unwrap();
     let topic = NewTopic::new(RAW_CLICKS, 3, TopicReplication::Fixed(1));
     admin.create_topics(&[topic], &AdminOptions::new()).await.unwrap();
     let config = write_config(dir.path(), &format!("[log]\nbrokers = \"{}\"\n", kafka.bootstrap()));

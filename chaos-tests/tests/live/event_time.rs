@@ -6,13 +6,14 @@ use std::time::Duration;
 use clicktally_chaos_tests::cluster::ClusterOptions;
 use clicktally_chaos_tests::eventually::eventually;
 use clicktally_chaos_tests::trial::Trial;
-use clicktally_proto::click::record::{Click, encode_record};
+use clicktally_kafka::KafkaConnection;
+use clicktally_proto::click::encode::encode_record;
+use clicktally_proto::click::record::Click;
 use clicktally_proto::click_log::RAW_CLICKS;
 use clicktally_proto::clock::{Clock, SystemClock};
 use clicktally_proto::identity::ids::ClickId;
 use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
-use rdkafka::config::ClientConfig;
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::FutureRecord;
 
 const SOON: Duration = Duration::from_secs(30);
 const MINUTE_MS: u64 = 60_000;
@@ -33,8 +34,7 @@ fn name_for(shard: u16, purpose: &str) -> String {
 async fn write_to_log(trial: &Trial, name: &str, ad_id: u64, event_time_ms: u64) -> u16 {
     let (id, shard) = shard_of(name);
     let click = Click { click_id: id.0, campaign_id: CAMPAIGN, ad_id, event_time_ms, ..Click::default() };
-    let producer: FutureProducer =
-        ClientConfig::new().set("bootstrap.servers", trial.services.kafka.bootstrap()).create().unwrap();
+    let producer = KafkaConnection::plaintext(trial.services.kafka.bootstrap()).probe_producer().unwrap();
     let value = encode_record(&[click]);
     let record: FutureRecord<'_, (), _> = FutureRecord::to(RAW_CLICKS).payload(&value).partition(shard.partition());
     producer.send(record, SOON).await.unwrap();

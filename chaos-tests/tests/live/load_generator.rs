@@ -4,11 +4,10 @@ use clap::Parser;
 use clicktally_chaos_tests::cluster::binary_beside_this_program;
 use clicktally_chaos_tests::oracle::Recount;
 use clicktally_embedded::{Kafka, KafkaOptions};
+use clicktally_kafka::KafkaConnection;
 use clicktally_node::load::{LoadOptions, run};
 use clicktally_proto::click_log::RAW_CLICKS;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::ClientConfig;
+use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 
 #[derive(Parser)]
 struct LoadArguments {
@@ -18,8 +17,7 @@ struct LoadArguments {
 
 async fn kafka_with_raw_topic(dir: &std::path::Path) -> Kafka {
     let kafka = Kafka::start(KafkaOptions::for_tests(dir)).await.unwrap();
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create().unwrap();
+    let admin = KafkaConnection::plaintext(kafka.bootstrap()).admin().unwrap();
     let topic = NewTopic::new(RAW_CLICKS, 16, TopicReplication::Fixed(1));
     let made = admin.create_topics(&[topic], &AdminOptions::new()).await.unwrap();
     assert!(made.iter().all(Result::is_ok), "{made:?}");

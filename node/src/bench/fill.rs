@@ -1,7 +1,8 @@
 //! Fills the raw topic: minted ids at a steady rate of event time, skewed ads, one click in fifty sent twice. The same mix as the
 //! figures of other systems were measured with, so that they compare.
 
-use clicktally_proto::click::record::{Click, encode_record};
+use clicktally_proto::click::encode::encode_record;
+use clicktally_proto::click::record::Click;
 use clicktally_proto::click_log::{ClickLog, OutRecord, RAW_CLICKS};
 use clicktally_proto::clock::Clock;
 use clicktally_proto::identity::ids::SnowflakeMinter;

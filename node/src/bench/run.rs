@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use clicktally_embedded::{Kafka, KafkaOptions};
-use clicktally_kafka::{FetchBy, KafkaLog, KafkaLogSettings};
+use clicktally_kafka::{FetchBy, KafkaConnection, KafkaLog, KafkaLogSettings};
 use clicktally_proto::click_log::ClickLog;
 use clicktally_proto::clock::{Clock, SystemClock};
 use clicktally_proto::identity::shard_key::{GroupId, Partitioner, ShardId};
@@ -98,8 +98,8 @@ pub async fn run(options: BenchOptions, output: OutputForm) -> anyhow::Result<()
 async fn measure(options: &BenchOptions, form: TopicForm, brokers: &str, folder: &Path) -> anyhow::Result<TopicReport> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let connect = |fetch| {
-        let partitioner = Partitioner::new(1);
-        KafkaLog::connect(KafkaLogSettings { brokers: brokers.to_owned(), partitioner, replication: None, fetch })
+        let (connection, partitioner) = (KafkaConnection::plaintext(brokers), Partitioner::new(1));
+        KafkaLog::connect(KafkaLogSettings { connection, partitioner, replication: None, fetch })
     };
     let log = connect(FetchBy::Librdkafka)?;
     log.ensure_topics().await?;

@@ -81,7 +81,7 @@ pub(super) async fn run(command: BillingCommand, output: Output) -> anyhow::Resu
     match command.action {
         BillingAction::Run { days, wait_seconds } => {
             let partitioner = Partitioner::new(config.cluster.groups);
-            let ends = archive::log_end_offsets(&config.log.brokers, RAW_CLICKS, partitioner).await?;
+            let ends = archive::log_end_offsets(&config.log.connection(), RAW_CLICKS, partitioner).await?;
             archive::wait_until_archived(&pool, &ends, Duration::from_secs(wait_seconds)).await?;
             for day in days.resolve(&pool).await? {
                 show(&batch::run(&pool, &store, day, &options, &clock).await?, output)?;

@@ -1,20 +1,21 @@
 //! Clicks straight into the topic `raw_clicks`, packed, as the log watcher writes them.
 //!
-//! One idempotent producer: records of a partition arrive in the order of the plan, also across retries, which the verdict on
-//! clicks beyond the horizon rests on.
+//! It uses one idempotent producer, so that the records of a partition arrive in the order of the plan, also across retries.
+//! The verdict on clicks beyond the horizon depends on that order.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
-use clicktally_kafka::require_offset;
-use clicktally_proto::click::record::{Click, encode_record};
+use clicktally_kafka::connection::{KafkaConnection, require_offset};
+use clicktally_proto::click::encode::encode_record;
+use clicktally_proto::click::record::Click;
 use clicktally_proto::click_log::RAW_CLICKS;
 use clicktally_proto::identity::shard_key::Partitioner;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use rdkafka::config::ClientConfig;
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord};
 use tokio::sync::mpsc;
 
@@ -23,22 +24,15 @@ use super::options::LoadOptions;
 use super::plan::{Fate, LOG_SOURCE, PlannedClick};
 use super::progress::LoadWatch;
 
-/// Records that may wait for their acknowledgement.
+/// Records that may wait for their acknowledgement at a time.
 const RECORDS_IN_FLIGHT_MAX: usize = 1_000;
-/// Clicks collected before they are packed by partition: sixteen records' worth.
+/// A batch of clicks, before it is packed by partition, fills this many records.
 const RECORDS_PER_BATCH: usize = 16;
 
 pub(super) fn open(options: &LoadOptions, bootstrap: &str, watch: &Arc<LoadWatch>) -> anyhow::Result<Door> {
-    let producer: FutureProducer = ClientConfig::new()
-        .set("bootstrap.servers", bootstrap)
-        .set("acks", "all")
-        .set("enable.idempotence", "true")
-        .set("linger.ms", "5")
-        .set("compression.type", "lz4")
-        .set("message.max.bytes", "4000000")
-        .set("message.timeout.ms", (options.give_up_s * 1_000).to_string())
-        .create()
-        .context("cannot make a Kafka producer")?;
+    let give_up = Duration::from_secs(options.give_up_s);
+    let producer =
+        KafkaConnection::plaintext(bootstrap).load_producer(give_up).context("cannot make a Kafka producer")?;
     let (queue, batches) = mpsc::channel(QUEUE_BATCHES_MAX);
     let packer = Packer {
         producer,
@@ -57,7 +51,7 @@ struct Packed {
     record: Vec<u8>,
 }
 
-/// A record, and what became of it.
+/// A record, and the outcome of sending it.
 type Sent = (Packed, <DeliveryFuture as Future>::Output);
 
 struct Packer {
@@ -87,7 +81,7 @@ impl Packer {
         Ok(())
     }
 
-    /// A record that must be sent again, on its way.
+    /// Sends the record again if it has to be, and returns that sending.
     fn settle(&self, (packed, outcome): Sent) -> anyhow::Result<Option<BoxFuture<'static, Sent>>> {
         let delivery = outcome.context("the producer was dropped")?;
         let delivery = delivery.map_err(|(error, _)| error).context("the log did not take a record")?;
@@ -106,7 +100,7 @@ impl Packer {
         Ok(async move { (packed, delivery.await) }.boxed())
     }
 
-    /// Clicks of a partition stay in order.
+    /// Packs the clicks by partition. Clicks of a partition stay in order.
     fn pack(&self, batch: Batch) -> Vec<Packed> {
         let mut records = Vec::new();
         let mut partitions: HashMap<i32, Vec<Click>> = HashMap::new();
@@ -114,7 +108,7 @@ impl Packer {
             let id = click.log_click_id();
             let partition = self.partitioner.shard(click.campaign_id, id).partition();
             if click.fate == Fate::Malformed {
-                // A length that promises more bytes than there are: a record no version of the schema can read.
+                // A length beyond the end of the record, which no version of the schema can read.
                 records.push(Packed { partition, clicks: 1, record: vec![0x0a, 0xff, 0x01, 0x42] });
                 continue;
             }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clicktally_proto::checkpoint::OutcomeCounts;
-use clicktally_proto::click_log::{ClickLog, LogError};
+use clicktally_proto::click_log::ClickLog;
 use clicktally_proto::command::{Command, Outcome};
 use clicktally_proto::event_time::UnixMillis;
 use clicktally_proto::fault;
 use clicktally_proto::identity::seen_ids::SeenBlock;
+use clicktally_proto::next_move::NextMove;
 use clicktally_raft_store::group::Group;
 
 use super::commit_answer::{BACKOFF_MAX, BACKOFF_MIN, CommitAttempts, CommitEnd, NextStep};
@@ -61,9 +62,9 @@ pub(super) async fn commit(group: Arc<Group>, log: Arc<dyn ClickLog>, cut: Cut) 
     while !out_records.is_empty() {
         match log.publish(out_records.clone()).await {
             Ok(()) => break,
-            Err(LogError::Unavailable(reason)) => {
+            Err(error) if error.next_move() == NextMove::Retry => {
                 METRICS.checkpoint_failures.inc();
-                tracing::warn!(shard, reason, "cannot send late or quarantined clicks yet");
+                tracing::warn!(shard, %error, "cannot send late or quarantined clicks yet");
                 backoff.wait().await;
             }
             Err(error) => return (CommitEnd::Halted(error.to_string()), committed),

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use clicktally_proto::checkpoint::{Epoch, OutcomeCounts};
-use clicktally_proto::click::record::{Click, encode_record};
+use clicktally_proto::click::encode::encode_record;
+use clicktally_proto::click::record::Click;
 use clicktally_proto::click::view::{decode_record, decode_record_owned};
 use clicktally_proto::click_log::{LATE_CLICKS, LogRecord, OutRecord, QUARANTINE, RAW_CLICKS};
 use clicktally_proto::codec;

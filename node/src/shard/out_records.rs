@@ -3,7 +3,8 @@
 //! Sent before the checkpoint that accounts for them is proposed, so a crash in between repeats them: their readers go by the
 //! click's id, or by shard and offset.
 
-use clicktally_proto::click::record::{CLICKS_PER_RECORD_MAX, Click, encode_record};
+use clicktally_proto::click::encode::encode_record;
+use clicktally_proto::click::record::{CLICKS_PER_RECORD_MAX, Click};
 use clicktally_proto::click::view::ClickView;
 use clicktally_proto::click_log::{LATE_CLICKS, OutRecord, QUARANTINE, RAW_CLICKS};
 use clicktally_proto::counts::window_count::{LateClick, Quarantined};

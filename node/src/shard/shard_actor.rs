@@ -11,6 +11,7 @@ use clicktally_proto::click_log::{ClickLog, LogError, ShardReader};
 use clicktally_proto::clock::Clock;
 use clicktally_proto::event_time::UnixMillis;
 use clicktally_proto::fault::{self, Mutant, is_broken};
+use clicktally_proto::next_move::NextMove;
 use clicktally_raft_store::group::Group;
 use tokio::sync::oneshot;
 
@@ -122,10 +123,13 @@ impl ShardActor {
                     break false;
                 }
                 // The reader is of no more use: another one begins at the committed offset, so that nothing is skipped.
-                Err(LogError::Unavailable(reason)) => {
-                    return self.end(ShardEnd::Restart(format!("cannot read the log: {reason}")), ctx);
+                Err(error) => {
+                    let end = match error.next_move() {
+                        NextMove::Retry => ShardEnd::Restart(format!("cannot read the log: {error}")),
+                        NextMove::Reject | NextMove::Halt => ShardEnd::Halted(error.to_string()),
+                    };
+                    return self.end(end, ctx);
                 }
-                Err(error) => return self.end(ShardEnd::Halted(error.to_string()), ctx),
             }
         };
         let has_first = self.awaits_first && self.parts.state.outcomes().read > 0 && !self.is_committing;

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use actix::Actor;
 use clicktally_proto::checkpoint::Epoch;
-use clicktally_proto::click_log::{ClickLog, LogError, ShardReader};
+use clicktally_proto::click_log::{ClickLog, ShardReader};
 use clicktally_proto::clock::Clock;
 use clicktally_proto::command::{AssignShard, Command, Outcome, Rejection};
 use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::identity::ids::NodeId;
 use clicktally_proto::identity::seen_ids::SeenBlock;
 use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
+use clicktally_proto::next_move::NextMove;
 use clicktally_raft_store::blocking;
 use clicktally_raft_store::group::{Group, ProposeError};
 use clicktally_raft_store::state::ShardEntry;
@@ -214,8 +215,8 @@ impl ShardLife {
             let (log, shard) = (Arc::clone(&self.log), self.shard);
             match off_thread(move || log.open(shard, from)).await? {
                 Ok(reader) => return Ok(reader),
-                Err(LogError::Unavailable(reason)) => {
-                    tracing::debug!(shard = shard.0, reason, "cannot open the partition yet");
+                Err(error) if error.next_move() == NextMove::Retry => {
+                    tracing::debug!(shard = shard.0, %error, "cannot open the partition yet");
                     backoff.wait().await;
                 }
                 Err(error) => return Err(ShardEnd::Halted(error.to_string())),

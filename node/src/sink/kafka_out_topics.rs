@@ -1,14 +1,15 @@
-//! Reads: `window_counts` and `late_clicks`, with a consumer on a thread of its own that keeps a little ahead of the tables.
+//! Reads: `window_counts` and `late_clicks`, with a consumer on a thread of its own that stays a little ahead of the tables.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use clicktally_proto::click_log::{LATE_CLICKS, WINDOW_COUNTS};
+use clicktally_kafka::{KafkaConnection, log_error};
+use clicktally_proto::click_log::{LATE_CLICKS, LogError, WINDOW_COUNTS};
 use clicktally_proto::clock::Clock;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
-use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use rdkafka::{Message, Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -21,20 +22,19 @@ const POLL: Duration = Duration::from_millis(100);
 const BROKER_DEADLINE: Duration = Duration::from_secs(10);
 
 pub struct KafkaOutTopics {
-    brokers: String,
+    log: KafkaConnection,
     clock: Arc<dyn Clock>,
 }
 
 impl KafkaOutTopics {
-    /// `brokers`: bootstrap servers.
-    pub fn new(brokers: String, clock: Arc<dyn Clock>) -> KafkaOutTopics {
-        KafkaOutTopics { brokers, clock }
+    pub fn new(log: KafkaConnection, clock: Arc<dyn Clock>) -> KafkaOutTopics {
+        KafkaOutTopics { log, clock }
     }
 }
 
 impl From<KafkaError> for SinkError {
     fn from(error: KafkaError) -> SinkError {
-        SinkError::Topics(error.into())
+        SinkError::Topics(log_error(error))
     }
 }
 
@@ -42,9 +42,9 @@ impl From<KafkaError> for SinkError {
 impl OutTopics for KafkaOutTopics {
     async fn read_from(&self, progress: OutProgress) -> Result<Box<dyn OutReader>, SinkError> {
         let (batches, read) = mpsc::channel(BATCHES_AHEAD_MAX);
-        let (brokers, clock) = (self.brokers.clone(), Arc::clone(&self.clock));
-        // Dropping `read` ends it at its next batch.
-        let thread = tokio::task::spawn_blocking(move || read_batches(&brokers, &progress, clock.as_ref(), &batches));
+        let (log, clock) = (self.log.clone(), Arc::clone(&self.clock));
+        // Dropping `read` ends the thread at its next batch.
+        let thread = tokio::task::spawn_blocking(move || read_batches(&log, &progress, clock.as_ref(), &batches));
         Ok(Box::new(KafkaOutReader { read, thread }))
     }
 }
@@ -62,27 +62,21 @@ impl OutReader for KafkaOutReader {
         }
         match (&mut self.thread).await {
             Ok(Err(error)) => Err(error),
-            Ok(Ok(())) => Err(SinkError::Topics("the reader has stopped".into())),
-            Err(error) => Err(SinkError::Topics(error.into())),
+            Ok(Ok(())) => Err(SinkError::Topics(LogError::Unavailable("the reader has stopped".into()))),
+            Err(error) => Err(SinkError::Topics(LogError::Unavailable(error.to_string()))),
         }
     }
 }
 
-/// On a blocking thread: reads both topics from the committed offsets, until the other side is gone.
+/// Reads both topics from the committed offsets until the receiver is dropped. Blocks.
 fn read_batches(
-    brokers: &str,
+    log: &KafkaConnection,
     progress: &OutProgress,
     clock: &dyn Clock,
     batches: &mpsc::Sender<WindowRows>,
 ) -> Result<(), SinkError> {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        // Required by the client, never used: offsets live in PostgreSQL, with the rows they came from.
-        .set("group.id", "clicktally-window-writer")
-        .set("enable.auto.commit", "false")
-        .set("auto.offset.reset", "error")
-        .set("fetch.queue.backoff.ms", "10")
-        .create()?;
+    // Offsets live in PostgreSQL, with the rows that were made of these records.
+    let consumer = log.out_topics_reader()?;
     let mut assignment = TopicPartitionList::new();
     for topic in [WINDOW_COUNTS, LATE_CLICKS] {
         let metadata = consumer.fetch_metadata(Some(topic), BROKER_DEADLINE)?;
@@ -107,10 +101,7 @@ fn read_batches(
         }
         if rows.are_due(is_quiet, clock.monotonic().saturating_sub(first_read_at)) {
             if rows.undecodable > 0 {
-                tracing::error!(
-                    records = rows.undecodable,
-                    "undecodable records in the outbound topics were passed over"
-                );
+                tracing::error!(records = rows.undecodable, "skipped undecodable records of the outbound topics");
             }
             if batches.blocking_send(std::mem::take(&mut rows)).is_err() {
                 break;

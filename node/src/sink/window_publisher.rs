@@ -6,10 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use clicktally_proto::click_log::ClickLog;
+use clicktally_proto::click_log::{ClickLog, LogError};
 use clicktally_proto::command::Command;
 use clicktally_proto::fault::{self, Mutant, is_broken};
-use clicktally_raft_store::group::Group;
+use clicktally_proto::next_move::NextMove;
+use clicktally_raft_store::group::{Group, ProposeError};
 use tokio::sync::watch;
 
 use super::window_news::WindowNews;
@@ -20,13 +21,25 @@ const RECORDS_MAX: usize = 20_000;
 const BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Looks for news at least this often, and whenever the replica has applied something, but not more often than this.
 const ROUND: Duration = Duration::from_millis(100);
+/// The pause after an error that only an operator can cure. Publishing continues once the cause is gone: repeating is harmless.
+const HALT_PAUSE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 enum PublishError {
     #[error(transparent)]
-    Log(#[from] clicktally_proto::click_log::LogError),
+    Log(#[from] LogError),
     #[error(transparent)]
-    Propose(#[from] clicktally_raft_store::group::ProposeError),
+    Propose(#[from] ProposeError),
+}
+
+impl PublishError {
+    fn next_move(&self) -> NextMove {
+        match self {
+            PublishError::Log(error) => error.next_move(),
+            PublishError::Propose(ProposeError::Retry(_)) => NextMove::Retry,
+            PublishError::Propose(ProposeError::Halt(_)) => NextMove::Halt,
+        }
+    }
 }
 
 /// Runs on every node; works where the node leads.
@@ -41,7 +54,15 @@ pub async fn run(group: Group, log: Arc<dyn ClickLog>, mut stop: watch::Receiver
         if group.is_leader()
             && let Err(error) = publish_news(&group, log.as_ref()).await
         {
-            tracing::warn!(group = group.id().0, %error, "windows not published yet; trying again");
+            if error.next_move() == NextMove::Retry {
+                tracing::warn!(group = group.id().0, %error, "windows not published yet; trying again");
+                continue;
+            }
+            tracing::error!(group = group.id().0, %error, "no window is published until an operator acts");
+            tokio::select! {
+                () = tokio::time::sleep(HALT_PAUSE) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
         }
     }
 }

@@ -9,6 +9,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use clicktally_proto::click_log::LogError;
+use clicktally_proto::next_move::NextMove;
 use clicktally_raft_store::metrics_registry::{FIXED, registered};
 use prometheus::IntCounter;
 use thiserror::Error;
@@ -22,8 +24,10 @@ static CORRECTIONS: LazyLock<IntCounter> = LazyLock::new(|| {
     registered(IntCounter::new("clicktally_corrections_total", help).expect(FIXED))
 });
 
-/// After an error; and how long nothing may arrive before the session is looked at.
+/// The pause after an error, and how long no row may arrive before the session is checked.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// The pause after an error that only an operator can cure. Writing continues once the cause is gone: repeating is harmless.
+const HALT_PAUSE: Duration = Duration::from_secs(10);
 
 /// (topic, partition) → the next offset to read.
 pub type OutProgress = BTreeMap<(&'static str, i32), i64>;
@@ -33,9 +37,19 @@ pub enum SinkError {
     #[error("PostgreSQL: {0}")]
     Tables(#[source] Box<dyn Error + Send + Sync>),
     #[error("Kafka: {0}")]
-    Topics(#[source] Box<dyn Error + Send + Sync>),
+    Topics(#[source] LogError),
     #[error("another writer moved {topic}/{partition} to {found}, this one read from {expected}")]
     Overtaken { topic: &'static str, partition: i32, expected: i64, found: i64 },
+}
+
+impl SinkError {
+    pub fn next_move(&self) -> NextMove {
+        match self {
+            SinkError::Topics(error) => error.next_move(),
+            // A write that may have been committed is safe to repeat, and the writer continues from the tables' progress.
+            SinkError::Tables(_) | SinkError::Overtaken { .. } => NextMove::Retry,
+        }
+    }
 }
 
 /// Where the rows go.
@@ -77,12 +91,20 @@ pub async fn run(tables: Arc<dyn WindowTables>, topics: Arc<dyn OutTopics>, mut 
             written = write_until_error(session.as_mut(), topics.as_ref()) => written,
             _ = stop.wait_for(|stop| *stop) => return,
         };
-        if let Err(error) = written {
-            tracing::warn!(%error, "window writer interrupted; continuing from the committed offsets");
-        }
+        let pause = match written {
+            Err(error) if error.next_move() != NextMove::Retry => {
+                tracing::error!(%error, "no window reaches PostgreSQL until an operator acts");
+                HALT_PAUSE
+            }
+            Err(error) => {
+                tracing::warn!(%error, "window writer interrupted; continuing from the committed offsets");
+                RETRY_PAUSE
+            }
+            Ok(()) => RETRY_PAUSE,
+        };
         drop(session);
         tokio::select! {
-            () = tokio::time::sleep(RETRY_PAUSE) => {}
+            () = tokio::time::sleep(pause) => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
     }

@@ -1,15 +1,26 @@
-//! The raw log and the outbound topics: the only part of the workspace that knows Kafka's client, and, in `direct`,
-//! Kafka's protocol.
+//! Apache Kafka: the adapter of the seam [`ClickLog`], and every client that this system makes.
 //!
-//! Reads: topic partitions by offset, never by consumer group. Writes: topics, idempotently. Promises: an offset that the log
-//! does not hold is an error, never a skip. On restart: nothing to restore; offsets live in replicated state alone.
+//! Reads: topic partitions by offset, never by consumer group. Writes: topics, idempotently. Promises: an offset that the
+//! log does not hold is an error, never a skip. On restart: nothing to restore; offsets live in replicated state alone.
+//!
+//! This crate is nested under `proto`, which declares the seam. The stream (`node`) and the archive (`billing`) both read
+//! the log through it, and neither of those may depend on the other.
+//!
+//! `connection` makes the clients and is the only module that knows their settings. `kafka_log` is the adapter. It reads
+//! with `direct`, a fetcher of our own, or with `librdkafka_reader`.
+//!
+//! [`ClickLog`]: clicktally_proto::click_log::ClickLog
 
-mod direct;
+pub mod connection;
+
+mod client_error;
 mod kafka_log;
-mod librdkafka_reader;
-mod partition_queue;
 mod topics;
 
-pub use kafka_log::require_offset;
-pub use kafka_log::{FetchBy, KafkaLog, KafkaLogSettings, RECORD_BYTES_MAX};
-pub use topics::{LATE_CLICKS_PARTITIONS, QUARANTINE_PARTITIONS, WINDOW_COUNTS_PARTITIONS};
+mod direct;
+mod librdkafka_reader;
+mod partition_queue;
+
+pub use client_error::log_error;
+pub use connection::KafkaConnection;
+pub use kafka_log::{FetchBy, KafkaLog, KafkaLogSettings};

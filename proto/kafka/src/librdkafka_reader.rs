@@ -1,4 +1,4 @@
-//! Reads one partition of the raw topic in order, from the offset it was opened at.
+//! Reads one partition of the raw topic in order with the client library, from the offset at which it was opened.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use super::partition_queue::{Fetched, PartitionQueue};
 
 pub(super) struct LibrdkafkaShardReader {
     shard: ShardId,
-    /// The next offset due. Offsets may be sparse, they never run backwards.
+    /// The next offset due. Offsets may have holes; they never go back.
     position: u64,
     queue: PartitionQueue,
-    /// Set by the first error and never cleared: whatever the client hands out behind one may lie behind a hole.
+    /// Set by the first error and never cleared, because records behind it may lie behind a hole.
     failure: Option<LogError>,
     consumer: Arc<BaseConsumer>,
 }
@@ -28,17 +28,17 @@ impl LibrdkafkaShardReader {
         from: u64,
     ) -> Result<LibrdkafkaShardReader, LogError> {
         let queue = PartitionQueue::detach(consumer, RAW_CLICKS, shard.partition())
-            .ok_or_else(|| LogError::Unavailable(format!("no queue for shard {}", shard.0)))?;
+            .ok_or_else(|| LogError::Unavailable(format!("the Kafka client has no queue for shard {}", shard.0)))?;
         let offset = i64::try_from(from).map_err(|_| LogError::OffsetLost {
             shard,
             offset: from,
-            detail: "larger than any offset of the log".into(),
+            detail: "the offset is larger than any offset of a log".into(),
         })?;
         let mut assignment = TopicPartitionList::new();
         assignment
             .add_partition_offset(RAW_CLICKS, shard.partition(), Offset::Offset(offset))
             .and_then(|()| consumer.incremental_assign(&assignment))
-            // An earlier reader of this shard in this process is still being closed: passing.
+            // An earlier reader of this shard in this process is still being closed, so trying again helps.
             .map_err(|error| LogError::Unavailable(format!("cannot open shard {}: {error}", shard.0)))?;
         Ok(LibrdkafkaShardReader { shard, position: from, queue, failure: None, consumer: Arc::clone(consumer) })
     }
@@ -63,7 +63,7 @@ impl ShardReader for LibrdkafkaShardReader {
             let filled = self.queue.consume(records_max - taken, |fetched| match fetched {
                 Fetched::Record { offset, timestamp_ms, value } => {
                     let offset = u64::try_from(offset).unwrap_or(0);
-                    // Behind an error nothing is taken (it would be a skip); a record from before a reopening is stale.
+                    // A record behind an error would be a skip. A record before the position is of an earlier reader.
                     if failure.is_some() || offset < *position {
                         return;
                     }
@@ -93,7 +93,7 @@ impl Drop for LibrdkafkaShardReader {
         let mut assignment = TopicPartitionList::new();
         assignment.add_partition(RAW_CLICKS, self.shard.partition());
         if let Err(error) = self.consumer.incremental_unassign(&assignment) {
-            tracing::warn!(shard = self.shard.0, %error, "could not give up a partition");
+            tracing::warn!(shard = self.shard.0, %error, "cannot give up a partition");
         }
     }
 }

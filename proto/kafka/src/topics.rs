@@ -1,15 +1,18 @@
-//! Which topics there are, and how each is kept.
+//! Which topics there are, and the settings of each.
 
 use clicktally_proto::click_log::{LATE_CLICKS, LogError, QUARANTINE, RAW_CLICKS, WINDOW_COUNTS};
 use clicktally_proto::identity::shard_key::Partitioner;
 use rdkafka::admin::{NewTopic, TopicReplication};
 
-use super::kafka_log::{ENVELOPE_BYTES_MAX, RECORD_BYTES_MAX};
+/// The largest raw record taken: bounds what one malformed record can cost a reader.
+pub(crate) const RECORD_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What an outbound record may add around a raw one: quarantine carries the record and the reason.
+pub(crate) const ENVELOPE_BYTES_MAX: usize = 64 * 1024;
 
-/// Few: these topics carry aggregates and exceptions, and each partition costs its reader a progress row.
-pub const WINDOW_COUNTS_PARTITIONS: i32 = 4;
-pub const LATE_CLICKS_PARTITIONS: i32 = 4;
-pub const QUARANTINE_PARTITIONS: i32 = 1;
+/// Few partitions: these topics carry aggregates and exceptions, and each partition costs its reader a progress row.
+const WINDOW_COUNTS_PARTITIONS: i32 = 4;
+const LATE_CLICKS_PARTITIONS: i32 = 4;
+const QUARANTINE_PARTITIONS: i32 = 1;
 
 pub(super) struct TopicSpec {
     pub(super) name: &'static str,
@@ -28,7 +31,7 @@ pub(super) fn all(partitioner: Partitioner) -> [TopicSpec; 4] {
         ]
     };
     let mut raw = kept_a_week();
-    // Arrival is the log's own time: a producer's clock decides nothing about completeness.
+    // Arrival is the broker's time, so that a producer's clock decides nothing about completeness.
     raw.push(("message.timestamp.type", "LogAppendTime".to_owned()));
     let compacted = vec![("cleanup.policy", "compact".to_owned())];
     [
@@ -40,21 +43,21 @@ pub(super) fn all(partitioner: Partitioner) -> [TopicSpec; 4] {
 }
 
 impl TopicSpec {
-    /// `replication`: copies of each partition; `None` leaves it to the brokers' own default.
+    /// `replication`: copies of each partition. `None`: the brokers' default.
     pub(super) fn as_new_topic(&self, replication: Option<i32>) -> NewTopic<'_> {
         let copies = TopicReplication::Fixed(replication.unwrap_or(-1));
         let topic = NewTopic::new(self.name, self.partitions, copies);
         self.settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
     }
 
-    /// Only the raw topic's partitions mean something: they are the shards.
+    /// Checks the number of partitions of the raw topic: each of its partitions is a shard. Other topics may have any number.
     pub(super) fn check(&self, found: usize) -> Result<(), LogError> {
         if self.name != RAW_CLICKS || i32::try_from(found) == Ok(self.partitions) {
             return Ok(());
         }
         Err(LogError::Fatal(format!(
-            "topic {} has {found} partitions, but groups × 16 makes {}: a partition is a shard, so set cluster.groups to the \
-             number the topic was made for, or give the new cluster a topic of its own",
+            "topic {} has {found} partitions, but cluster.groups × 16 is {}. Each partition is a shard: set cluster.groups to \
+             the number that the topic was made for, or give the new cluster a topic of its own",
             self.name, self.partitions
         )))
     }

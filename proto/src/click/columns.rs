@@ -1,11 +1,10 @@
-//! Many clicks of one record, column by column: the packed form of the raw log (`schema/click.proto`, `ClickColumns`).
+//! Writes many clicks of one record column by column: the packed form of the raw log (`schema/click.proto`, `ClickColumns`).
+//! `found_columns` reads it.
 //!
-//! Clicks of one partition and moment are alike: one device, a few countries and agents, times a few milliseconds apart. A column holds nothing
-//! where all clicks have nothing, one value where all have the same, and texts as numbers of distinct ones. So a record is smaller
-//! before it is compressed, and who counts reads numbers in a row instead of walking through each click's fields
-//! (`docs/decisions/015-columnar-batch.md`).
-//!
-//! Here they are written; [`crate::click::found_columns`] reads them.
+//! Clicks of one partition and moment are alike: one device, a few countries and agents, times a few milliseconds apart. A
+//! column holds nothing where all clicks have nothing, one value where all have the same, and texts as numbers of distinct
+//! texts. So a record is smaller before it is compressed, and the counting path reads numbers in a row instead of walking
+//! through each click's fields (`docs/decisions/015-columnar-batch.md`).
 
 use std::collections::HashMap;
 
@@ -13,11 +12,11 @@ use prost::Message;
 
 use crate::click::record::Click;
 
-/// The fields of a `ClickBatch`: clicks one by one, as they were packed before there were columns, and the columns.
+/// The fields of a `ClickBatch`: rows, each a click as it was packed before there were columns, and the columns.
 pub(crate) const ROWS_FIELD: u32 = 100;
 pub(crate) const COLUMNS_FIELD: u32 = 101;
 
-/// See the schema for what each column holds.
+/// The schema documents what each column holds.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ClickColumns {
     #[prost(fixed64, repeated, tag = "1")]
@@ -61,12 +60,12 @@ pub(crate) struct ClickColumns {
 /// Texts or other bytes.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ByteColumn {
-    /// The values, one behind the other.
+    /// The values, one after the other.
     #[prost(bytes = "vec", tag = "1")]
     bytes: Vec<u8>,
     #[prost(uint32, repeated, tag = "2")]
     lengths: Vec<u32>,
-    /// For each click the number of its value; none where there is one value for all, or one for each.
+    /// For each click, the number of its value. Empty where all clicks share one value, or each has its own.
     #[prost(uint32, repeated, tag = "3")]
     numbers: Vec<u32>,
 }
@@ -103,7 +102,7 @@ impl ClickColumns {
     }
 }
 
-/// Nothing for nothing, one for all the same.
+/// Empty where all values are the default, one value where all are equal.
 fn column<T: Copy + Default + PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
     let mut values: Vec<T> = values.collect();
     if values.iter().all(|value| *value == values[0]) {
@@ -129,7 +128,7 @@ fn byte_column<'a>(values: impl ExactSizeIterator<Item = &'a [u8]> + Clone) -> O
         }
         distinct.numbers.push(number);
     }
-    // A number for each click must be worth it.
+    // Numbers pay only where many clicks share a value.
     if distinct.lengths.len() * 4 < values.len() * 3 {
         return Some(distinct);
     }
@@ -142,8 +141,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::click::record::{COLUMN_BYTES_MAX, encode_record, encode_rows};
-    use crate::click::view::{ClickView, Malformed, decode_record, decode_record_owned};
+    use crate::click::encode::{encode_record, encode_rows};
+    use crate::click::malformed::Malformed;
+    use crate::click::record::COLUMN_BYTES_MAX;
+    use crate::click::view::{ClickView, decode_record, decode_record_owned};
 
     prop_compose! {
         fn text()(text in prop_oneof![4 => Just(String::new()), 4 => "[a-c]{0,3}", 1 => "[à-ü名]{1,3}", 1 => "x{100,200}"]) -> String { text }
@@ -184,13 +185,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn columns_say_what_rows_say(clicks in proptest::collection::vec(click(), 2..40)) {
+        fn columns_hold_what_rows_hold(clicks in proptest::collection::vec(click(), 2..40)) {
             let columns = encode_record(&clicks);
             prop_assert_eq!(decode_record_owned(&columns).unwrap(), clicks.clone());
             prop_assert_eq!(decode_record_owned(&encode_rows(&clicks)).unwrap(), clicks.clone());
             prop_assert_eq!(views(&columns).unwrap(), views(&encode_rows(&clicks)).unwrap());
             let both = [encode_rows(&clicks), columns].concat();
-            prop_assert_eq!(decode_record_owned(&both).unwrap(), [clicks.clone(), clicks].concat(), "columns behind rows");
+            prop_assert_eq!(decode_record_owned(&both).unwrap(), [clicks.clone(), clicks].concat(), "columns after rows");
         }
 
         #[test]
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_together_is_refused_by_name() {
+    fn columns_that_do_not_fit_together_are_refused_by_name() {
         type Spoil = fn(&mut ClickColumns);
         let length = |field, values| Malformed::ColumnLength { field, values, clicks: 3 };
         let cases: [(Spoil, Malformed); 17] = [
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_written_as_columns_are_is_refused() {
+    fn columns_in_another_encoding_are_refused() {
         let whole = three().encode_to_vec();
         let wrapped = |parts: &[&[u8]]| {
             let mut record = Vec::new();
@@ -295,7 +296,7 @@ mod tests {
             columns.encode_to_vec()
         };
         let (no_delays, no_region) = (without(|c| c.ingest_delay_ms.clear()), without(|c| c.region = None));
-        // Ten bytes are the most that a number of 64 bits takes.
+        // A number of 64 bits takes ten bytes at most.
         let too_long = [&[5 << 3 | 2, 13][..], &[0xff; 10], &[1, 1, 1]].concat();
         assert!(matches!(wrapped(&[&no_delays, &too_long]), Err(Malformed::Truncated(_))));
         let ids = without(|c| c.click_id.clear());
@@ -307,7 +308,7 @@ mod tests {
         let (bytes, lengths) = (&[1 << 3 | 2, 2, b'1', b'1'][..], &[2 << 3 | 2, 1, 2][..]);
         assert_eq!(region(&[bytes, lengths]).unwrap().len(), 3);
         assert_eq!(region(&[bytes, lengths, bytes]), Err(Malformed::ColumnTwice(13)));
-        assert_eq!(region(&[bytes, lengths, &[4 << 3 | 2, 0]]), Err(Malformed::WireType(13)), "a part nobody knows");
+        assert_eq!(region(&[bytes, lengths, &[4 << 3 | 2, 0]]), Err(Malformed::WireType(13)), "an unknown part");
         assert_eq!(region(&[bytes, lengths, &[3 << 3, 0]]), Err(Malformed::WireType(13)), "a part that is a number");
         assert_eq!(
             wrapped(&[&whole, &[18 << 3 & 0x7f | 0x80 | 2, 1, 1, 9]]).unwrap().len(),
@@ -322,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_rows_and_behind_them_columns_once() {
+    fn a_batch_is_rows_then_columns_at_most_once() {
         let click = Click { click_id: 1, campaign_id: 1, ad_id: 1, event_time_ms: 1, ..Click::default() };
         let (rows, columns) = (encode_rows(&[click]), record_of(&three()));
         let cases = [
@@ -340,7 +341,7 @@ mod tests {
     #[test]
     fn evidence_has_32_bits_in_every_form() {
         let click = Click { click_id: 1, campaign_id: 1, ad_id: 1, event_time_ms: 1, ..Click::default() };
-        // Whoever keeps the low 32 of them takes it for none.
+        // A decoder that keeps the low 32 bits would read no evidence.
         let mut single = click.encode_to_vec();
         prost::encoding::uint64::encode(17, &(1 << 32), &mut single);
         let mut row = Vec::new();
@@ -369,7 +370,7 @@ mod tests {
             };
             (0..1_000).map(click).collect::<Vec<_>>()
         };
-        // With the countries, the most there may be, and one more: in one value, and in two.
+        // With the countries, the most bytes allowed and one more: first in one value, then in two.
         let most = COLUMN_BYTES_MAX / 1_000 - 2;
         let texts = |lengths: &[usize]| lengths.iter().map(|length| "a".repeat(*length)).collect::<Vec<_>>();
         for (fits, exceeds) in [(vec![most], vec![most + 1]), (vec![most - 9, most + 9], vec![most - 8, most + 10])] {

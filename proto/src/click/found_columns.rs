@@ -1,61 +1,47 @@
-//! The columns of a packed record as a reader finds them: borrowed, checked as a whole, nothing of any click put together yet.
+//! The columns of a packed record as a reader finds them: borrowed, and checked as a whole before any click is assembled.
 //!
-//! Both readers ([`crate::click::view`] for counting, owned [`Click`]s for everybody else) begin here, so that they refuse the same
-//! records.
+//! Both readers start here: `view` for counting, and owned [`Click`]s for all others. So both refuse the same records.
 
+use crate::click::fields::{
+    AD_FORMAT, AD_ID, CAMPAIGN_ID, CLICK_ID, COST, COUNTRY, DEVICE_TYPE, EVENT_ID, EVENT_TIME, EVIDENCE,
+    IMPRESSION_TOKEN, INGEST_TIME, IP_ADDRESS, REGION, SOURCE, USER_AGENT, USER_ID, Value, evidence_of, read_field,
+};
+use crate::click::malformed::Malformed;
 use crate::click::record::{CLICKS_PER_RECORD_MAX, COLUMN_BYTES_MAX, Click};
-use crate::click::view::{Malformed, Value, evidence_of, read_field};
-use crate::varint;
+use crate::varint::{self, zigzag};
 
-/// The number of clicks, in a message whose other fields are numbered as those of a `Click`.
+/// The field with the number of clicks. The other fields have the numbers of a `Click`'s fields.
 const CLICKS_FIELD: u64 = 100;
 
-/// The columns of one record, as it holds them. Every column has none, one, or as many values as there are clicks; every text is UTF-8; every
-/// value a click names is there.
+/// The columns of one record. Every column has no value, one, or as many as there are clicks. Every text is UTF-8, and every
+/// value that a click refers to exists.
 #[derive(Debug, Default)]
 pub(crate) struct FoundColumns<'a> {
     clicks: usize,
     click_ids: &'a [u8],
-    /// Of whole numbers, by field.
+    /// The columns of whole numbers, by field.
     numbers: [FoundNumbers<'a>; FIELDS],
-    /// Of bytes, by field.
+    /// The columns of bytes, by field.
     bytes: [FoundBytes<'a>; FIELDS],
 }
 
 type TextOf = fn(&mut Click) -> &mut String;
 
-/// One more than the highest of the fields below, which are those of a `Click`.
+/// One more than the highest field of a `Click`.
 const FIELDS: usize = 18;
-const CLICK_ID: u64 = 1;
-pub(crate) const CAMPAIGN_ID: u64 = 2;
-pub(crate) const AD_ID: u64 = 3;
-pub(crate) const EVENT_TIME: u64 = 4;
-const INGEST_TIME: u64 = 5;
-const EVENT_ID: u64 = 6;
-const SOURCE: u64 = 7;
-pub(crate) const USER_ID: u64 = 8;
-const IP_ADDRESS: u64 = 9;
-pub(crate) const USER_AGENT: u64 = 10;
-const DEVICE_TYPE: u64 = 11;
-const COUNTRY: u64 = 12;
-const REGION: u64 = 13;
-const AD_FORMAT: u64 = 14;
-pub(crate) const COST: u64 = 15;
-const IMPRESSION_TOKEN: u64 = 16;
-pub(crate) const EVIDENCE: u64 = 17;
 
 #[derive(Debug, Default, Clone, Copy)]
 struct FoundBytes<'a> {
     bytes: &'a [u8],
-    /// Of each value.
+    /// The length of each value.
     lengths: FoundNumbers<'a>,
-    /// Of the value of each click.
+    /// The number of each click's value.
     numbers: FoundNumbers<'a>,
     /// Bytes of the longest value.
     longest: usize,
 }
 
-/// Packed, and how many there are.
+/// Packed whole numbers, and how many there are.
 #[derive(Debug, Default, Clone, Copy)]
 struct FoundNumbers<'a> {
     packed: &'a [u8],
@@ -63,7 +49,7 @@ struct FoundNumbers<'a> {
 }
 
 impl<'a> FoundNumbers<'a> {
-    /// Each ends with the one of its bytes that has no high bit.
+    /// Counts the numbers: the last byte of each is the one without the high bit.
     fn find(field: u64, packed: &'a [u8]) -> Result<FoundNumbers<'a>, Malformed> {
         if packed.last().is_some_and(|last| *last >= 0x80) {
             return Err(Malformed::ColumnValue(field));
@@ -71,12 +57,12 @@ impl<'a> FoundNumbers<'a> {
         Ok(FoundNumbers { packed, values: packed.iter().filter(|byte| **byte < 0x80).count() })
     }
 
-    /// One after the other.
+    /// The numbers, one after the other.
     fn iter(self) -> Numbers<'a> {
         Numbers { packed: self.packed, at: 0, constant: None }
     }
 
-    /// For each click its own: nothing, or the one there is, for all of them.
+    /// One number for each click: zero if the column is empty, its only value, or each click's own.
     fn of_each_click(self) -> Result<Numbers<'a>, Malformed> {
         let constant = match self.values {
             0 => Some(0),
@@ -111,7 +97,7 @@ impl<'a> FoundColumns<'a> {
                     }
                 }
                 (CLICK_ID..=EVIDENCE | CLICKS_FIELD, _) => return Err(Malformed::WireType(field)),
-                // A column that came later: as a field of a click that came later.
+                // A column of a newer schema is skipped, as a field of a newer click is.
                 _ => {}
             }
         }
@@ -135,13 +121,13 @@ impl<'a> FoundColumns<'a> {
         for (field, column) in (0..).zip(&self.numbers) {
             fits(field, column.values)?;
         }
-        // The one column that counting does not look at: nobody may find later that it cannot be read.
+        // Counting does not look at this column. Read it here, so that no other reader fails on it later.
         let mut delays = self.numbers(INGEST_TIME)?;
         (0..self.clicks).try_for_each(|_| delays.next().map(drop))?;
         for (field, column) in (0..).zip(&self.bytes) {
             match column.numbers.values {
                 0 => fits(field, column.lengths.values)?,
-                // With numbers, as many values as there are; and a number for each click, also where there is one click.
+                // With numbers there may be any count of values, and there is a number for each click, even for a single click.
                 numbers if numbers == self.clicks => check_numbers(field, column)?,
                 numbers => misfit(field, numbers)?,
             }
@@ -149,13 +135,13 @@ impl<'a> FoundColumns<'a> {
         self.check_bytes()
     }
 
-    /// That every click may have its own copy of what it shares with others.
+    /// Checks that there is room for each click's own copy of the values that it shares.
     fn check_bytes(&self) -> Result<(), Malformed> {
         let at_most = |column: &FoundBytes<'_>| column.longest.saturating_mul(self.clicks);
         if self.bytes.iter().map(at_most).fold(0, usize::saturating_add) <= COLUMN_BYTES_MAX {
             return Ok(());
         }
-        // Long values may be rare ones.
+        // That was an upper bound, because long values may be rare. Now add up exactly.
         let mut bytes = 0_usize;
         for field in EVENT_ID..=IMPRESSION_TOKEN {
             for value in self.value_of_each(field)? {
@@ -177,7 +163,7 @@ impl<'a> FoundColumns<'a> {
             _ => None,
         };
         let mut ids = ids.iter();
-        // Behind the last there is nothing to ask for: as many are asked for as there are clicks.
+        // No caller asks for more ids than there are clicks.
         std::iter::from_fn(move || constant.or_else(|| ids.next().copied()).map(u64::from_le_bytes))
     }
 
@@ -185,7 +171,7 @@ impl<'a> FoundColumns<'a> {
         self.numbers[field as usize].of_each_click()
     }
 
-    /// The distinct values of a column of bytes, to be looked at once each; one empty value where it has none.
+    /// The values of a column of bytes, each once. One empty value if the column is empty.
     pub(crate) fn values(&self, field: u64) -> impl Iterator<Item = &'a [u8]> + 'a {
         let FoundBytes { mut bytes, lengths, .. } = self.bytes[field as usize];
         let values = lengths.values.max(1);
@@ -198,7 +184,7 @@ impl<'a> FoundColumns<'a> {
         })
     }
 
-    /// For each click the number of its value among [`FoundColumns::values`].
+    /// For each click, the number of its value among [`FoundColumns::values`].
     pub(crate) fn value_numbers(&self, field: u64) -> ValueNumbers<'a> {
         let FoundBytes { numbers, lengths, .. } = self.bytes[field as usize];
         match (lengths.values, numbers.values) {
@@ -279,7 +265,7 @@ fn find_bytes(field: u64, column: &[u8]) -> Result<FoundBytes<'_>, Malformed> {
     Ok(found)
 }
 
-/// Lengths come to the bytes there are, and texts are UTF-8, each of them. The greatest length.
+/// Checks that the lengths add up to the bytes, and that each text is UTF-8. Returns the greatest length.
 fn check_values(field: u64, column: &FoundBytes<'_>) -> Result<usize, Malformed> {
     let is_text = field != IMPRESSION_TOKEN;
     let is_plain = !is_text || column.bytes.is_ascii();
@@ -303,15 +289,11 @@ fn check_numbers(field: u64, column: &FoundBytes<'_>) -> Result<(), Malformed> {
     let FoundNumbers { packed, values: clicks } = column.numbers;
     let is_there = |number: u64| if number < values { Ok(()) } else { Err(Malformed::ColumnValue(field)) };
     if packed.len() == clicks {
-        // All are one byte long.
+        // Each number is one byte long.
         return is_there(packed.iter().copied().max().unwrap_or(0).into());
     }
     let mut numbers = column.numbers.iter();
     (0..clicks).try_for_each(|_| is_there(numbers.next()?))
-}
-
-pub(crate) fn zigzag(value: u64) -> i64 {
-    (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
 }
 
 /// A column of whole numbers, click by click.
@@ -319,12 +301,13 @@ pub(crate) fn zigzag(value: u64) -> i64 {
 pub(crate) struct Numbers<'a> {
     packed: &'a [u8],
     at: usize,
-    /// What every click has: nothing, or the one value there is.
+    /// The value of every click, if all have the same.
     constant: Option<u64>,
 }
 
 impl Numbers<'_> {
-    /// A number of more than 64 bits, or none where there should be one, is an error.
+    /// # Errors
+    /// The number has more than 64 bits, or is missing.
     #[inline]
     pub(crate) fn next(&mut self) -> Result<u64, Malformed> {
         match self.constant {
@@ -334,11 +317,12 @@ impl Numbers<'_> {
     }
 }
 
-/// Which of a column's values each click has.
+/// For each click, which of a column's values it has.
 #[derive(Debug)]
 pub(crate) enum ValueNumbers<'a> {
+    /// All clicks have the first value.
     Same,
-    /// The next one's.
+    /// Each click has the next value.
     Each(usize),
     Named(Numbers<'a>),
 }
@@ -352,7 +336,7 @@ impl ValueNumbers<'_> {
                 *next += 1;
                 Ok(*next - 1)
             }
-            // Checked to be one of them, so it fits.
+            // Was checked to be the number of a value, so it fits.
             ValueNumbers::Named(numbers) => Ok(numbers.next()? as usize),
         }
     }

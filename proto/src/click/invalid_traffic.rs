@@ -1,4 +1,4 @@
-//! Which clicks are general invalid traffic (GIVT), by rules that need nothing but the click itself.
+//! Which clicks are general invalid traffic (GIVT), by rules that need only the click itself.
 //!
 //! This is a *definition*: the stream applies it in Rust, the batch restates it in SQL over the archive, and reconciliation
 //! compares the two.
@@ -10,13 +10,13 @@ use std::sync::LazyLock;
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use foldhash::fast::FixedState;
 
-/// Capture found the request to be automated (declared prefetch, known data-centre agent, …).
+/// Capture found that the request is automated (declared prefetch, known data-centre agent, …).
 pub const EVIDENCE_AUTOMATED: u32 = 1;
 
 /// Lower-case fragments by which an agent declares itself a robot (IAB/MRC general invalid traffic: declared bots).
 pub const ROBOT_FRAGMENTS: [&str; 3] = ["bot", "crawler", "spider"];
 
-/// True where any evidence bit is set or the user agent declares a robot, ASCII case ignored.
+/// True if any evidence bit is set or the user agent declares a robot. Ignores ASCII case.
 pub fn is_invalid(evidence: u32, user_agent: &[u8]) -> bool {
     evidence != 0 || (!user_agent.is_empty() && VERDICTS.with_borrow_mut(|verdicts| verdicts.of(user_agent)))
 }
@@ -32,7 +32,7 @@ fn declares_a_robot(user_agent: &[u8]) -> bool {
     ROBOTS.is_match(user_agent)
 }
 
-/// Agents remembered per thread, and the longest that is.
+/// How many agents a thread remembers, and how long a remembered agent may be.
 const AGENTS_MAX: usize = 1_024;
 const AGENT_BYTES_MAX: usize = 512;
 
@@ -40,8 +40,8 @@ thread_local! {
     static VERDICTS: RefCell<Verdicts> = RefCell::default();
 }
 
-/// What was found of recent agents: a few hundred make up nearly all clicks, and comparing is several times cheaper than searching.
-/// An agent has one slot; whoever comes later to it takes it over.
+/// Verdicts on recent agents. A few hundred agents make nearly all clicks, and comparing is several times cheaper than
+/// searching. Each agent has one slot, and the latest agent of a slot replaces the one before.
 #[derive(Default)]
 struct Verdicts {
     slots: Vec<(Box<[u8]>, bool)>,
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_what_a_search_finds() {
+    fn a_remembered_verdict_is_what_a_search_finds() {
         let agent =
             |n: usize| format!("{}/{n}", ["Mozilla", "SpiderX", "bOt", "curl", "CRAWLER"][n % 5]).repeat(n % 70 + 1);
         for n in (0..5_000).chain(0..5_000) {

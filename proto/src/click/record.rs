@@ -1,11 +1,10 @@
-//! The click and its two wire forms: Protobuf (`schema/click.proto`), and a JSON object for producers without Protobuf.
+//! The click as its owner holds it, with its wire forms Protobuf (`schema/click.proto`) and a JSON object.
 //!
-//! Writers use the owned [`Click`]; the counting path reads [`crate::click::view::ClickView`], which borrows.
+//! Writers use this owned form. The counting path reads a `ClickView`.
 
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use crate::click::columns::{COLUMNS_FIELD, ClickColumns, ROWS_FIELD};
 use crate::event_time::UnixMillis;
 use crate::identity::ids::{AdId, CampaignId, ClickId};
 
@@ -53,8 +52,8 @@ impl Click {
         ClickId(self.click_id)
     }
 
-    /// Of all its texts and its token.
-    fn text_bytes(&self) -> usize {
+    /// Bytes of all its texts and its token.
+    pub(crate) fn text_bytes(&self) -> usize {
         let Click {
             event_id, source, user_id, ip_address, user_agent, device_type, country, region, ad_format, ..
         } = self;
@@ -63,32 +62,9 @@ impl Click {
     }
 }
 
-/// The most clicks a packed record may hold: bounds what one poisoned record can cost.
+/// The most clicks in one packed record: bounds what one malformed record can cost.
 pub const CLICKS_PER_RECORD_MAX: usize = 10_000;
 
-/// The most bytes of texts and tokens the clicks of a record of columns may come to once each has its own: a column holds what is the same
-/// in all clicks once, and so little could become very much. Records of rows are no larger than they are.
+/// The most bytes of texts and tokens in a record of columns, once every click has its own copy. A column holds a value that
+/// all clicks share only once, so a small record could become a very large one. A record of rows cannot.
 pub(crate) const COLUMN_BYTES_MAX: usize = 16 << 20;
-
-/// Encodes clicks of one partition as the smallest suitable record: a bare `Click`, or a `ClickBatch` of columns (of rows where the texts are
-/// too long for columns).
-pub fn encode_record(clicks: &[Click]) -> Vec<u8> {
-    assert!(!clicks.is_empty() && clicks.len() <= CLICKS_PER_RECORD_MAX);
-    if let [click] = clicks {
-        return click.encode_to_vec();
-    }
-    if clicks.iter().map(Click::text_bytes).sum::<usize>() > COLUMN_BYTES_MAX {
-        return encode_rows(clicks);
-    }
-    let columns = ClickColumns::of(clicks);
-    let mut record = Vec::new();
-    prost::encoding::message::encode(COLUMNS_FIELD, &columns, &mut record);
-    record
-}
-
-/// As packed records were before there were columns.
-pub(crate) fn encode_rows(clicks: &[Click]) -> Vec<u8> {
-    let mut record = Vec::new();
-    clicks.iter().for_each(|click| prost::encoding::message::encode(ROWS_FIELD, click, &mut record));
-    record
-}

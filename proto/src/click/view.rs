@@ -1,22 +1,24 @@
-//! Reads: the bytes of one raw record. Promises: never panics, never allocates per click; a record is taken whole or refused
+//! Decodes a raw record for counting.
+//!
+//! Reads: the bytes of one raw record. Promises: never panics, never allocates per click, and takes or refuses a record as a
 //! whole.
 //!
-//! The counting path needs eight fields of a click; parsing just those, borrowed, costs a fraction of building the owned message.
-//! Unknown fields are skipped, so newer producers are welcome.
-
-use thiserror::Error;
+//! The counting path needs eight fields of a click. Parsing just those, borrowed, costs a fraction of building the owned
+//! message. Unknown fields are skipped, so that newer producers work.
 
 use crate::click::columns::{COLUMNS_FIELD, ROWS_FIELD};
-use crate::click::found_columns::{
-    AD_ID, CAMPAIGN_ID, COST, EVENT_TIME, EVIDENCE, FoundColumns, USER_AGENT, USER_ID, zigzag,
+use crate::click::fields::{
+    AD_ID, CAMPAIGN_ID, COST, EVENT_TIME, EVIDENCE, USER_AGENT, USER_ID, Value, evidence_of, read_field,
 };
+use crate::click::found_columns::FoundColumns;
 use crate::click::invalid_traffic;
-use crate::click::record::{CLICKS_PER_RECORD_MAX, COLUMN_BYTES_MAX, Click};
+use crate::click::malformed::Malformed;
+use crate::click::record::{CLICKS_PER_RECORD_MAX, Click};
 use crate::counts::user_mark::UserMark;
 use crate::event_time::UnixMillis;
 use crate::identity::ids::{AdId, CampaignId, ClickId};
 use crate::money::Micros;
-use crate::varint;
+use crate::varint::{self, zigzag};
 
 /// The fields that counting needs, in the order of `schema/click.proto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,51 +27,18 @@ pub struct ClickView {
     pub campaign_id: CampaignId,
     pub ad_id: AdId,
     pub event_time_ms: UnixMillis,
-    /// Excluded from billing and from the count, by the rules of [`crate::click::invalid_traffic`].
+    /// Excluded from billing and from the count, by the rules of [`invalid_traffic`].
     pub is_invalid: bool,
-    /// `None` for a click without a `user_id`, and for an invalid one.
+    /// `None` for a click without a `user_id`, and for an invalid click.
     pub user: Option<UserMark>,
-    /// Zero or less for a click that names no cost.
+    /// Zero or less for a click without a cost.
     pub cost_per_click_micros: Micros,
-}
-
-/// Why a record cannot be counted. Such a record goes to quarantine with its offset.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Malformed {
-    #[error("the record is empty")]
-    Empty,
-    #[error("truncated or over-long field at byte {0}")]
-    Truncated(usize),
-    #[error("field {0} has a wire type this schema does not use")]
-    WireType(u64),
-    #[error("text field {0} is not UTF-8")]
-    Text(u64),
-    #[error("a click lacks {0}")]
-    Missing(&'static str),
-    #[error("more than {CLICKS_PER_RECORD_MAX} clicks in one record")]
-    TooMany,
-    #[error("a batch has field {0}, which this version does not know: upgrade, then send the record again")]
-    UnknownBatchField(u64),
-    #[error("column {field} has {values} values for {clicks} clicks")]
-    ColumnLength { field: u64, values: usize, clicks: usize },
-    #[error("column {0} comes twice")]
-    ColumnTwice(u64),
-    #[error("column {0} has lengths or numbers that do not fit its values")]
-    ColumnValue(u64),
-    #[error("its columns come to more than {COLUMN_BYTES_MAX} bytes of texts: send fewer clicks, or as rows")]
-    ColumnBytes,
-    #[error("a click stands behind the columns of its batch: send it in front of them")]
-    RowBehindColumns,
-    #[error("field {0} is larger than its type")]
-    TooLarge(u64),
-    #[error("not a JSON click: {0}")]
-    Json(String),
 }
 
 const ROWS: u64 = ROWS_FIELD as u64;
 const COLUMNS: u64 = COLUMNS_FIELD as u64;
 
-/// Appends the clicks of one raw record (a `Click`, a `ClickBatch` or a JSON click) to `into`; on error `into` is as it was.
+/// Appends the clicks of one raw record (a `Click`, a `ClickBatch` or a JSON click) to `into`. On error `into` is unchanged.
 pub fn decode_record(record: &[u8], into: &mut Vec<ClickView>) -> Result<(), Malformed> {
     let before = into.len();
     let outcome = decode_into(record, into);
@@ -98,7 +67,7 @@ fn decode_into(record: &[u8], into: &mut Vec<ClickView>) -> Result<(), Malformed
     let mut has_columns = false;
     while at < record.len() {
         match read_field(record, &mut at)? {
-            // Generated code would read it in another order, or make one of both.
+            // Generated code would read these in another order, or merge the two columns.
             (ROWS, Value::Bytes(_)) if has_columns => return Err(Malformed::RowBehindColumns),
             (COLUMNS, Value::Bytes(_)) if has_columns => return Err(Malformed::ColumnTwice(COLUMNS)),
             (ROWS, Value::Bytes(click)) => {
@@ -112,7 +81,7 @@ fn decode_into(record: &[u8], into: &mut Vec<ClickView>) -> Result<(), Malformed
                 decode_columns(&columns, into)?;
             }
             (field @ (ROWS | COLUMNS), _) => return Err(Malformed::WireType(field)),
-            // Skipping it might be skipping clicks.
+            // An unknown field may hold clicks, so it must not be skipped.
             (field, _) => return Err(Malformed::UnknownBatchField(field)),
         }
         if clicks > CLICKS_PER_RECORD_MAX {
@@ -120,11 +89,6 @@ fn decode_into(record: &[u8], into: &mut Vec<ClickView>) -> Result<(), Malformed
         }
     }
     Ok(())
-}
-
-/// Generated code keeps the low bits of a number that is too large: what is evidence for one would be none for the other.
-pub(crate) fn evidence_of(value: u64) -> Result<u32, Malformed> {
-    u32::try_from(value).map_err(|_| Malformed::TooLarge(EVIDENCE))
 }
 
 fn decode_columns(columns: &FoundColumns<'_>, into: &mut Vec<ClickView>) -> Result<(), Malformed> {
@@ -162,7 +126,7 @@ fn decode_columns(columns: &FoundColumns<'_>, into: &mut Vec<ClickView>) -> Resu
 
 /// The owned clicks of a record, for readers that need every field (the archive, tests).
 pub fn decode_record_owned(record: &[u8]) -> Result<Vec<Click>, Malformed> {
-    // Decoded by the counting path's rules first, so that both paths refuse the same records.
+    // Decode by the counting path's rules first, so that both paths refuse the same records.
     decode_into(record, &mut Vec::new())?;
     let owned = |bytes: &[u8]| <Click as prost::Message>::decode(bytes).map_err(|_| Malformed::Truncated(0));
     if record.first() == Some(&b'{') {
@@ -184,7 +148,7 @@ pub fn decode_record_owned(record: &[u8]) -> Result<Vec<Click>, Malformed> {
     Ok(clicks)
 }
 
-/// A `Click` never holds field 100, a `ClickBatch` holds nothing below it: the first tag decides.
+/// A `Click` never has field 100, and a `ClickBatch` has no field below it, so the first tag decides.
 fn is_batch(record: &[u8]) -> bool {
     let mut at = 0;
     matches!(varint::read(record, &mut at), Some(tag) if tag >> 3 >= 100)
@@ -221,11 +185,11 @@ fn decode_click(bytes: &[u8]) -> Result<ClickView, Malformed> {
     let mut evidence = 0;
     let mut user_agent: &[u8] = &[];
     let mut user_id: &[u8] = &[];
-    // From the first short text field to the last: most of a click, written in one piece by everybody, checked in one piece.
+    // From the first short text field to the last. All producers write them in one piece, so they are checked in one piece.
     let mut texts = bytes.len()..0;
     let mut at = 0;
     while at < bytes.len() {
-        // Nearly all tags are a byte, and so are the lengths of most texts.
+        // Nearly all tags take one byte, and so do the lengths of most texts.
         if let [tag @ ..0x80, length @ 0..=0x7f, rest @ ..] = &bytes[at..]
             && tag & 7 == 2
             && SHORT_TEXT_TAGS.contains(tag)
@@ -270,7 +234,7 @@ fn decode_click(bytes: &[u8]) -> Result<ClickView, Malformed> {
                 user_agent = text;
             }
             (16, Value::Bytes(_)) => {}
-            // A tag may be written longer than it must be.
+            // A tag may be encoded in more bytes than it needs.
             (1, Value::Integer(value)) => view.click_id = ClickId(value),
             (2, Value::Integer(value)) => view.campaign_id = value,
             (3, Value::Integer(value)) => view.ad_id = value,
@@ -287,7 +251,7 @@ fn decode_click(bytes: &[u8]) -> Result<ClickView, Malformed> {
     checked(view, evidence, user_agent, user_id)
 }
 
-/// One by one: something that is not ASCII lies among them, or between them.
+/// Checks the texts one by one, because some byte among or between them is not ASCII.
 #[cold]
 fn check_short_texts(bytes: &[u8]) -> Result<(), Malformed> {
     let mut at = 0;
@@ -315,7 +279,7 @@ fn checked(mut view: ClickView, evidence: u32, user_agent: &[u8], user_id: &[u8]
 }
 
 impl ClickView {
-    /// What no click may lack.
+    /// Checks the fields that every click must have.
     #[inline]
     fn complete(self) -> Result<ClickView, Malformed> {
         if self.click_id.0 == 0 {
@@ -334,54 +298,12 @@ impl ClickView {
     }
 }
 
-pub(crate) enum Value<'a> {
-    Integer(u64),
-    Bytes(&'a [u8]),
-    Skipped,
-}
-
-#[inline]
-pub(crate) fn read_field<'a>(bytes: &'a [u8], at: &mut usize) -> Result<(u64, Value<'a>), Malformed> {
-    let start = *at;
-    let truncated = || Malformed::Truncated(start);
-    let tag = varint::read(bytes, at).ok_or_else(truncated)?;
-    // No reader of generated code takes more.
-    if tag > u64::from(u32::MAX) {
-        return Err(Malformed::WireType(tag >> 3));
-    }
-    let field = tag >> 3;
-    if field == 0 {
-        return Err(Malformed::WireType(0));
-    }
-    let value = match tag & 7 {
-        0 => Value::Integer(varint::read(bytes, at).ok_or_else(truncated)?),
-        1 => skip(bytes, at, 8).ok_or_else(truncated)?,
-        2 => {
-            let length = varint::read(bytes, at).ok_or_else(truncated)?;
-            let end = usize::try_from(length).ok().and_then(|n| at.checked_add(n)).ok_or_else(truncated)?;
-            let value = bytes.get(*at..end).ok_or_else(truncated)?;
-            *at = end;
-            Value::Bytes(value)
-        }
-        5 => skip(bytes, at, 4).ok_or_else(truncated)?,
-        _ => return Err(Malformed::WireType(field)),
-    };
-    Ok((field, value))
-}
-
-fn skip<'a>(bytes: &[u8], at: &mut usize, length: usize) -> Option<Value<'a>> {
-    let end = at.checked_add(length)?;
-    bytes.get(*at..end)?;
-    *at = end;
-    Some(Value::Skipped)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::click::record::encode_record;
+    use crate::click::encode::encode_record;
 
     fn click(n: u64) -> Click {
         Click {
@@ -398,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn single_packed_and_json_forms_say_the_same() {
+    fn single_packed_and_json_forms_decode_alike() {
         let clicks: Vec<Click> = (0..50).map(click).collect();
         let expected: Vec<ClickView> = clicks.iter().map(|c| view_of(c).unwrap()).collect();
         let mut packed = Vec::new();
@@ -423,7 +345,7 @@ mod tests {
         assert_eq!((valid.user, valid.cost_per_click_micros), (UserMark::of(b"user 1"), -4));
         assert_eq!(view_of(&click(3)).unwrap().user, None, "a click without a user id");
         let invalid = view_of(&click(26)).unwrap();
-        assert_eq!((invalid.is_invalid, invalid.user), (true, None), "a robot is no user");
+        assert_eq!((invalid.is_invalid, invalid.user), (true, None), "a robot is not a user");
     }
 
     #[test]
@@ -465,7 +387,7 @@ mod tests {
         assert_eq!(views.len(), 1);
     }
 
-    /// A field as somebody might write it: of any number and type, most of them short.
+    /// A field of any number and type. Most are short.
     fn field() -> impl Strategy<Value = Vec<u8>> {
         let number = prop_oneof![6 => 1_u64..=18, 1 => 0_u64..=110, 1 => any::<u64>()];
         let value = prop_oneof![4 => 0_u64..4, 1 => any::<u64>()];

@@ -1,6 +1,8 @@
-//! What one checkpoint counted in one minute of event time, column by column: made by the counting shard, packed into a
-//! [`CellBlock`](crate::counts::cell_block::CellBlock), and read by every replica. A cell takes 24 bytes here and what few cells have is apart, so that
-//! whoever walks a hundred thousand of them reads little memory, and that in order.
+//! What one checkpoint counted in one minute of event time, column by column. The counting shard makes it, a `CellBlock`
+//! packs it, and every replica reads it.
+//!
+//! A cell takes 24 bytes here, and what few cells have is kept apart. So a walk over a hundred thousand cells reads little
+//! memory, and reads it in order.
 
 use crate::counts::cell_counts::{CellDelta, CellKey, CostSum, Counts};
 use crate::counts::user_sketch::UserSketch;

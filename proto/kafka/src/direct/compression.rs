@@ -1,15 +1,16 @@
-//! The records of a batch as Kafka's producers compress them.
+//! Decompresses the records of a batch, in each way that Kafka's producers compress them.
 
 use std::io::Read;
 
 use super::record_batch::BatchError;
 
-/// Of one batch, decompressed: bounds what a small batch can blow up to. Producers fill batches of a megabyte.
+/// The largest batch after decompression: bounds the memory that a small batch can ask for. Producers fill batches of a
+/// megabyte.
 pub(super) const BATCH_DECOMPRESSED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// The producers in Java frame Snappy's blocks like this; librdkafka writes one block without a frame.
+/// Java producers frame Snappy's blocks like this. librdkafka writes one block without a frame.
 const SNAPPY_FRAME_MAGIC: &[u8] = &[0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
-/// The magic, and two versions.
+/// The magic bytes and two version numbers.
 const SNAPPY_FRAME_HEADER_BYTES: usize = 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub(super) enum Codec {
 }
 
 impl Codec {
-    /// By the three lowest bits of a batch's attributes; `None`: not compressed.
+    /// By the three lowest bits of a batch's attributes. `None`: not compressed.
     pub(super) fn of_attributes(attributes: i16) -> Result<Option<Codec>, BatchError> {
         match attributes & 0b111 {
             0 => Ok(None),
@@ -33,7 +34,7 @@ impl Codec {
         }
     }
 
-    /// Replaces what is in `into`.
+    /// Replaces the content of `into`.
     ///
     /// # Errors
     /// Damaged input, or more than [`BATCH_DECOMPRESSED_BYTES_MAX`] bytes of output.
@@ -57,7 +58,7 @@ fn read_all(decoder: impl Read, into: &mut Vec<u8>) -> Result<(), BatchError> {
     if read > limit { Err(BatchError::Blown { limit }) } else { Ok(()) }
 }
 
-/// Blocks, each behind its length in four bytes.
+/// Reads blocks, each after its length in four bytes.
 fn snappy_blocks(mut framed: &[u8], into: &mut Vec<u8>) -> Result<(), BatchError> {
     while !framed.is_empty() {
         let (length, rest) = framed.split_first_chunk().ok_or_else(torn)?;
@@ -85,7 +86,7 @@ fn damaged(error: impl std::fmt::Display) -> BatchError {
 }
 
 fn torn() -> BatchError {
-    BatchError::Undecodable("a snappy frame ends in its middle".into())
+    BatchError::Undecodable("a snappy frame is cut off".into())
 }
 
 #[cfg(test)]
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_compressed_comes_back() {
+    fn compressed_data_comes_back_unchanged() {
         let text = "again and again, ".repeat(100_000).into_bytes();
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(&text).unwrap();
@@ -138,7 +139,7 @@ mod tests {
         }
         let bomb = gzip.finish().unwrap();
         assert!(matches!(decompress(Codec::Gzip, &bomb), Err(BatchError::Blown { .. })));
-        // Snappy says how long it will be: nothing is made room for that is not allowed.
+        // Snappy announces its length, so that no memory is reserved beyond the limit.
         assert!(matches!(decompress(Codec::Snappy, &[0xff, 0xff, 0xff, 0xff, 0x0f, 0]), Err(BatchError::Blown { .. })));
     }
 
@@ -147,7 +148,7 @@ mod tests {
         for codec in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
             assert!(matches!(decompress(codec, b"\x05neither"), Err(BatchError::Undecodable(_))), "{codec:?}");
         }
-        assert_eq!(Codec::of_attributes(0b1000).unwrap(), None, "the other bits say something else");
+        assert_eq!(Codec::of_attributes(0b1000).unwrap(), None, "the other bits have other meanings");
         assert_eq!(Codec::of_attributes(5), Err(BatchError::UnknownCodec { codec: 5 }));
     }
 }

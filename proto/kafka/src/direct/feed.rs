@@ -1,4 +1,4 @@
-//! One partition's way from the fetcher to its reader, and the memory all of a node's partitions may hold.
+//! Carries one partition's batches from the fetcher to its reader, and counts the memory that all partitions hold.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use clicktally_proto::identity::shard_key::ShardId;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Bytes of answers that are in memory, or on their way and reckoned at their largest.
+/// Bytes of answers in memory. An answer on its way counts at its largest size.
 #[derive(Debug, Default)]
 pub(super) struct NodeMemory {
     held_bytes: AtomicUsize,
-    /// Somebody waits for [`NodeMemory::room`]: spares readers the news when nobody does.
+    /// Whether a task waits for [`NodeMemory::room`]. If none does, readers save the notification.
     is_awaited: AtomicBool,
     pub(super) room: Notify,
 }
@@ -29,7 +29,7 @@ impl NodeMemory {
         Hold { bytes, memory: Arc::clone(self) }
     }
 
-    /// Listen to [`NodeMemory::room`] first, then call this, then look again whether there is room: so no news is missed.
+    /// 1. Listen to [`NodeMemory::room`], 2. call this, 3. look again whether there is room: so no notification is missed.
     pub(super) fn want_room(&self) {
         self.is_awaited.store(true, Ordering::SeqCst);
     }
@@ -49,7 +49,7 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    /// The true size, once it is known.
+    /// Sets the true size, once it is known.
     pub(super) fn resize(&mut self, bytes: usize) {
         self.memory.held_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.memory.held_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -63,22 +63,22 @@ impl Drop for Hold {
     }
 }
 
-/// Whole batches of one partition, as they came. They pin the answer they came in.
+/// Whole batches of one partition, as they came. They pin the answer that they came in.
 #[derive(Debug)]
 pub(super) struct Chunk {
     pub(super) batches: Bytes,
     pub(super) answer: Arc<Hold>,
 }
 
-/// What the fetcher has to know of a partition.
+/// What the fetcher knows of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FetchPosition {
     pub(super) offset: u64,
-    /// Leader's epoch of the last batch fetched, −1 at first: with it a broker notices that it holds another history.
+    /// The leader's epoch of the last batch fetched, −1 at first. By it a broker notices that its history differs from ours.
     pub(super) last_epoch: i32,
-    /// Bytes of the answers that its chunks pin.
+    /// Bytes of the answers that the partition's chunks pin.
     pub(super) pinned_bytes: usize,
-    /// Number of the answer that last had records for it.
+    /// Number of the last answer with records of this partition.
     pub(super) served: u64,
 }
 
@@ -93,7 +93,7 @@ pub(super) struct Feed {
 struct FeedState {
     position: FetchPosition,
     chunks: VecDeque<Chunk>,
-    /// Behind the chunks: they were read before it.
+    /// Reported after the chunks, which were fetched before it.
     failure: Option<LogError>,
 }
 
@@ -103,7 +103,7 @@ impl Feed {
         Feed { shard, memory, state: Mutex::new(FeedState { position, chunks: VecDeque::new(), failure: None }) }
     }
 
-    /// `None` once it failed: nothing is fetched behind a failure.
+    /// `None` after a failure: nothing is fetched behind it.
     pub(super) fn position(&self) -> Option<FetchPosition> {
         let state = self.state.lock();
         state.failure.is_none().then_some(state.position)
@@ -111,18 +111,18 @@ impl Feed {
 
     pub(super) fn push(&self, chunk: Chunk, next_offset: u64, last_epoch: i32, served: u64) {
         let mut state = self.state.lock();
-        assert!(next_offset > state.position.offset, "a chunk moves its partition on");
+        assert!(next_offset > state.position.offset, "a chunk moves its partition forward");
         let pinned_bytes = state.position.pinned_bytes + chunk.answer.bytes;
         state.position = FetchPosition { offset: next_offset, last_epoch, pinned_bytes, served };
         state.chunks.push_back(chunk);
     }
 
-    /// The first failure stays.
+    /// Keeps the first failure.
     pub(super) fn fail(&self, error: LogError) {
         self.state.lock().failure.get_or_insert(error);
     }
 
-    /// Gives back the chunk that was read, if any, for the next that is here.
+    /// Takes back the chunk that was read, if any, and returns the next one that has arrived.
     pub(super) fn exchange(&self, read: Option<Chunk>) -> Result<Option<Chunk>, LogError> {
         let mut state = self.state.lock();
         let is_freed = read.is_some();

@@ -1,4 +1,4 @@
-//! The rules of what a partition's part of an answer means: records, a leader that moved, or an end.
+//! Decides what a partition's part of an answer means: records, a leader that moved, or a failure.
 
 use bytes::Bytes;
 use clicktally_proto::click_log::LogError;
@@ -10,20 +10,20 @@ use super::record_batch::BatchHeader;
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum FetchAnswer {
-    /// Whole batches; the first may begin before what was asked for.
+    /// Whole batches. The first may begin before the offset asked for.
     Records {
         batches: Bytes,
         next_offset: u64,
         last_epoch: i32,
     },
     Nothing,
-    /// Ask who leads the partition now, then go on from the same offset.
+    /// Ask which broker leads the partition now, then continue from the same offset.
     LeaderMoved(ResponseError),
     Failed(LogError),
 }
 
 impl FetchAnswer {
-    /// `asked`: the offset that was asked for.
+    /// `asked`: the offset asked for.
     pub(super) fn of(shard: ShardId, asked: u64, part: PartitionData) -> FetchAnswer {
         if let Some(code) = part.error_code.err() {
             return explain(shard, asked, code);
@@ -31,7 +31,7 @@ impl FetchAnswer {
         // The broker compares the epoch of the last batch we have with its own history.
         if part.diverging_epoch.end_offset >= 0 {
             let detail = format!(
-                "its leader's history ends at offset {} where ours went on: records were lost in a change of leaders",
+                "its leader's history ends at offset {}, and records read before lie behind that: a change of leaders lost them",
                 part.diverging_epoch.end_offset
             );
             return FetchAnswer::Failed(LogError::OffsetLost { shard, offset: asked, detail });
@@ -64,16 +64,16 @@ fn explain(shard: ShardId, asked: u64, code: ResponseError) -> FetchAnswer {
     }
 }
 
-/// Leaves out the last batch if it was cut off: the next Fetch begins with it.
+/// Leaves out the last batch if it is cut off. The next Fetch begins with it.
 fn whole_batches(asked: u64, records: Bytes) -> FetchAnswer {
     let (mut end, mut next_offset, mut last_epoch) = (0, None, -1);
     loop {
         let header = match BatchHeader::read(&records[end..]) {
             Ok(Some(header)) => header,
             Ok(None) => break,
-            Err(error) => return FetchAnswer::Failed(LogError::Fatal(error.to_string())),
+            Err(error) => return FetchAnswer::Failed(error.into()),
         };
-        // Holes are what compaction leaves; going back is nothing a log does.
+        // Compaction leaves holes. Offsets that go back are an error.
         let goes_back = match next_offset {
             None => header.last_offset < asked,
             Some(next) => header.base_offset < next,
@@ -89,7 +89,7 @@ fn whole_batches(asked: u64, records: Bytes) -> FetchAnswer {
     }
     match next_offset {
         Some(next_offset) => FetchAnswer::Records { batches: records.slice(..end), next_offset, last_epoch },
-        // Cut off in its first batch: it comes whole once this partition is the first that is asked for.
+        // The first batch is cut off. It comes whole once this partition is the first that is asked for.
         None => FetchAnswer::Nothing,
     }
 }

@@ -1,36 +1,37 @@
-//! The rules of what the next Fetch asks for: whom there is memory for, who comes first, how long the broker may wait.
+//! Decides what the next Fetch asks for: which partitions there is memory for, their order, and how long the broker may wait.
 
 use std::time::Duration;
 
-use super::super::kafka_log::{ENVELOPE_BYTES_MAX, RECORD_BYTES_MAX};
 use super::feed::FetchPosition;
+use crate::topics::{ENVELOPE_BYTES_MAX, RECORD_BYTES_MAX};
 
-/// Asked for of one partition, and of all of a Fetch. Both are soft: a broker sends at least one whole batch, however large.
+/// Bytes asked for of one partition, and of a whole Fetch. Both are soft: a broker sends at least one whole batch, however
+/// large.
 pub(super) const PARTITION_BYTES: usize = 1024 * 1024;
 pub(super) const ANSWER_BYTES: usize = 4 * 1024 * 1024;
-/// What an answer may have at the very most: what was asked for, one batch beyond it, and names and numbers around.
+/// The largest answer accepted: what was asked for, one batch beyond it, and the names and numbers around them.
 pub(super) const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Once a partition's chunks pin answers of that many bytes, it is left out until some are read.
+/// A partition whose chunks pin this many bytes of answers is left out until its reader has read some.
 const PARTITION_PINNED_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Of the whole node. From half of it on only partitions that hold nothing are asked for, so that those which nobody reads (their
-/// checkpoints find no quorum) cannot keep the others from theirs.
+/// The same for the whole node. Above half of it, only partitions that hold nothing are asked for. So partitions whose
+/// readers stand still (their checkpoints find no quorum) cannot starve the others.
 const NODE_HELD_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 const _: () = assert!(PARTITION_BYTES <= ANSWER_BYTES && ANSWER_BYTES <= PARTITION_PINNED_BYTES_MAX);
 const _: () = assert!(ANSWER_BYTES + RECORD_BYTES_MAX + ENVELOPE_BYTES_MAX < ANSWER_BYTES_MAX);
 const _: () = assert!(16 * PARTITION_PINNED_BYTES_MAX <= NODE_HELD_BYTES_MAX / 2);
 
-/// How long a broker holds back an answer while it has nothing new. Does not delay a click: the first one ends the wait.
+/// How long a broker waits for news before it answers. This delays no click: the first one ends the wait.
 const WAIT_MAX: Duration = Duration::from_millis(100);
-/// The same while a partition is left out: it may have room again long before the others have news.
+/// The same while a partition is left out, which may have room again long before the others have news.
 const WAIT_MAX_LEFT_OUT: Duration = Duration::from_millis(10);
 
-/// An answer smaller than this was a trickle: the next Fetch is held back a little, because each costs broker and fetcher the same
-/// whether it brings one click or a thousand, and readers look every ten milliseconds only.
+/// After an answer smaller than this, the next Fetch waits for [`TRICKLE_PAUSE`]. A Fetch costs broker and fetcher the same
+/// whether it brings one click or a thousand, and readers look only every ten milliseconds.
 const TRICKLE_BYTES: usize = 64 * 1024;
 const TRICKLE_PAUSE: Duration = Duration::from_millis(5);
 
-/// Whether a partition is asked for, with `held_bytes` in the node's memory, the answer to come included.
+/// Whether a partition is asked for. `held_bytes`: what the node holds in memory, including the answer to come.
 pub(super) fn has_room(partition: &FetchPosition, held_bytes: usize) -> bool {
     if held_bytes > NODE_HELD_BYTES_MAX {
         false
@@ -41,8 +42,8 @@ pub(super) fn has_room(partition: &FetchPosition, held_bytes: usize) -> bool {
     }
 }
 
-/// Puts those first that have waited longest for records. A broker fills an answer in the order asked, and only the first
-/// partition with records gets a batch that is larger than what was asked for: in turn, all make progress.
+/// Puts the partitions first that have waited longest for records. A broker fills an answer in the order asked, and sends a
+/// batch larger than the limit only for the first partition with records. Because they take turns, all make progress.
 pub(super) fn put_in_order<T>(asked: &mut [(FetchPosition, T)]) {
     asked.sort_by_key(|(position, _)| position.served);
 }
@@ -51,7 +52,7 @@ pub(super) fn wait_max(is_any_left_out: bool) -> Duration {
     if is_any_left_out { WAIT_MAX_LEFT_OUT } else { WAIT_MAX }
 }
 
-/// How long after the last question the next one may go out, by the size of the last answer.
+/// How long to wait between two questions, by the size of the last answer.
 pub(super) fn pause(answer_bytes: usize) -> Duration {
     if answer_bytes < TRICKLE_BYTES { TRICKLE_PAUSE } else { Duration::ZERO }
 }
@@ -65,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_nobody_reads_is_left_out_and_does_not_starve_the_rest() {
+    fn a_partition_without_a_reader_is_left_out_and_does_not_starve_the_rest() {
         assert!(has_room(&partition(PARTITION_PINNED_BYTES_MAX - 1, 0), ANSWER_BYTES));
         assert!(!has_room(&partition(PARTITION_PINNED_BYTES_MAX, 0), ANSWER_BYTES));
         let scarce = NODE_HELD_BYTES_MAX / 2 + 1;
@@ -75,7 +76,7 @@ mod tests {
 
     #[test]
     fn each_partition_comes_first_in_turn() {
-        // A broker that has records for one partition an answer only, the first that it is asked for.
+        // This broker has records for one partition an answer only: the first that it is asked for.
         let mut served = [0; 5];
         let mut turns = Vec::new();
         for answer in 1..=10 {

@@ -1,7 +1,8 @@
-//! Asks the brokers for the records of every partition that has a reader, on one thread of its own.
+//! Asks the brokers for the records of every partition that has a reader, on a thread of its own.
 //!
-//! One task keeps up who leads what, and one for each broker asks it, answer after answer: while one is counted, the next is on
-//! its way. What fails on the way to a broker is tried again from the same offsets; readers do not notice.
+//! One task learns which broker leads which partition. For each broker, one task asks it again and again: while one answer
+//! is counted, the next is on its way. A question that fails on the way is asked again from the same offsets, and readers
+//! do not notice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,20 +20,21 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Answer, Connection, ConnectionError};
+use super::broker_connection::{Answer, BrokerConnection, BrokerError};
 use super::feed::{Chunk, Feed, FetchPosition, Hold, NodeMemory};
 use super::fetch_answer::FetchAnswer;
 use super::fetch_plan::{self, ANSWER_BYTES, PARTITION_BYTES};
 use super::leaders::{BrokerId, Leader, Leaders, raw_topic};
+use crate::connection::KafkaConnection;
 
-/// From the first that carries format 2 to the last that names topics by name.
+/// From the first version that carries format 2 to the last that identifies topics by name.
 const FETCH_VERSIONS: std::ops::RangeInclusive<i16> = 4..=12;
-/// The first in which the epoch of the last batch can be sent.
+/// The first version that carries the epoch of the last batch.
 const EPOCH_CHECK_VERSION: i16 = 12;
-/// Between two questions for leaders while some are unknown; doubles from the first to the last.
+/// The pause between two questions for leaders while some are unknown. It doubles from the smallest to the largest.
 const LEADERS_BACKOFF_MIN: Duration = Duration::from_millis(50);
 const LEADERS_BACKOFF_MAX: Duration = Duration::from_secs(1);
-/// Once none was asked for that long, the next is asked at once again.
+/// After this long without a question for leaders, the next one is asked at once.
 const LEADERS_QUIET: Duration = Duration::from_secs(5);
 
 /// Fetches until dropped.
@@ -45,20 +47,20 @@ pub(crate) struct Fetcher {
 
 #[derive(Debug)]
 struct Shared {
-    bootstrap: Vec<String>,
+    connection: KafkaConnection,
     memory: Arc<NodeMemory>,
-    /// One a partition at most, for as long as its reader lives.
+    /// At most one for each partition, for as long as its reader lives.
     feeds: Mutex<BTreeMap<i32, Arc<Feed>>>,
     leaders: Mutex<Leaders>,
-    /// The leader of a partition with a reader is not known.
+    /// Notified when the leader of a partition with a reader is not known.
     leaders_wanted: Notify,
 }
 
 impl Fetcher {
-    /// `brokers`: `host:port`, comma-separated. Connects once somebody reads.
-    pub(crate) fn start(brokers: &str) -> std::io::Result<Fetcher> {
+    /// Connects when the first reader is opened.
+    pub(crate) fn start(connection: KafkaConnection) -> std::io::Result<Fetcher> {
         let shared = Arc::new(Shared {
-            bootstrap: brokers.split(',').map(|broker| broker.trim().to_owned()).collect(),
+            connection,
             memory: Arc::default(),
             feeds: Mutex::default(),
             leaders: Mutex::default(),
@@ -99,12 +101,12 @@ impl Drop for Fetcher {
     fn drop(&mut self) {
         self.stop.cancel();
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the log's fetcher had panicked");
+            tracing::error!("the log's fetcher panicked");
         }
     }
 }
 
-/// A partition that is fetched until this is dropped.
+/// Its partition is fetched until this is dropped.
 #[derive(Debug)]
 pub(super) struct OpenFeed {
     pub(super) feed: Arc<Feed>,
@@ -118,7 +120,7 @@ impl Drop for OpenFeed {
     }
 }
 
-/// Learns who leads what when that is wanted, and has a task for each broker.
+/// Learns the leaders when some are wanted, and keeps one task for each broker.
 async fn keep_leaders(shared: Arc<Shared>) {
     let mut brokers: BTreeSet<BrokerId> = BTreeSet::new();
     let mut asking: JoinSet<BrokerId> = JoinSet::new();
@@ -130,7 +132,7 @@ async fn keep_leaders(shared: Arc<Shared>) {
                 Ok(broker) => {
                     brokers.remove(&broker);
                 }
-                // A fault of ours. Readers begin anew where they stand, and so does everything here.
+                // This is a bug of ours. Every reader fails, is opened again at the offset due, and all tasks start anew.
                 Err(error) => {
                     tracing::error!(%error, "a task that fetches from the log panicked");
                     asking = JoinSet::new();
@@ -164,10 +166,10 @@ async fn keep_leaders(shared: Arc<Shared>) {
     }
 }
 
-/// Asks one broker until it cannot be reached, or is no longer there.
+/// Asks one broker until it is unreachable, or gone from the cluster.
 async fn ask_broker(shared: Arc<Shared>, broker: BrokerId, address: String) -> BrokerId {
     if let Err(error) = shared.ask_until_lost(broker, &address).await {
-        tracing::warn!(broker, address, %error, "lost a broker of the log; asking who leads its partitions now");
+        tracing::warn!(broker, address, %error, "lost a broker of the log; asking which broker leads its partitions now");
     }
     shared.leaders.lock().forget_broker(broker);
     shared.leaders_wanted.notify_one();
@@ -186,11 +188,11 @@ impl Shared {
         self.feeds.lock().values().for_each(|feed| feed.fail(error.clone()));
     }
 
-    /// Of any broker that answers: the ones known, then the ones configured.
+    /// Asks the known brokers, then the configured ones, until one answers.
     async fn learn_leaders(&self) {
         let known: Vec<String> = self.leaders.lock().brokers.values().cloned().collect();
-        for address in known.iter().chain(&self.bootstrap) {
-            match Leaders::ask(address).await {
+        for address in known.iter().chain(&self.connection.bootstrap_addresses()) {
+            match Leaders::ask(&self.connection, address).await {
                 Ok(Ok(leaders)) => {
                     *self.leaders.lock() = leaders;
                     return;
@@ -200,19 +202,19 @@ impl Shared {
                     return;
                 }
                 Ok(Err(code)) => tracing::warn!(address, %code, "the log does not know the raw topic yet"),
-                Err(error) => tracing::warn!(address, %error, "cannot ask who leads the log's partitions"),
+                Err(error) => tracing::warn!(address, %error, "cannot ask which broker leads the log's partitions"),
             }
         }
     }
 
-    async fn ask_until_lost(&self, broker: BrokerId, address: &str) -> Result<(), ConnectionError> {
-        let mut connection: Option<Connection> = None;
+    async fn ask_until_lost(&self, broker: BrokerId, address: &str) -> Result<(), BrokerError> {
+        let mut connection: Option<BrokerConnection> = None;
         let mut answers = 0;
         loop {
             if self.leaders.lock().brokers.get(&broker).is_none_or(|known| known != address) {
                 return Ok(());
             }
-            // The answer is reckoned before it comes, so that brokers asked at the same time do not exceed the limit together.
+            // Counted before the answer comes, so that brokers asked at the same time do not exceed the limit together.
             let mut hold = self.memory.hold(ANSWER_BYTES);
             let (asked, left_out) = match self.choose(broker) {
                 (asked, _) if asked.is_empty() => {
@@ -224,7 +226,7 @@ impl Shared {
             };
             let connection = match &mut connection {
                 Some(connection) => connection,
-                none => none.insert(Connection::open(address).await?),
+                none => none.insert(BrokerConnection::open(&self.connection, address).await?),
             };
             let version = connection.version(ApiKey::Fetch, FETCH_VERSIONS)?;
             let wait = fetch_plan::wait_max(left_out > 0);
@@ -238,11 +240,11 @@ impl Shared {
         }
     }
 
-    /// Until some partition of the broker's may be asked for again, or something else has changed.
+    /// Waits until some partition of the broker may be asked for again, or something else has changed.
     async fn wait_for_room(&self, broker: BrokerId) {
         let room = self.memory.room.notified();
         tokio::pin!(room);
-        // Listen first, then look once more: so that no news falls in between.
+        // 1. Listen, 2. look once more: so no notification is missed between the two.
         room.as_mut().enable();
         self.memory.want_room();
         if self.choose(broker).0.is_empty() {
@@ -250,7 +252,7 @@ impl Shared {
         }
     }
 
-    /// The broker's partitions that there is memory for, and how many there are besides.
+    /// The broker's partitions that there is memory for, and the number of its other partitions.
     fn choose(&self, broker: BrokerId) -> (Asked, usize) {
         let held_bytes = self.memory.held_bytes();
         let (leaders, feeds) = (self.leaders.lock(), self.feeds.lock());
@@ -269,15 +271,9 @@ impl Shared {
         (led, left_out)
     }
 
-    fn hand_out(
-        &self,
-        asked: Asked,
-        answer: FetchResponse,
-        hold: &Arc<Hold>,
-        served: u64,
-    ) -> Result<(), ConnectionError> {
+    fn hand_out(&self, asked: Asked, answer: FetchResponse, hold: &Arc<Hold>, served: u64) -> Result<(), BrokerError> {
         if let Some(code) = ResponseError::try_from_code(answer.error_code) {
-            return Err(ConnectionError::Protocol(code.to_string()));
+            return Err(BrokerError::Protocol(code.to_string()));
         }
         let mut asked: BTreeMap<i32, _> =
             asked.into_iter().map(|(position, to)| (to.0.shard.partition(), (position, to))).collect();
@@ -289,7 +285,7 @@ impl Shared {
                 }
                 FetchAnswer::Nothing => {}
                 FetchAnswer::LeaderMoved(code) => {
-                    tracing::info!(shard = feed.shard.0, %code, "asking who leads a partition of the log now");
+                    tracing::info!(shard = feed.shard.0, %code, "asking which broker leads a partition of the log now");
                     self.leaders.lock().forget(feed.shard.partition(), leader);
                     self.leaders_wanted.notify_one();
                 }
@@ -305,7 +301,7 @@ fn question(asked: &Asked, version: i16, wait: Duration) -> FetchRequest {
         let partition = FetchPartition::default()
             .with_partition(feed.shard.partition())
             .with_current_leader_epoch(leader.epoch)
-            // Checked when the reader was opened, and a broker's own offsets since.
+            // Always fits: checked when the reader was opened, and since then these are the broker's own offsets.
             .with_fetch_offset(i64::try_from(position.offset).unwrap_or(i64::MAX))
             .with_partition_max_bytes(to_i32(PARTITION_BYTES));
         if version >= EPOCH_CHECK_VERSION { partition.with_last_fetched_epoch(position.last_epoch) } else { partition }

@@ -9,9 +9,10 @@ use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{ApiKey, MetadataRequest, MetadataResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
-use super::connection::{Connection, ConnectionError};
+use super::broker_connection::{BrokerConnection, BrokerError};
+use crate::connection::KafkaConnection;
 
-/// From the first that can be told not to make topics to the last without a surprise.
+/// From the first version that can be told not to make topics to the newest one that is tested here.
 const METADATA_VERSIONS: std::ops::RangeInclusive<i16> = 4..=9;
 
 pub(super) type BrokerId = i32;
@@ -19,7 +20,7 @@ pub(super) type BrokerId = i32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Leader {
     pub(super) broker: BrokerId,
-    /// Sent along, so that one who no longer leads, or does not know yet that it does, says so.
+    /// Sent with each Fetch, so that a broker which no longer leads, or does not know yet that it leads, answers so.
     pub(super) epoch: i32,
 }
 
@@ -27,14 +28,17 @@ pub(super) struct Leader {
 pub(super) struct Leaders {
     /// `host:port`.
     pub(super) brokers: BTreeMap<BrokerId, String>,
-    /// By partition; those without a leader are missing.
+    /// By partition. A partition without a leader is missing.
     partitions: BTreeMap<i32, Leader>,
 }
 
 impl Leaders {
-    /// `Err` of the inner result: the topic itself is refused.
-    pub(super) async fn ask(address: &str) -> Result<Result<Leaders, ResponseError>, ConnectionError> {
-        let mut connection = Connection::open(address).await?;
+    /// Asks one broker. The inner error is the broker's answer about the topic itself.
+    pub(super) async fn ask(
+        log: &KafkaConnection,
+        address: &str,
+    ) -> Result<Result<Leaders, ResponseError>, BrokerError> {
+        let mut connection = BrokerConnection::open(log, address).await?;
         let version = connection.version(ApiKey::Metadata, METADATA_VERSIONS)?;
         let topic = MetadataRequestTopic::default().with_name(Some(raw_topic()));
         let question = MetadataRequest::default().with_topics(Some(vec![topic])).with_allow_auto_topic_creation(false);
@@ -63,14 +67,14 @@ impl Leaders {
         self.partitions.get(&partition).copied()
     }
 
-    /// Does nothing if somebody else is known to lead it meanwhile.
+    /// Does nothing if another leader is known by now.
     pub(super) fn forget(&mut self, partition: i32, heard_from: Leader) {
         if self.partitions.get(&partition) == Some(&heard_from) {
             self.partitions.remove(&partition);
         }
     }
 
-    /// A broker out of reach leads nothing as far as we are concerned, until the log says again that it does.
+    /// Treats an unreachable broker as leading nothing, until the log names it as a leader again.
     pub(super) fn forget_broker(&mut self, broker: BrokerId) {
         self.partitions.retain(|_, leader| leader.broker != broker);
     }

@@ -1,18 +1,19 @@
 //! Kafka's record batch, format 2: its header, its checksum, and the walk through its records.
 //!
-//! Source: <https://kafka.apache.org/documentation/#recordbatch>. Multi-byte integers of the header are big-endian; those of a record
-//! are zigzag varints. Offsets inside a batch rise, with holes where a topic is compacted.
+//! Source: <https://kafka.apache.org/documentation/#recordbatch>. Multi-byte integers of the header are big-endian, and those
+//! of a record are zigzag varints. Offsets inside a batch rise, with holes where a topic is compacted.
 
-use clicktally_proto::click_log::LogRecord;
+use clicktally_proto::click_log::{LogError, LogRecord};
 use clicktally_proto::event_time::UnixMillis;
+use clicktally_proto::next_move::NextMove;
 use clicktally_proto::varint;
 use thiserror::Error;
 
-/// Up to the first record.
+/// Everything before the first record.
 pub(super) const HEADER_BYTES: usize = 61;
-/// Offset and length, which the length does not count.
+/// Offset and length. The length does not include these bytes.
 const PREFIX_BYTES: usize = 12;
-/// The checksum speaks for everything from here on.
+/// The checksum covers everything from here on.
 const CHECKED_FROM: usize = 21;
 const MAGIC: u8 = 2;
 const LOG_APPEND_TIME: i16 = 1 << 3;
@@ -20,13 +21,13 @@ const CONTROL: i16 = 1 << 5;
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(super) enum BatchError {
-    #[error("the batch at offset {offset} is not what was written: its checksum does not fit")]
+    #[error("the batch at offset {offset} is damaged: its checksum differs")]
     Checksum { offset: u64 },
     #[error(
-        "a batch has format {magic}, written before Kafka 0.11; only format 2 is read: fetch by librdkafka ([log] fetch)"
+        "a batch has format {magic} of before Kafka 0.11, and the direct fetcher reads only format 2: set [log] fetch to \"librdkafka\""
     )]
     OldFormat { magic: u8 },
-    #[error("a batch is compressed by codec {codec}, which this version does not know")]
+    #[error("a batch is compressed with codec {codec}, which this version does not know")]
     UnknownCodec { codec: i16 },
     #[error("a batch cannot be decompressed: {0}")]
     Undecodable(String),
@@ -36,14 +37,38 @@ pub(super) enum BatchError {
     Malformed(&'static str),
 }
 
+impl BatchError {
+    fn next_move(&self) -> NextMove {
+        match self {
+            // The damage may have happened on the way: fetched again, the batch may be right.
+            BatchError::Checksum { .. } => NextMove::Retry,
+            // The batch was written like this. To skip it would lose its clicks.
+            BatchError::OldFormat { .. }
+            | BatchError::UnknownCodec { .. }
+            | BatchError::Undecodable(_)
+            | BatchError::Blown { .. }
+            | BatchError::Malformed(_) => NextMove::Halt,
+        }
+    }
+}
+
+impl From<BatchError> for LogError {
+    fn from(error: BatchError) -> LogError {
+        match error.next_move() {
+            NextMove::Retry => LogError::Unavailable(error.to_string()),
+            NextMove::Reject | NextMove::Halt => LogError::Fatal(error.to_string()),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BatchHeader {
     pub(super) base_offset: u64,
-    /// Of the last record, also where compaction took it away.
+    /// The offset of the last record, even if compaction removed that record.
     pub(super) last_offset: u64,
-    /// Of the leader that took the batch.
+    /// The epoch of the leader that accepted the batch.
     pub(super) leader_epoch: i32,
-    /// With the header.
+    /// Including the header.
     pub(super) bytes: usize,
     pub(super) attributes: i16,
     checksum: u32,
@@ -53,9 +78,9 @@ pub(super) struct BatchHeader {
 }
 
 impl BatchHeader {
-    /// Reads the header of the batch that `bytes` begin with; `None`: they end before the batch does.
+    /// Reads the header of the batch at the start of `bytes`. `None`: the batch is cut off.
     pub(super) fn read(bytes: &[u8]) -> Result<Option<BatchHeader>, BatchError> {
-        // Where the old formats have it too.
+        // The older formats have their number at the same place.
         match bytes.get(16) {
             None => return Ok(None),
             Some(&MAGIC) => {}
@@ -85,16 +110,16 @@ impl BatchHeader {
         Ok((bytes.len() >= whole).then_some(header))
     }
 
-    /// Compares the checksum (CRC-32C) of the batch, header and all, with what its writer noted.
+    /// Compares the checksum (CRC-32C) of the batch with the one that its writer stored.
     pub(super) fn verify(&self, batch: &[u8]) -> Result<(), BatchError> {
-        assert_eq!(batch.len(), self.bytes);
+        assert_eq!(batch.len(), self.bytes, "a header is checked against its own batch, whole");
         if crc32c::crc32c(&batch[CHECKED_FROM..]) == self.checksum {
             return Ok(());
         }
         Err(BatchError::Checksum { offset: self.base_offset })
     }
 
-    /// Notes of the broker's own about transactions, no records of anybody.
+    /// Whether the batch has the broker's notes about transactions instead of records.
     pub(super) fn is_control(&self) -> bool {
         self.attributes & CONTROL != 0
     }
@@ -118,7 +143,7 @@ pub(super) struct RecordWalk {
     base_offset: u64,
     last_offset: u64,
     base_timestamp_ms: i64,
-    /// When the broker took the batch; else each record has its producer's time.
+    /// When the broker accepted the batch. `None`: each record has its producer's time.
     log_append_ms: Option<UnixMillis>,
     left: u32,
     at: usize,
@@ -126,7 +151,7 @@ pub(super) struct RecordWalk {
 }
 
 impl RecordWalk {
-    /// The next record of `records`, which must be the same at each call; `None` behind the last.
+    /// The next record of `records`, which must be the same at each call. `None` after the last record.
     #[inline]
     pub(super) fn next<'a>(&mut self, records: &'a [u8]) -> Result<Option<LogRecord<'a>>, BatchError> {
         if self.left == 0 {
@@ -136,14 +161,14 @@ impl RecordWalk {
         let length = length(records, &mut at)?.ok_or(BatchError::Malformed("a record has no length"))?;
         let end = at.checked_add(length).ok_or(ENDS_EARLY)?;
         let record = records.get(..end).ok_or(ENDS_EARLY)?;
-        // Attributes of a record: none are defined.
+        // A record has one byte of attributes, none of which is defined.
         at += 1;
-        let timestamp_delta_ms = zigzag(record, &mut at)?;
-        let offset_delta = zigzag(record, &mut at)?;
+        let timestamp_delta_ms = signed(record, &mut at)?;
+        let offset_delta = signed(record, &mut at)?;
         if let Some(key_bytes) = self::length(record, &mut at)? {
             at = at.checked_add(key_bytes).ok_or(ENDS_EARLY)?;
         }
-        // Headers may follow; nothing of ours is in them.
+        // Headers may follow. This system writes none.
         let value = match self::length(record, &mut at)? {
             Some(value_bytes) => {
                 let value_end = at.checked_add(value_bytes).ok_or(ENDS_EARLY)?;
@@ -153,7 +178,7 @@ impl RecordWalk {
         };
         let offset = self.base_offset.wrapping_add_signed(offset_delta);
         if offset < self.offset_due || offset > self.last_offset {
-            return Err(BatchError::Malformed("its offsets do not rise within its bounds"));
+            return Err(BatchError::Malformed("its offsets do not rise, or lie outside its bounds"));
         }
         self.offset_due = offset + 1;
         self.at = end;
@@ -169,15 +194,14 @@ impl RecordWalk {
 const ENDS_EARLY: BatchError = BatchError::Malformed("a record ends before its fields do");
 
 #[inline]
-fn zigzag(bytes: &[u8], at: &mut usize) -> Result<i64, BatchError> {
-    let raw = varint::read(bytes, at).ok_or(ENDS_EARLY)?;
-    Ok((raw >> 1).cast_signed() ^ -((raw & 1).cast_signed()))
+fn signed(bytes: &[u8], at: &mut usize) -> Result<i64, BatchError> {
+    varint::read_signed(bytes, at).ok_or(ENDS_EARLY)
 }
 
-/// `None`: −1, absent.
+/// A length of −1 means that the field is absent.
 #[inline]
 fn length(bytes: &[u8], at: &mut usize) -> Result<Option<usize>, BatchError> {
-    match zigzag(bytes, at)? {
+    match signed(bytes, at)? {
         -1 => Ok(None),
         length => usize::try_from(length).map(Some).map_err(|_| BatchError::Malformed("a length is negative")),
     }
@@ -208,7 +232,7 @@ mod tests {
 
     use super::*;
 
-    /// Written by somebody else's code, not compressed.
+    /// Written by the code of another project, not compressed.
     fn batch(records: &[(u64, u64, Vec<u8>)]) -> Vec<u8> {
         let records: Vec<_> = records.iter().map(|(offset, time, value)| record(*offset, *time, value)).collect();
         let mut batch = BytesMut::new();
@@ -245,7 +269,7 @@ mod tests {
         Ok(seen)
     }
 
-    /// Rising offsets with holes, times either way, values empty and not.
+    /// Rising offsets with holes, times in any order, some values empty.
     fn records() -> impl Strategy<Value = Vec<(u64, u64, Vec<u8>)>> {
         let steps = vec((1_u64..200, 0_u64..100_000, vec(any::<u8>(), 0..300)), 1..40);
         (0_u64..1 << 40, steps).prop_map(|(base, steps)| {
@@ -260,7 +284,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_others_write_is_read(records in records()) {
+        fn a_batch_written_by_another_project_is_read(records in records()) {
             prop_assert_eq!(walk(&batch(&records)).unwrap(), records);
         }
 
@@ -273,14 +297,14 @@ mod tests {
         }
 
         #[test]
-        fn a_torn_batch_is_not_here_yet(records in records(), at in any::<proptest::sample::Index>()) {
+        fn a_batch_that_is_cut_off_is_not_read(records in records(), at in any::<proptest::sample::Index>()) {
             let batch = batch(&records);
             prop_assert_eq!(BatchHeader::read(&batch[..at.index(batch.len())]), Ok(None));
         }
 
         #[test]
-        fn records_of_a_liar_end_in_an_error(mut records in vec(any::<u8>(), 0..200), left in 1_u32..50) {
-            // Whatever the bytes are, the walk stays inside of them and ends.
+        fn arbitrary_bytes_end_in_an_error(mut records in vec(any::<u8>(), 0..200), left in 1_u32..50) {
+            // The walk stays inside the bytes and ends.
             let mut walk = RecordWalk { base_offset: 0, last_offset: 1_000, base_timestamp_ms: 0, log_append_ms: None,
                 left, at: 0, offset_due: 0 };
             records.truncate(100);
@@ -292,7 +316,7 @@ mod tests {
         }
     }
 
-    /// With the checksum of what the batch has become.
+    /// Gives a changed batch the checksum that fits it.
     fn sealed(mut batch: Vec<u8>) -> Vec<u8> {
         let checksum = crc32c::crc32c(&batch[CHECKED_FROM..]);
         batch[17..21].copy_from_slice(&checksum.to_be_bytes());
@@ -300,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn arrival_is_the_brokers_when_the_broker_says_so() {
+    fn arrival_is_the_brokers_time_where_the_batch_has_it() {
         let mut batch = batch(&[(5, 1_000, b"a".to_vec()), (6, 3_000, b"b".to_vec())]);
         let arrivals = |batch: &[u8]| walk(batch).unwrap().into_iter().map(|(_, arrival, _)| arrival);
         assert!(arrivals(&batch).eq([1_000, 3_000]));
@@ -309,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn older_formats_are_refused_by_name() {
+    fn older_formats_are_refused_by_number() {
         let mut old = batch(&[(5, 1_000, b"a".to_vec())]);
         old[16] = 1;
         assert_eq!(walk(&old), Err(BatchError::OldFormat { magic: 1 }));
@@ -318,7 +342,7 @@ mod tests {
     #[test]
     fn a_batch_keeps_its_own_bounds() {
         let mut batch = batch(&[(5, 1_000, b"a".to_vec()), (9, 1_000, b"b".to_vec())]);
-        // Says that it ends at offset 6.
+        // The header now says that the batch ends at offset 6.
         batch[23..27].copy_from_slice(&1_i32.to_be_bytes());
         assert!(matches!(walk(&sealed(batch)), Err(BatchError::Malformed(_))));
     }

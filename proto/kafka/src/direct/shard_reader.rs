@@ -1,4 +1,4 @@
-//! Takes one partition's fetched batches apart, record by record, on the thread that counts them.
+//! Cuts one partition's fetched batches into records, on the thread that counts them.
 
 use bytes::Bytes;
 use clicktally_proto::click_log::{LogError, LogRecord, ShardReader};
@@ -9,32 +9,33 @@ use super::feed::Chunk;
 use super::fetcher::{Fetcher, OpenFeed};
 use super::record_batch::{BatchError, BatchHeader, HEADER_BYTES, RecordWalk};
 
-/// Of the decompressed batch, kept for the next; one larger batch does not make every reader large for good.
+/// The buffer for decompressed batches keeps this much between batches, so that one large batch does not hold memory for
+/// good.
 const BUFFER_KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 pub(crate) struct DirectShardReader {
     feed: OpenFeed,
-    /// The next offset due. Offsets may be sparse, they never run backwards.
+    /// The next offset due. Offsets may have holes; they never go back.
     position: u64,
-    /// What is being read, and how far.
+    /// The chunk being read, and the bytes of it already read.
     chunk: Option<(Chunk, usize)>,
     batch: Option<OpenBatch>,
     decompressed: Vec<u8>,
-    /// Set by the first error and never cleared: there may be a hole behind it.
+    /// Set by the first error and never cleared, because records behind it may lie behind a hole.
     failure: Option<LogError>,
 }
 
 struct OpenBatch {
     walk: RecordWalk,
     next_offset: u64,
-    /// The records, if they were not compressed.
+    /// The records, if the batch is not compressed.
     plain: Option<Bytes>,
 }
 
 impl DirectShardReader {
     pub(crate) fn open(fetcher: &Fetcher, shard: ShardId, from: u64) -> Result<DirectShardReader, LogError> {
         if i64::try_from(from).is_err() {
-            let detail = "larger than any offset of the log".into();
+            let detail = "the offset is larger than any offset of a log".into();
             return Err(LogError::OffsetLost { shard, offset: from, detail });
         }
         let feed = fetcher.open(shard, from).ok_or_else(|| {
@@ -50,14 +51,14 @@ impl DirectShardReader {
         })
     }
 
-    /// Hands over records of the open batch; closes it behind its last.
+    /// Hands over records of the open batch, and closes it after the last one.
     fn walk(&mut self, records_max: usize, take: &mut dyn FnMut(LogRecord<'_>)) -> usize {
         let Some(batch) = &mut self.batch else { return 0 };
         let records: &[u8] = batch.plain.as_deref().unwrap_or(&self.decompressed);
         let mut taken = 0;
         while taken < records_max {
             match batch.walk.next(records) {
-                // Of the batch that the offset asked for lies in, the records before it.
+                // The first batch may begin before the offset asked for.
                 Ok(Some(record)) if record.offset < self.position => {}
                 Ok(Some(record)) => {
                     self.position = record.offset + 1;
@@ -70,7 +71,7 @@ impl DirectShardReader {
                     break;
                 }
                 Err(error) => {
-                    self.failure = Some(explain(error));
+                    self.failure = Some(error.into());
                     break;
                 }
             }
@@ -78,7 +79,7 @@ impl DirectShardReader {
         taken
     }
 
-    /// Opens the next batch that is here; `false`: there is none.
+    /// Opens the next batch that has arrived. `false`: none has.
     fn open_batch(&mut self) -> Result<bool, LogError> {
         loop {
             let Some((chunk, read)) = self.chunk.as_mut().filter(|(chunk, read)| *read < chunk.batches.len()) else {
@@ -91,36 +92,27 @@ impl DirectShardReader {
             };
             let rest = &chunk.batches[*read..];
             // The fetcher cuts chunks at the ends of batches.
-            let header =
-                BatchHeader::read(rest).map_err(explain)?.ok_or(explain(BatchError::Malformed("it is cut off")))?;
+            let header = BatchHeader::read(rest)?.ok_or(BatchError::Malformed("it is cut off"))?;
             let bytes = chunk.batches.slice(*read..*read + header.bytes);
             *read += header.bytes;
-            header.verify(&bytes).map_err(explain)?;
+            header.verify(&bytes)?;
             let next_offset = header.last_offset + 1;
             if header.is_control() {
                 self.position = self.position.max(next_offset);
                 continue;
             }
-            let plain = match Codec::of_attributes(header.attributes).map_err(explain)? {
+            let plain = match Codec::of_attributes(header.attributes)? {
                 None => Some(bytes.slice(HEADER_BYTES..)),
                 Some(codec) => {
                     self.decompressed.clear();
                     self.decompressed.shrink_to(BUFFER_KEPT_BYTES_MAX);
-                    codec.decompress(&bytes[HEADER_BYTES..], &mut self.decompressed).map_err(explain)?;
+                    codec.decompress(&bytes[HEADER_BYTES..], &mut self.decompressed)?;
                     None
                 }
             };
             self.batch = Some(OpenBatch { walk: header.walk(), next_offset, plain });
             return Ok(true);
         }
-    }
-}
-
-/// What a damaged checksum says may have happened on the way: fetched again, it may be right. The rest was written like this.
-fn explain(error: BatchError) -> LogError {
-    match error {
-        BatchError::Checksum { .. } => LogError::Unavailable(error.to_string()),
-        _ => LogError::Fatal(error.to_string()),
     }
 }
 

@@ -1,5 +1,5 @@
-//! What the Log seam promises to whoever counts, claimed of any log: the adapter on real Kafka here, the simulated log in
-//! `chaos-tests/tests/log_contract.rs`, which takes this file by its path.
+//! What the Log seam promises to the counting path, checked for any log: here for the adapter on real Kafka, and for the
+//! simulated log in `chaos-tests/tests/log_contract.rs`, which includes this file by its path.
 
 use std::time::Duration;
 
@@ -8,10 +8,11 @@ use clicktally_proto::identity::shard_key::ShardId;
 
 pub(crate) const SHARD: ShardId = ShardId(5);
 
-/// A reader that has nothing to hand over for so long has failed.
+/// A reader without a record for this long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Drains until `count` records are here or the reader fails. Waiting is the test's only way to see records that are on their way.
+/// Drains until `count` records have arrived or the reader fails. It sleeps between two drains, because a reader does not
+/// notify.
 pub(crate) async fn read(reader: &mut dyn ShardReader, count: usize) -> Result<Vec<(u64, Vec<u8>)>, LogError> {
     let mut seen = Vec::new();
     let reading = async {
@@ -25,7 +26,7 @@ pub(crate) async fn read(reader: &mut dyn ShardReader, count: usize) -> Result<V
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
-        Ok(())
+        Ok::<_, LogError>(())
     };
     tokio::time::timeout(PATIENCE, reading).await.expect("records, or an error")?;
     Ok(seen)
@@ -72,7 +73,7 @@ pub(crate) async fn shards_do_not_see_each_other_and_a_shard_can_be_opened_again
     assert_eq!(read(&mut *reader, 5).await.unwrap().first().unwrap().0, 2_505);
 }
 
-/// Beyond the end: the log was cut, or is another one. Whatever is written there later is not what the reader is due.
+/// An offset beyond the end: the log was cut, or is another one. Records written there later are not the ones due.
 pub(crate) async fn an_offset_that_the_log_never_held_is_an_error(log: &dyn ClickLog) {
     let shard = ShardId(7);
     let mut opened = log.open(shard, 99);
@@ -86,7 +87,7 @@ pub(crate) async fn an_offset_that_the_log_never_held_is_an_error(log: &dyn Clic
     }
 }
 
-/// The next write has to fail with an error that passes, whatever becomes of its records.
+/// The caller arranges that the next write fails with an error that passes. Its records may be in the log or not.
 pub(crate) async fn a_write_without_an_answer_may_be_repeated(log: &dyn ClickLog, shard: ShardId) {
     let end = log.end_offset(shard).await.unwrap();
     let published = log.publish(records(shard, 0..3)).await;

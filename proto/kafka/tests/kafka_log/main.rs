@@ -1,4 +1,4 @@
-//! The log adapter on real Kafka, read both ways, and on brokers that misbehave as they are told.
+//! The log adapter on real Kafka, with both readers, and on brokers that misbehave by script.
 
 #![allow(clippy::unwrap_used)] // Panicking is how a test fails, in its helpers too.
 
@@ -8,7 +8,7 @@ mod scripted_broker;
 mod wire_faults;
 
 use clicktally_embedded::{Kafka, KafkaOptions};
-use clicktally_kafka::{FetchBy, KafkaLog, KafkaLogSettings};
+use clicktally_kafka::{FetchBy, KafkaConnection, KafkaLog, KafkaLogSettings};
 use clicktally_proto::click_log::{ClickLog, LogError, RAW_CLICKS};
 use clicktally_proto::identity::shard_key::Partitioner;
 use rdkafka::mocking::MockCluster;
@@ -17,7 +17,8 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use crate::log_claims::{SHARD, a_write_without_an_answer_may_be_repeated, records};
 
 fn settings(brokers: String, groups: u16, fetch: FetchBy) -> KafkaLogSettings {
-    KafkaLogSettings { brokers, partitioner: Partitioner::new(groups), replication: None, fetch }
+    let connection = KafkaConnection::plaintext(brokers);
+    KafkaLogSettings { connection, partitioner: Partitioner::new(groups), replication: None, fetch }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -36,9 +37,9 @@ async fn another_number_of_partitions_is_refused_with_the_remedy(kafka: &Kafka) 
     assert!(matches!(&error, LogError::Fatal(text) if text.contains("cluster.groups")), "{error}");
 }
 
-/// The broker claims to hold already what it has never seen; the client library calls that a success.
+/// The broker claims to hold a record that it has never seen, and the client library takes that for a success.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_acknowledgement_that_does_not_say_where_the_record_lies_is_none() {
+async fn an_acknowledgement_without_an_offset_does_not_count() {
     let broker = MockCluster::new(1).unwrap();
     broker.create_topic(RAW_CLICKS, Partitioner::new(1).partitions(), 1).unwrap();
     let log = KafkaLog::connect(settings(broker.bootstrap_servers(), 1, FetchBy::Direct)).unwrap();

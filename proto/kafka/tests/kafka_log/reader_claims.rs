@@ -1,12 +1,11 @@
-//! What every reader of the raw log promises, claimed of both on real Kafka.
+//! What every reader of the raw log promises, checked for both readers on real Kafka.
 
 use clicktally_embedded::{Kafka, KafkaOptions};
-use clicktally_kafka::{FetchBy, KafkaLog};
+use clicktally_kafka::{FetchBy, KafkaConnection, KafkaLog};
 use clicktally_proto::click_log::{ClickLog, LogError, OutRecord, RAW_CLICKS};
 use clicktally_proto::identity::shard_key::ShardId;
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::admin::AdminOptions;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -16,7 +15,7 @@ use crate::log_claims::{
 };
 use crate::settings;
 
-/// Those that the client library produces as it is built here, without zstd.
+/// The codecs that the client library produces. It is built without zstd here.
 const CODECS: [&str; 4] = ["none", "gzip", "snappy", "lz4"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -39,10 +38,10 @@ async fn every_claim(fetch: FetchBy) {
     shards_do_not_see_each_other_and_a_shard_can_be_opened_again(&log).await;
     every_codec_is_read(&kafka, &log).await;
     large_records_come_through_in_every_shard(&log).await;
-    reading_goes_on_where_it_stood_when_the_broker_is_back(&mut kafka, &log).await;
-    drop(log.open(ShardId(7), 99).expect("this one tells by its reader"));
+    reading_continues_at_its_offset_when_the_broker_is_back(&mut kafka, &log).await;
+    drop(log.open(ShardId(7), 99).expect("this log reports the loss through its reader"));
     an_offset_that_the_log_never_held_is_an_error(&log).await;
-    what_retention_took_is_an_error_not_a_skip(&kafka, &log).await;
+    an_offset_that_retention_removed_is_an_error_not_a_skip(&kafka, &log).await;
 }
 
 async fn every_codec_is_read(kafka: &Kafka, log: &KafkaLog) {
@@ -62,7 +61,7 @@ async fn every_codec_is_read(kafka: &Kafka, log: &KafkaLog) {
             delivery.unwrap().unwrap();
         }
         let from = if shard == SHARD { 2_510 } else { 0 };
-        // In the middle of a batch, too.
+        // Also from the middle of a batch.
         for skip in [0, 17] {
             let mut reader = log.open(shard, from + skip).unwrap();
             let seen = read(&mut *reader, 500 - usize::try_from(skip).unwrap()).await.unwrap();
@@ -72,10 +71,10 @@ async fn every_codec_is_read(kafka: &Kafka, log: &KafkaLog) {
     }
 }
 
-/// Larger than what a reader asks for at once, between small ones, in several shards that are read at the same time.
+/// Records larger than what a reader asks for at once, between small ones, in several shards read at the same time.
 async fn large_records_come_through_in_every_shard(log: &KafkaLog) {
     let shards = [ShardId(10), ShardId(11), ShardId(12)];
-    // Incompressible, so that it is as large on the wire.
+    // Incompressible, so that it is as large on the wire as in memory.
     let large: Vec<u8> = {
         let mut state = 1_u64;
         std::iter::repeat_with(|| {
@@ -100,7 +99,7 @@ async fn large_records_come_through_in_every_shard(log: &KafkaLog) {
     }
 }
 
-async fn reading_goes_on_where_it_stood_when_the_broker_is_back(kafka: &mut Kafka, log: &KafkaLog) {
+async fn reading_continues_at_its_offset_when_the_broker_is_back(kafka: &mut Kafka, log: &KafkaLog) {
     let shard = ShardId(8);
     let mut reader = log.open(shard, 0).unwrap();
     log.publish(records(shard, 0..100)).await.unwrap();
@@ -117,16 +116,15 @@ async fn reading_goes_on_where_it_stood_when_the_broker_is_back(kafka: &mut Kafk
     }
 }
 
-async fn what_retention_took_is_an_error_not_a_skip(kafka: &Kafka, log: &KafkaLog) {
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", kafka.bootstrap()).create().unwrap();
+async fn an_offset_that_retention_removed_is_an_error_not_a_skip(kafka: &Kafka, log: &KafkaLog) {
+    let admin = KafkaConnection::plaintext(kafka.bootstrap()).admin().unwrap();
     let mut cut = TopicPartitionList::new();
     cut.add_partition_offset(RAW_CLICKS, SHARD.partition(), Offset::Offset(1_000)).unwrap();
     admin.delete_records(&cut, &AdminOptions::new()).await.unwrap();
     let mut reader = log.open(SHARD, 10).unwrap();
     let error = read(&mut *reader, 1).await.unwrap_err();
     assert!(matches!(error, LogError::OffsetLost { shard: SHARD, offset: 10, .. }), "{error}");
-    // The first that is left is there.
+    // The first record that is left is readable.
     drop(reader);
     let mut reader = log.open(SHARD, 1_000).unwrap();
     assert_eq!(read(&mut *reader, 1).await.unwrap()[0].0, 1_000);

@@ -1,4 +1,4 @@
-//! A broker that answers each Fetch as a test tells it to, for what no real one does on demand.
+//! A broker that answers each Fetch as a test tells it to, for answers that a real broker does not give on demand.
 
 use std::sync::{Arc, Mutex};
 
@@ -36,7 +36,7 @@ impl ScriptedBroker {
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                // A client that goes away ends its connection, nothing else.
+                // A client that disconnects ends only its own connection.
                 tokio::spawn(serve(stream, port, Arc::clone(&script)));
             }
         });
@@ -71,7 +71,7 @@ async fn serve(mut stream: TcpStream, port: u16, script: Arc<Mutex<Script>>) -> 
                     &FetchResponse::default().with_responses(vec![topic]),
                 );
             }
-            other => panic!("nobody asks for {other:?}"),
+            other => panic!("unexpected question {other:?}"),
         }
         assert!(!question.has_remaining() || header.request_api_key != ApiKey::Fetch as i16);
         stream.write_i32(i32::try_from(answer.len()).unwrap()).await?;

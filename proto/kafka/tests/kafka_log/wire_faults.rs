@@ -1,4 +1,4 @@
-//! What the direct reader makes of answers that a log should not give, and of those that it rarely does.
+//! How the direct reader takes answers that a log should not give, or rarely gives.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +24,7 @@ fn small(offsets: &[i64]) -> Bytes {
     batch(offsets, 10, false)
 }
 
-/// Fails the reader, and with it the test.
+/// Fails the reader, and so the test.
 fn unexpected() -> PartitionData {
     PartitionData::default().with_error_code(ResponseError::UnknownServerError.code())
 }
@@ -35,7 +35,7 @@ fn changed(batch: &Bytes, at: usize, bits: u8) -> Bytes {
     bytes.into()
 }
 
-/// What lies at and behind the offset asked for.
+/// The batches at and behind the offset asked for.
 fn of_log(log: &[(i64, Bytes)], asked: &FetchPartition) -> PartitionData {
     let batches = log.iter().filter(|(last, _)| *last >= asked.fetch_offset).map(|(_, batch)| batch.clone());
     answer(&batches.collect::<Vec<_>>())
@@ -53,7 +53,7 @@ async fn read_to_failure(reader: &mut dyn ShardReader) -> (Vec<u64>, LogError) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn holes_and_control_batches_are_passed_a_cut_batch_is_asked_for_again() {
+async fn holes_and_control_batches_are_passed_and_a_cut_batch_is_asked_for_again() {
     let log = [
         (3, small(&[0, 2, 3])),
         (4, batch(&[4], 10, true)),
@@ -65,7 +65,7 @@ async fn holes_and_control_batches_are_passed_a_cut_batch_is_asked_for_again() {
     let script = move |asked: &FetchPartition| {
         let whole = of_log(&log, asked);
         let mut records = BytesMut::from(&whole.records.clone().unwrap()[..]);
-        // Cut off in the second batch, if there is one.
+        // Cuts off the second batch, if there is one.
         let first = log.iter().find(|(last, _)| *last >= asked.fetch_offset).map_or(0, |(_, batch)| batch.len());
         records.truncate(first + 70);
         whole.with_records(Some(records.freeze()))
@@ -77,12 +77,12 @@ async fn holes_and_control_batches_are_passed_a_cut_batch_is_asked_for_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_cannot_be_right_is_an_error_behind_what_was() {
+async fn a_wrong_batch_is_an_error_after_the_records_before_it() {
     let damaged = changed(&small(&[2, 3]), 70, 1);
     type Check = fn(&LogError) -> bool;
     let unavailable: Check = |error| matches!(error, LogError::Unavailable(_));
     let cases: [(&str, Bytes, Check); 3] = [
-        // On the way or on the disk, nobody knows: fetched again, it may be right.
+        // The damage may have happened on the way or on the disk. Fetched again, the batch may be right.
         ("a damaged batch", damaged, unavailable),
         ("offsets that go back", small(&[0, 1]), unavailable),
         (
@@ -93,7 +93,7 @@ async fn what_cannot_be_right_is_an_error_behind_what_was() {
     ];
     for (case, second, is_right) in cases {
         let log = [(1, small(&[0, 1])), (3, second), (5, small(&[4, 5]))];
-        // One batch an answer.
+        // Sends one batch in each answer.
         let script = move |asked: &FetchPartition| {
             let next = log.iter().position(|(last, _)| *last >= asked.fetch_offset);
             answer(next.map(|next| log[next].1.clone()).as_slice())
@@ -109,7 +109,7 @@ async fn what_cannot_be_right_is_an_error_behind_what_was() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_history_is_a_loss() {
-    // The epoch is that of the batch before.
+    // The reader sends the epoch of the batch before.
     let script = |asked: &FetchPartition| match (asked.fetch_offset, asked.last_fetched_epoch) {
         (0, -1) => answer(&[small(&[0, 1, 2])]),
         (3, 3) => {
@@ -142,11 +142,11 @@ async fn a_leader_that_moved_is_looked_for_and_nothing_is_missed() {
     assert!(seen.iter().map(|(offset, _)| *offset).eq(40..46));
 }
 
-/// Counted in answers: what the fetcher takes for a reader that does not read ends, and does not hold up the others.
+/// Counts answers: the fetcher stops asking for a partition whose reader does not read, and still serves the others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_does_not_read_holds_its_own_partition_back_and_no_other() {
     const VALUE_BYTES: usize = 1_000_000;
-    // Each answer has a megabyte for each of both; eight pinned megabytes and the answer under way are the limit.
+    // Each answer has a megabyte for each of the two. The limit is eight pinned megabytes and the answer under way.
     const IDLE_ANSWERS_MAX: u64 = 10;
     let idle = ShardId(9);
     let idle_answers = Arc::new(AtomicU64::new(0));
@@ -163,7 +163,7 @@ async fn a_reader_that_does_not_read_holds_its_own_partition_back_and_no_other()
     assert_eq!(read(&mut *busy_reader, 100).await.unwrap().len(), 100);
     let answers = idle_answers.load(Ordering::Relaxed);
     assert!((1..=IDLE_ANSWERS_MAX).contains(&answers), "{answers}");
-    // And it goes on once somebody reads.
+    // The partition is asked for again once its reader reads.
     let seen = read(&mut *idle_reader, 30).await.unwrap();
     assert!(seen.iter().map(|(offset, _)| *offset).eq(0..30));
 }

@@ -1,4 +1,4 @@
-//! One connection to one broker: a question, then its answer.
+//! One connection to one broker: sends a question, then waits for its answer.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -13,49 +13,47 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::fetch_plan::ANSWER_BYTES_MAX;
+use crate::connection::KafkaConnection;
 
-const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
-/// For an answer, whole, beyond what the broker was allowed to wait. One that vanished without a word is noticed by this alone.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// For a whole answer, beyond what the broker was allowed to wait. Only this notices a broker that vanished silently.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const CLIENT_ID: &str = "clicktally";
 
 #[derive(Debug, Error)]
-pub(super) enum ConnectionError {
+pub(super) enum BrokerError {
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    #[error("no answer in time")]
+    #[error("the broker did not answer in time")]
     Late,
-    #[error("it does not speak the protocol as expected: {0}")]
+    #[error("the broker does not follow the protocol: {0}")]
     Protocol(String),
-    #[error("it speaks {api:?} in versions {theirs:?} only, and {ours:?} is needed: Kafka 0.11 or newer is")]
+    #[error("the broker supports {api:?} in versions {theirs:?}, and {ours:?} is needed: use Kafka 0.11 or newer")]
     Version { api: ApiKey, theirs: Option<(i16, i16)>, ours: RangeInclusive<i16> },
 }
 
-/// After an error a connection must be dropped: the answer to another question may be on its way.
+/// Drop the connection after an error: the answer to the failed question may still be on its way.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct BrokerConnection {
     stream: TcpStream,
     questions: i32,
-    /// By key of the API, the oldest and newest version that the broker speaks.
+    /// The oldest and newest version that the broker supports, by the key of the API.
     versions: BTreeMap<i16, (i16, i16)>,
 }
 
-/// An answer, and how long it was on the wire.
+/// An answer, and its size on the wire.
 pub(super) struct Answer<A> {
     pub(super) message: A,
     pub(super) bytes: usize,
 }
 
-impl Connection {
+impl BrokerConnection {
     /// `address`: `host:port`.
-    pub(super) async fn open(address: &str) -> Result<Connection, ConnectionError> {
-        // This is the gate of the Log seam.
-        #[allow(clippy::disallowed_methods)]
-        let stream =
-            timeout(CONNECT_PATIENCE, TcpStream::connect(address)).await.map_err(|_| ConnectionError::Late)??;
+    pub(super) async fn open(log: &KafkaConnection, address: &str) -> Result<BrokerConnection, BrokerError> {
+        let stream = timeout(CONNECT_TIMEOUT, log.open_stream(address)).await.map_err(|_| BrokerError::Late)??;
         stream.set_nodelay(true)?;
-        let mut connection = Connection { stream, questions: 0, versions: BTreeMap::new() };
-        // Version 0 is the one that every broker has spoken.
+        let mut connection = BrokerConnection { stream, questions: 0, versions: BTreeMap::new() };
+        // Every broker supports version 0 of this question.
         let question = ApiVersionsRequest::default();
         let asked = connection.ask::<_, ApiVersionsResponse>(ApiKey::ApiVersions, 0, &question, Duration::ZERO);
         let answer = asked.await?.message;
@@ -64,23 +62,23 @@ impl Connection {
         Ok(connection)
     }
 
-    /// The newest version of an API that both sides speak.
-    pub(super) fn version(&self, api: ApiKey, ours: RangeInclusive<i16>) -> Result<i16, ConnectionError> {
+    /// The newest version of an API that both sides support.
+    pub(super) fn version(&self, api: ApiKey, ours: RangeInclusive<i16>) -> Result<i16, BrokerError> {
         let theirs = self.versions.get(&(api as i16)).copied();
         match theirs {
             Some((oldest, newest)) if oldest <= *ours.end() && newest >= *ours.start() => Ok(newest.min(*ours.end())),
-            _ => Err(ConnectionError::Version { api, theirs, ours }),
+            _ => Err(BrokerError::Version { api, theirs, ours }),
         }
     }
 
-    /// `held_back`: for how long the broker may hold the answer back. What the answer has as `Bytes` are slices of one buffer.
+    /// `held_back`: how long the broker may hold the answer back. The `Bytes` of an answer are slices of one buffer.
     pub(super) async fn ask<Q, A>(
         &mut self,
         api: ApiKey,
         version: i16,
         question: &Q,
         held_back: Duration,
-    ) -> Result<Answer<A>, ConnectionError>
+    ) -> Result<Answer<A>, BrokerError>
     where
         Q: Encodable + HeaderVersion,
         A: Decodable + HeaderVersion,
@@ -102,21 +100,23 @@ impl Connection {
             self.stream.write_all(&frame).await?;
             read_frame(&mut self.stream).await
         };
-        let mut answer = timeout(held_back + ANSWER_PATIENCE, exchange).await.map_err(|_| ConnectionError::Late)??;
+        let mut answer = timeout(held_back + ANSWER_TIMEOUT, exchange).await.map_err(|_| BrokerError::Late)??;
         let bytes = answer.len();
         let header = ResponseHeader::decode(&mut answer, A::header_version(version)).map_err(protocol)?;
         if header.correlation_id != self.questions {
-            return Err(ConnectionError::Protocol("it answered another question".into()));
+            return Err(BrokerError::Protocol("it answered a different question".into()));
         }
         let message = A::decode(&mut answer, version).map_err(protocol)?;
         Ok(Answer { message, bytes })
     }
 }
 
-async fn read_frame(stream: &mut TcpStream) -> Result<Bytes, ConnectionError> {
+async fn read_frame(stream: &mut TcpStream) -> Result<Bytes, BrokerError> {
     let length = stream.read_i32().await?;
     let length = usize::try_from(length).ok().filter(|&length| length <= ANSWER_BYTES_MAX).ok_or_else(|| {
-        ConnectionError::Protocol(format!("an answer of {length} bytes; at most {ANSWER_BYTES_MAX} are taken"))
+        BrokerError::Protocol(format!(
+            "it announced an answer of {length} bytes, above the limit of {ANSWER_BYTES_MAX}"
+        ))
     })?;
     let mut frame = BytesMut::with_capacity(length);
     while frame.len() < length {
@@ -129,6 +129,6 @@ async fn read_frame(stream: &mut TcpStream) -> Result<Bytes, ConnectionError> {
     Ok(frame.freeze())
 }
 
-fn protocol(error: impl std::fmt::Display) -> ConnectionError {
-    ConnectionError::Protocol(error.to_string())
+fn protocol(error: impl std::fmt::Display) -> BrokerError {
+    BrokerError::Protocol(error.to_string())
 }

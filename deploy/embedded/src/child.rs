@@ -1,8 +1,9 @@
-//! One child process: started with a promise that it does not outlive us, watched, signalled, and reaped.
+//! Runs one child process: starts, watches, signals and reaps it, and guarantees that it does not outlive us.
 //!
-//! A supervisor thread per child spawns it, copies its output into a log file, notices the line that says it is ready, and
-//! reaps it. The thread is the child's parent in the sense of `PR_SET_PDEATHSIG`, which follows threads, not processes: it lives
-//! exactly as long as the child, and when this whole process is killed, the child is signalled by the kernel.
+//! Each child has a supervisor thread. The thread spawns the child, copies its output into a log file, recognises the
+//! line that reports readiness, and reaps the child. `PR_SET_PDEATHSIG` follows the parent thread, not the parent
+//! process, so the supervisor lives exactly as long as its child. If this process is killed, the kernel signals the
+//! child.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -21,23 +22,23 @@ use tokio::sync::watch;
 
 use crate::error::EmbeddedError;
 
-/// How much of a log an error message quotes.
+/// An error message quotes at most this many lines of a log.
 const TAIL_LINES: usize = 15;
 
-/// What to run, and how its readiness shows.
+/// The program to run, and how to recognise that it is ready.
 #[derive(Debug, Clone)]
 pub struct ChildSpec {
     pub service: &'static str,
     pub program: String,
     pub arguments: Vec<String>,
-    /// Added to our own environment.
+    /// Variables added to the environment that the child inherits.
     pub environment: Vec<(String, String)>,
     pub log: PathBuf,
-    /// A fragment of the output line that says the service takes clients; `None`: ready as soon as it runs.
+    /// Part of the output line that reports readiness for clients; with `None` the service is ready once it runs.
     pub ready_line: Option<&'static str>,
-    /// What the kernel sends the child when we die.
+    /// The signal that the kernel sends the child when this process dies.
     pub orphan_signal: Signal,
-    /// Run as this user instead (we are root, the program refuses to be).
+    /// Run the program as this user, because we are root and the program refuses to be.
     pub run_as: Option<String>,
 }
 
@@ -48,20 +49,21 @@ enum State {
     Exited(Option<ExitStatus>),
 }
 
-/// A running child. Dropping it kills it and its children, and waits until they are gone.
+/// A running child. Dropping it kills the process and its children, and waits until they have ended.
 #[derive(Debug)]
 pub struct Child {
     service: &'static str,
     pid: Pid,
     log: PathBuf,
     state: watch::Receiver<State>,
-    /// True while the process id is ours: from spawn to reaping. Signals are sent under this lock, never to a reused id.
+    /// True from spawn to reaping, while the process id belongs to our child. Signals are sent under this lock, so
+    /// that they never reach a process that reuses the id.
     unreaped: Arc<std::sync::Mutex<bool>>,
     supervisor: Option<JoinHandle<()>>,
 }
 
 impl Child {
-    /// Starts the process; does not wait for its readiness.
+    /// Starts the process. Does not wait until it is ready.
     pub async fn spawn(spec: ChildSpec) -> Result<Child, EmbeddedError> {
         let begins = if spec.ready_line.is_some() { State::Starting } else { State::Ready };
         let (state_in, state) = watch::channel(begins);
@@ -82,13 +84,15 @@ impl Child {
         self.pid.as_raw().unsigned_abs()
     }
 
-    /// Waits until the ready line was seen. An earlier exit is an error, and so is a deadline passed.
+    /// Waits until the child has printed its ready line. Fails if it exits first or if the deadline passes.
     pub async fn wait_ready(&mut self, deadline: Duration) -> Result<(), EmbeddedError> {
         let state = tokio::time::timeout(deadline, self.state.wait_for(|state| *state != State::Starting)).await;
         match state.map(|result| result.map(|state| *state)) {
             Ok(Ok(State::Ready)) => Ok(()),
-            Ok(Ok(State::Exited(Some(status)))) => Err(self.failed(format!("it ended early with {status}"))),
-            Ok(_) => Err(self.failed("it ended early".to_owned())),
+            Ok(Ok(State::Exited(Some(status)))) => {
+                Err(self.failed(format!("it ended before it was ready, with {status}")))
+            }
+            Ok(_) => Err(self.failed("it ended before it was ready".to_owned())),
             Err(_) => Err(EmbeddedError::NotReady {
                 service: self.service,
                 waited: deadline,
@@ -98,12 +102,12 @@ impl Child {
         }
     }
 
-    /// Sends `signal`, waits for the exit; past the deadline, kills.
+    /// Sends `signal` and waits for the exit. Kills the process and its children if the deadline passes.
     pub async fn stop(mut self, signal: Signal, deadline: Duration) -> Result<(), EmbeddedError> {
         self.signal(Signal::SIGCONT);
         self.signal(signal);
         if tokio::time::timeout(deadline, self.exited()).await.is_err() {
-            tracing::warn!(service = self.service, ?deadline, "did not stop in time, killing it");
+            tracing::warn!(service = self.service, ?deadline, "the service did not stop in time and is killed");
             self.kill_tree();
             self.exited().await;
         }
@@ -111,14 +115,14 @@ impl Child {
         Ok(())
     }
 
-    /// `kill -9` of the process and its children, as a crash would; returns when they are gone.
+    /// Kills the process and its children (SIGKILL), as a crash would. Returns when they have ended.
     pub async fn kill(mut self) {
         self.kill_tree();
         self.exited().await;
         self.join();
     }
 
-    /// Stops the process and its children where they are (SIGSTOP); they keep their sockets and answer nothing.
+    /// Freezes the process and its children (SIGSTOP). They keep their sockets and answer nothing.
     pub fn pause(&self) {
         self.signal_tree(Signal::SIGSTOP);
     }
@@ -128,9 +132,9 @@ impl Child {
         self.signal_tree(Signal::SIGCONT);
     }
 
-    /// Waits until the process has ended by itself or by a signal; its status, where the kernel told us.
+    /// Waits until the process has ended by itself or by a signal. Returns its status if the kernel reported one.
     pub async fn exited(&mut self) -> Option<ExitStatus> {
-        // An error means that the supervisor is gone, which it is only after the child.
+        // An error means that the supervisor has ended, and it ends only after its child.
         match self.state.wait_for(|state| matches!(state, State::Exited(_))).await.as_deref() {
             Ok(State::Exited(status)) => *status,
             _ => None,
@@ -141,7 +145,7 @@ impl Child {
         !matches!(*self.state.borrow(), State::Exited(_))
     }
 
-    /// The last lines it wrote, for an error message.
+    /// The last lines of the child's log, for an error message.
     pub fn log_tail(&self) -> String {
         tail(&self.log)
     }
@@ -149,11 +153,11 @@ impl Child {
     fn signal(&self, signal: Signal) {
         let unreaped = self.unreaped.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if *unreaped && let Err(error) = kill(self.pid, signal) {
-            tracing::warn!(service = self.service, %signal, %error, "signal not delivered");
+            tracing::warn!(service = self.service, %signal, %error, "the signal could not be delivered");
         }
     }
 
-    /// The main process first, so that it starts no more children while we reach for them.
+    /// Signals the main process first, so that it starts no more children while we signal those it has.
     fn signal_tree(&self, signal: Signal) {
         let children = children_of(self.pid);
         self.signal(signal);
@@ -215,7 +219,7 @@ fn supervise(
         spec.ready_line,
     );
 
-    // Wait without reaping, so that nobody signals a process id that has a new owner.
+    // Wait without reaping: the process id stays ours until the lock is held, so no signal can reach a new owner of it.
     while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
     let mut unreaped = unreaped.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let status = child.wait().ok();
@@ -230,7 +234,7 @@ fn start(spec: &ChildSpec) -> Result<(std::process::Child, File, std::io::PipeRe
     let (reader, out, err) = pipe.map_err(EmbeddedError::io("make a pipe for", &spec.log))?;
     let mut command = command(&spec.program, spec.run_as.as_deref(), Some(spec.orphan_signal));
     command.args(&spec.arguments).envs(spec.environment.iter().cloned()).stdin(Stdio::null()).stdout(out).stderr(err);
-    // A process group of its own: Ctrl-C at a terminal is ours to handle, in our order.
+    // The child gets its own process group: on Ctrl-C at a terminal, this process stops its children in its own order.
     command.process_group(0);
     let child = command.spawn().map_err(|source| EmbeddedError::Spawn { program: spec.program.clone(), source })?;
     Ok((child, log, reader))
@@ -239,9 +243,9 @@ fn start(spec: &ChildSpec) -> Result<(std::process::Child, File, std::io::PipeRe
 fn copy_output(output: std::io::PipeReader, log: &mut File, on_ready: impl Fn(), ready_line: Option<&str>) {
     let mut reader = BufReader::new(output);
     let mut line = Vec::new();
-    // Until end of file: then the child and all who inherited its output are gone.
+    // The pipe ends when the child and every process that inherited its output have ended.
     while let Ok(1..) = reader.read_until(b'\n', &mut line) {
-        // A full disk must not block the child behind a full pipe: what cannot be logged is dropped.
+        // A full disk must not block the child behind a full pipe, so output that cannot be written is dropped.
         let _ = log.write_all(&line);
         if ready_line.is_some_and(|ready_line| String::from_utf8_lossy(&line).contains(ready_line)) {
             on_ready();
@@ -250,8 +254,8 @@ fn copy_output(output: std::io::PipeReader, log: &mut File, on_ready: impl Fn(),
     }
 }
 
-/// A command that runs through `setpriv` (util-linux): it sets the parent-death signal and drops the user, with no unsafe
-/// code between fork and exec here.
+/// A command that runs through `setpriv` (util-linux). `setpriv` sets the parent-death signal and changes the user, so
+/// we need no unsafe code between fork and exec.
 pub(crate) fn command(program: &str, run_as: Option<&str>, orphan_signal: Option<Signal>) -> Command {
     let mut command = Command::new("setpriv");
     if let Some(signal) = orphan_signal {
@@ -261,8 +265,8 @@ pub(crate) fn command(program: &str, run_as: Option<&str>, orphan_signal: Option
         let group =
             nix::unistd::User::from_name(user).ok().flatten().map_or_else(|| user.to_owned(), |u| u.gid.to_string());
         command.args(["--reuid", user, "--regid", &group, "--clear-groups"]);
-        // The one capability that is kept: to reach a data directory below parents that are closed to others, such as a
-        // root-owned temporary folder of mode 0700. The data themselves belong to the user.
+        // Keep one capability, because the data directory may have parents that this user cannot enter, such as a
+        // temporary folder of root with mode 0700. The data themselves belong to the user.
         command.args(["--inh-caps", "-all,+dac_override", "--ambient-caps", "-all,+dac_override"]);
     }
     command.arg("--").arg(program);

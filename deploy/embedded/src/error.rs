@@ -1,4 +1,4 @@
-//! What can go wrong while a service is brought up or down; each message tells an operator what to do.
+//! The errors of starting and stopping a service. Each message tells an operator what to do.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use thiserror::Error;
 
 #[derive(Debug, Error)]
 pub enum EmbeddedError {
-    #[error("'{program}' was not found: {remedy}")]
+    #[error("'{program}' was not found; {remedy}")]
     Missing { program: String, remedy: &'static str },
 
     #[error("cannot {action} {path}: {source}")]
@@ -17,18 +17,18 @@ pub enum EmbeddedError {
     Spawn { program: String, source: std::io::Error },
 
     #[error(
-        "fetching Apache Kafka from Maven Central failed; check the network and the proxy settings of mvn. It said:\n{output}"
+        "cannot fetch Apache Kafka from Maven Central; check the network and the proxy settings of mvn. Output of mvn:\n{output}"
     )]
     Fetch { output: String },
 
-    #[error("{service} failed: {what}; its log is {log}. The last lines:\n{tail}")]
+    #[error("{service} failed: {what}; see its log {log}. The last lines:\n{tail}")]
     Failed { service: &'static str, what: String, log: PathBuf, tail: String },
 
-    #[error("{service} was not ready after {waited:?}; its log is {log}. The last lines:\n{tail}")]
+    #[error("{service} was not ready after {waited:?}; see its log {log}. The last lines:\n{tail}")]
     NotReady { service: &'static str, waited: Duration, log: PathBuf, tail: String },
 
     #[error(
-        "{directory} was made by PostgreSQL {found}, but {installed} is installed here; install postgresql-{found} or choose another data directory"
+        "{directory} was created by PostgreSQL {found}, but PostgreSQL {installed} is installed; install postgresql-{found} or choose another data directory"
     )]
     Version { directory: PathBuf, found: String, installed: String },
 

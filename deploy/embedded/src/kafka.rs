@@ -1,6 +1,6 @@
-//! A single Apache Kafka broker (KRaft, combined with its controller) in a data directory.
+//! Runs a single Apache Kafka broker (KRaft, combined with its controller) in a data directory.
 //!
-//! On restart: the same data, the same port, the same cluster id; clients reconnect by themselves.
+//! On restart: data, port and cluster id stay the same, so clients reconnect by themselves.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::child::{Child, ChildSpec, tail};
 use crate::error::EmbeddedError;
 use crate::{kafka_jars, port};
 
-/// Fixed, so that a data directory can be told from a foreign one and restarts need no bookkeeping.
+/// The cluster id is fixed, so restarts need no bookkeeping. A foreign data directory has another id.
 const CLUSTER_ID: &str = "Y2xpY2t0YWxseS1sb2ctMQ";
 const READY_LINE: &str = "Kafka Server started";
 const READY_DEADLINE: Duration = Duration::from_secs(90);
@@ -20,27 +20,27 @@ const STOP_DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct KafkaOptions {
     pub data_dir: PathBuf,
-    /// `None`: the port used last time in this directory, else a free one.
+    /// `None` means the port that this directory used last time if it is free, else any free port.
     pub port: Option<u16>,
-    /// Java heap, MiB.
+    /// Size of the Java heap in MiB.
     pub heap_mb: u32,
-    /// Quick to start and small (C1 compiler only), at half the throughput: right for tests.
+    /// Starts fast and uses little memory (C1 compiler only) at half the throughput, which suits tests.
     pub is_short_lived: bool,
 }
 
 impl KafkaOptions {
-    /// A broker for a test: small heap, fast start, any free port.
+    /// Options for a test: small heap, fast start, any free port.
     pub fn for_tests(data_dir: impl Into<PathBuf>) -> KafkaOptions {
         KafkaOptions { data_dir: data_dir.into(), port: None, heap_mb: 256, is_short_lived: true }
     }
 
-    /// A broker that is meant to carry load for a while.
+    /// Options for a broker that carries load for a while.
     pub fn serving(data_dir: impl Into<PathBuf>) -> KafkaOptions {
         KafkaOptions { data_dir: data_dir.into(), port: None, heap_mb: 512, is_short_lived: false }
     }
 }
 
-/// A broker. Dropping it kills it; [`Kafka::stop`] ends it in order.
+/// A running or stopped broker. Dropping it kills the process; [`Kafka::stop`] ends it in order.
 #[derive(Debug)]
 pub struct Kafka {
     options: KafkaOptions,
@@ -49,7 +49,7 @@ pub struct Kafka {
 }
 
 impl Kafka {
-    /// Formats the directory if it is empty, starts the broker, and returns once it takes clients.
+    /// Formats the directory if it is empty, starts the broker, and returns once it accepts clients.
     pub async fn start(options: KafkaOptions) -> Result<Kafka, EmbeddedError> {
         let dir = &options.data_dir;
         std::fs::create_dir_all(dir).map_err(EmbeddedError::io("create", dir))?;
@@ -59,7 +59,7 @@ impl Kafka {
         Ok(kafka)
     }
 
-    /// `host:port`, for `bootstrap.servers`.
+    /// The address as `host:port`, for `bootstrap.servers`.
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
@@ -68,7 +68,7 @@ impl Kafka {
         self.child.as_ref().map(Child::pid)
     }
 
-    /// Starts it again on the same data and port, after [`Kafka::stop`] or [`Kafka::kill`]; a running one is stopped first.
+    /// Starts the broker on the same data and port after [`Kafka::stop`] or [`Kafka::kill`]. Stops it first if it runs.
     pub async fn restart(&mut self) -> Result<(), EmbeddedError> {
         self.stop().await?;
         let jars = tokio::task::spawn_blocking(kafka_jars::ensure)
@@ -98,7 +98,7 @@ impl Kafka {
         Ok(())
     }
 
-    /// Orderly stop. Stopping what does not run is fine.
+    /// Stops the broker in order. Does nothing if it does not run.
     pub async fn stop(&mut self) -> Result<(), EmbeddedError> {
         match self.child.take() {
             Some(child) => child.stop(Signal::SIGTERM, STOP_DEADLINE).await,
@@ -106,14 +106,14 @@ impl Kafka {
         }
     }
 
-    /// `kill -9`.
+    /// Kills the broker (SIGKILL), as a crash would.
     pub async fn kill(&mut self) {
         if let Some(child) = self.child.take() {
             child.kill().await;
         }
     }
 
-    /// Freezes the broker (SIGSTOP): its sockets stay open and answer nothing.
+    /// Freezes the broker (SIGSTOP). Its sockets stay open and answer nothing.
     pub fn pause(&self) {
         if let Some(child) = &self.child {
             child.pause();
@@ -134,7 +134,7 @@ impl Kafka {
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn".to_owned(),
             "-Dorg.slf4j.simpleLogger.showDateTime=true".to_owned(),
             "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX".to_owned(),
-            // The one that says when it is ready.
+            // This logger reports readiness.
             "-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info".to_owned(),
         ];
         if self.options.is_short_lived {
@@ -170,12 +170,12 @@ share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 # A misspelt topic must be an error.
 auto.create.topics.enable=false
-# Arrival is the broker's time: quarantine rules compare event time with it.
+# The broker sets the arrival time: quarantine rules compare event time with it.
 log.message.timestamp.type=LogAppendTime
 log.retention.hours=168
 message.max.bytes=8388608
 replica.fetch.max.bytes=8388608
-# One small machine.
+# Sized for one small machine.
 num.network.threads=2
 num.io.threads=4
 background.threads=2

@@ -1,4 +1,4 @@
-//! Apache Kafka's jars, fetched once from Maven Central into a cache that all runs share.
+//! Fetches Apache Kafka's jars once from Maven Central into a cache that all runs share.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -12,9 +12,9 @@ pub(crate) const KAFKA_VERSION: &str = "4.1.0";
 const SLF4J_VERSION: &str = "1.7.36";
 
 const JAVA_REMEDY: &str = "install Java 17 or newer (Debian: apt-get install openjdk-17-jre-headless)";
-const MAVEN_REMEDY: &str = "it fetches Apache Kafka once; install it (Debian: apt-get install maven), or put Kafka's jars into the cache folder";
+const MAVEN_REMEDY: &str = "install Maven, which fetches Apache Kafka once (Debian: apt-get install maven), or put Kafka's jars into the cache folder";
 
-/// `$CLICKTALLY_CACHE`, else `~/.cache/clicktally`.
+/// The cache folder: `$CLICKTALLY_CACHE`, else `~/.cache/clicktally`.
 fn cache() -> PathBuf {
     if let Some(cache) = std::env::var_os("CLICKTALLY_CACHE") {
         return PathBuf::from(cache);
@@ -23,7 +23,8 @@ fn cache() -> PathBuf {
     home.join(".cache").join("clicktally")
 }
 
-/// The folder that holds all jars, fetched now if they are not there. Blocks (about ten seconds the first time).
+/// Returns the folder that holds all jars and fetches them if they are missing. Blocks for about ten seconds the first
+/// time.
 pub(crate) fn ensure() -> Result<PathBuf, EmbeddedError> {
     need("java", "-version", JAVA_REMEDY)?;
     let folder = cache().join("kafka").join(KAFKA_VERSION);
@@ -32,7 +33,7 @@ pub(crate) fn ensure() -> Result<PathBuf, EmbeddedError> {
     }
     let parent = cache().join("kafka");
     std::fs::create_dir_all(&parent).map_err(EmbeddedError::io("create", &parent))?;
-    // Tests of several processes may all find it missing at once: one fetches, the others wait for it.
+    // Several test processes may find the jars missing at the same time. One fetches them, the others wait.
     let lock_path = parent.join("fetch.lock");
     let lock = File::create(&lock_path).map_err(EmbeddedError::io("create", &lock_path))?;
     let _lock = Flock::lock(lock, FlockArg::LockExclusive)
@@ -68,7 +69,7 @@ fn fetch(parent: &Path, folder: &Path) -> Result<(), EmbeddedError> {
         let text = [output.stdout, output.stderr].concat();
         return Err(EmbeddedError::Fetch { output: String::from_utf8_lossy(&text).into_owned() });
     }
-    // The name appears only with everything in it.
+    // Rename last, so that the folder exists only when it is complete.
     let _ = std::fs::remove_dir_all(folder);
     std::fs::rename(&jars, folder).map_err(EmbeddedError::io("rename into place", folder))?;
     let _ = std::fs::remove_dir_all(&partial);
@@ -76,7 +77,7 @@ fn fetch(parent: &Path, folder: &Path) -> Result<(), EmbeddedError> {
 }
 
 fn project_file() -> String {
-    // slf4j-simple: without a binding Kafka logs nothing, and a failed start could not be explained.
+    // Without slf4j-simple (or another binding) Kafka logs nothing, and we could not explain a failed start.
     format!(
         "<project><modelVersion>4.0.0</modelVersion><groupId>clicktally</groupId><artifactId>embedded-kafka</artifactId>\
          <version>1</version><packaging>pom</packaging><dependencies>\

@@ -1,7 +1,7 @@
-//! Real Apache Kafka and real PostgreSQL as child processes in a data directory, restartable where they stopped: what
-//! `clicktally up` runs on, and what every integration test runs against. Nothing is simulated here.
+//! Runs real Apache Kafka and real PostgreSQL as child processes in a data directory, and restarts them where they
+//! stopped. `clicktally up` and every integration test use these services. Nothing is simulated here.
 //!
-//! In the order of a start: what is fetched, how a child is run, the two services.
+//! The modules follow the order of a start: fetch the jars, choose a port, run a child, and the two services.
 
 pub mod error;
 

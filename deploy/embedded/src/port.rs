@@ -1,11 +1,11 @@
-//! Which port a service listens on: the one asked for, else the one it had last time, else a free one.
+//! Chooses a service's port: the requested one, else the one it had last time, else a free one.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 
 use crate::error::EmbeddedError;
 
-/// The port is remembered in `file`, so that clients find a restarted service where it was.
+/// Stores the port in `file`, so that clients find a restarted service at the same address.
 pub(crate) fn choose(asked: Option<u16>, file: &Path) -> Result<u16, EmbeddedError> {
     let remembered = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok());
     let port = match (asked, remembered) {

@@ -1,6 +1,7 @@
-//! A private PostgreSQL server in a data directory: its own user, password and port, nothing shared with a system cluster.
+//! Runs a private PostgreSQL server in a data directory. It has its own user, password and port, and shares nothing
+//! with the system's cluster.
 //!
-//! On restart: the same data, the same port, the same URL.
+//! On restart: data, port and URL stay the same.
 
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -18,9 +19,9 @@ use crate::port;
 const READY_LINE: &str = "database system is ready to accept connections";
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
-/// A predecessor that was orphaned takes a moment to leave the data directory; so often we look again.
+/// An orphaned predecessor takes a moment to leave the data directory, so a start is tried this many times.
 const START_ATTEMPTS_MAX: u32 = 20;
-/// How long a start waits for such a predecessor before it looks again.
+/// The pause between two such attempts.
 const PREDECESSOR_PAUSE: Duration = Duration::from_millis(250);
 const USER: &str = "clicktally";
 const DATABASE: &str = "clicktally";
@@ -30,9 +31,9 @@ const REMEDY: &str = "install PostgreSQL 15 or newer (Debian: apt-get install po
 #[derive(Debug, Clone)]
 pub struct PostgresOptions {
     pub data_dir: PathBuf,
-    /// `None`: the port used last time in this directory, else a free one.
+    /// `None` means the port that this directory used last time if it is free, else any free port.
     pub port: Option<u16>,
-    /// Off only where losing the data with the machine's power does not matter: tests.
+    /// Tests switch this off, because they may lose their data when the machine loses power.
     pub fsync: bool,
 }
 
@@ -46,7 +47,7 @@ impl PostgresOptions {
     }
 }
 
-/// A server. Dropping it kills it; [`Postgres::stop`] ends it in order.
+/// A running or stopped server. Dropping it kills the process; [`Postgres::stop`] ends it in order.
 #[derive(Debug)]
 pub struct Postgres {
     options: PostgresOptions,
@@ -57,7 +58,7 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Makes the cluster if the directory is empty, starts the server, and returns once it takes clients.
+    /// Creates the database cluster if the directory is empty, starts the server, and returns once it accepts clients.
     pub async fn start(options: PostgresOptions) -> Result<Postgres, EmbeddedError> {
         let dir = std::path::absolute(&options.data_dir).map_err(EmbeddedError::io("resolve", &options.data_dir))?;
         let binaries = find_binaries(std::fs::read_to_string(dir.join("cluster/PG_VERSION")).ok().as_deref())?;
@@ -70,7 +71,7 @@ impl Postgres {
         Ok(postgres)
     }
 
-    /// What `DATABASE_URL` takes. Holds the password of this private server.
+    /// The value for `DATABASE_URL`. It contains the password of this private server.
     pub fn url(&self) -> String {
         format!("postgres://{USER}:{}@127.0.0.1:{}/{DATABASE}", self.password, self.port)
     }
@@ -83,7 +84,8 @@ impl Postgres {
         self.child.as_ref().map(Child::pid)
     }
 
-    /// Starts it again on the same data and port, after [`Postgres::stop`] or [`Postgres::kill`]; a running one is stopped first.
+    /// Starts the server on the same data and port after [`Postgres::stop`] or [`Postgres::kill`]. Stops it first if it
+    /// runs.
     pub async fn restart(&mut self) -> Result<(), EmbeddedError> {
         self.stop().await?;
         let dir = self.options.data_dir.clone();
@@ -104,23 +106,23 @@ impl Postgres {
         }
     }
 
-    /// Orderly stop: sessions are ended, everything is written. Stopping what does not run is fine.
+    /// Stops the server in order: ends sessions and writes everything. Does nothing if it does not run.
     pub async fn stop(&mut self) -> Result<(), EmbeddedError> {
         match self.child.take() {
-            // SIGINT is PostgreSQL's "fast" shutdown; SIGTERM would wait for every client to leave.
+            // SIGINT is PostgreSQL's "fast" shutdown. SIGTERM would wait until every client has disconnected.
             Some(child) => child.stop(Signal::SIGINT, STOP_DEADLINE).await,
             None => Ok(()),
         }
     }
 
-    /// A crash: the server and its backends die at once and recover from the write-ahead log at the next start.
+    /// Kills the server and its backends at once, as a crash would. The next start recovers from the write-ahead log.
     pub async fn kill(&mut self) {
         if let Some(child) = self.child.take() {
             child.kill().await;
         }
     }
 
-    /// Freezes the server and its backends (SIGSTOP): connections stay open and answer nothing.
+    /// Freezes the server and its backends (SIGSTOP). Connections stay open and answer nothing.
     pub fn pause(&self) {
         if let Some(child) = &self.child {
             child.pause();
@@ -156,7 +158,7 @@ impl Postgres {
             environment: Vec::new(),
             log: dir.join("postgres.log"),
             ready_line: Some(READY_LINE),
-            // Fast shutdown: should we be killed, the server closes its files in order.
+            // If this process is killed, SIGINT (fast shutdown) lets the server close its files in order.
             orphan_signal: Signal::SIGINT,
             run_as: unprivileged_user()?,
         })
@@ -171,7 +173,7 @@ impl Postgres {
         if let Ok(found) = std::fs::read_to_string(cluster.join("PG_VERSION")) {
             return self.check_version(&cluster, found.trim()).await;
         }
-        // Built beside and renamed at the end, so that a half-made cluster is never taken for a whole one.
+        // Build the cluster beside its final place and rename it last, so that an incomplete one is never used.
         let partial = dir.join("cluster.partial");
         let _ = std::fs::remove_dir_all(&partial);
         std::fs::create_dir_all(&partial).map_err(EmbeddedError::io("create", &partial))?;
@@ -218,7 +220,7 @@ impl Postgres {
         Err(EmbeddedError::Version { directory: cluster.to_owned(), found, installed })
     }
 
-    /// Runs one of PostgreSQL's programs to its end, with `input` on standard input and its output in `log`.
+    /// Runs one of PostgreSQL's programs to its end. Passes `input` on standard input and writes its output to `log`.
     async fn run(&self, program: &str, arguments: &[&str], input: &str, log: &Path) -> Result<(), EmbeddedError> {
         let path = self.binaries.join(program).display().to_string();
         let user = unprivileged_user()?;
@@ -233,7 +235,7 @@ impl Postgres {
             .map_err(spawn_error)?;
         if let Some(mut stdin) = child.stdin.take() {
             use tokio::io::AsyncWriteExt;
-            // One line fits the pipe; a program that ends early shows in its exit status.
+            // One line fits into the pipe. If the program ends early, its exit status reports the failure.
             let _ = stdin.write_all(input.as_bytes()).await;
         }
         let output = child.wait_with_output().await.map_err(spawn_error)?;
@@ -247,14 +249,14 @@ impl Postgres {
     }
 }
 
-/// PostgreSQL refuses to run as root; its own packaged user is best, nobody will do.
+/// PostgreSQL refuses to run as root. We prefer the user of its package; the user `nobody` also works.
 fn unprivileged_user() -> Result<Option<String>, EmbeddedError> {
     if !geteuid().is_root() {
         return Ok(None);
     }
     let known = |name: &&str| matches!(User::from_name(name), Ok(Some(_)));
     let name = ["postgres", "nobody"].into_iter().find(known);
-    let remedy = "PostgreSQL does not run as root: create a user named postgres";
+    let remedy = "PostgreSQL does not run as root; create a user named postgres";
     name.map(|name| Some(name.to_owned()))
         .ok_or_else(|| EmbeddedError::Missing { program: "an unprivileged user".to_owned(), remedy })
 }
@@ -263,8 +265,8 @@ fn has_predecessor(tail: &str) -> bool {
     tail.contains("postmaster.pid") || tail.contains("shared memory block") || tail.contains("Address already in use")
 }
 
-/// `$CLICKTALLY_PG_BIN`, else Debian's folder of the version that made the cluster, else of its newest, else where `initdb` is
-/// in `$PATH`.
+/// Finds the folder of PostgreSQL's programs. Looks at `$CLICKTALLY_PG_BIN` alone if it is set. Otherwise tries
+/// Debian's folder of the version that created the cluster, then Debian's newest version, then `$PATH`.
 fn find_binaries(cluster_version: Option<&str>) -> Result<PathBuf, EmbeddedError> {
     let holds_all = |folder: &PathBuf| folder.join("initdb").is_file() && folder.join("postgres").is_file();
     let missing = || EmbeddedError::Missing { program: "initdb".to_owned(), remedy: REMEDY };
@@ -284,7 +286,7 @@ fn find_binaries(cluster_version: Option<&str>) -> Result<PathBuf, EmbeddedError
     same.into_iter().chain(newest_first).chain(std::env::split_paths(&path)).find(holds_all).ok_or_else(missing)
 }
 
-/// Read from `file`, or made from the kernel's randomness; readable by us alone.
+/// Reads the password from `file`, or creates one from the kernel's randomness. Only our user may read the file.
 fn password(file: &Path) -> Result<String, EmbeddedError> {
     if let Ok(password) = std::fs::read_to_string(file)
         && !password.is_empty()

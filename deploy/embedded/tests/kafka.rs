@@ -1,4 +1,4 @@
-//! Real Kafka, as the product and every other test uses it.
+//! Tests the real Kafka that the product and every other test use.
 
 #![allow(clippy::unwrap_used)] // Panicking is how a test fails, in its helpers too.
 
@@ -48,7 +48,7 @@ async fn records_survive_an_orderly_stop_and_a_kill_and_the_address_stays() {
     kafka.kill().await;
     drop(kafka);
 
-    // Another process's view: the same directory, opened afresh.
+    // Another process would open the same directory like this.
     let kafka = Kafka::start(KafkaOptions::for_tests(dir.path())).await.unwrap();
     assert_eq!(kafka.bootstrap(), bootstrap);
     assert_eq!(end_offset(&bootstrap), 2);

@@ -1,4 +1,4 @@
-//! Real PostgreSQL, as the product and every other test uses it.
+//! Tests the real PostgreSQL that the product and every other test use.
 
 #![allow(clippy::unwrap_used)] // Panicking is how a test fails, in its helpers too.
 
@@ -45,7 +45,8 @@ async fn a_paused_server_answers_nothing_until_it_is_resumed() {
     execute(&url, "CREATE TABLE kept (n INT)").await;
     postgres.pause();
     let waiting = tokio::spawn(async move { numbers(&url).await });
-    // The answer cannot come: the one assertion that needs time to pass, and it can only err by passing too easily.
+    // A paused server cannot answer. Only this assertion needs time to pass; on a slow machine it passes too easily and
+    // never fails wrongly.
     tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     assert!(!waiting.is_finished());
     postgres.resume();

@@ -1,7 +1,7 @@
 package clicktally.bench;
 
 /**
- * What a Flink job puts out: the clicks of one ad in one minute of event time.
+ * The output of a Flink job: the clicks of one ad in one minute of event time.
  *
  * @param minute minutes since the Unix epoch
  */

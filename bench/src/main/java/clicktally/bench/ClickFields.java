@@ -5,12 +5,12 @@ import java.lang.invoke.VarHandle;
 import java.nio.ByteOrder;
 
 /**
- * The fields that counting needs, read out of a raw record without building a message: one {@code Click}, or the clicks of
- * a {@code ClickBatch}, whether by rows or by columns, one after another (proto/schema/click.proto). Shared by all peers, so that none pays for a slower
- * decoder than ours.
+ * Reads the fields that counting needs from a raw record without building a message. A record is one {@code Click}, or
+ * a {@code ClickBatch} of rows or columns, whose clicks come one after another (proto/schema/click.proto). All peers
+ * share this decoder, so that none of them pays for one that is slower than ours.
  *
- * <p>A cursor that is reused from record to record: {@link #open} a record, then call {@link #next} until it is false.
- * Fields it does not know are skipped. Not for several threads at once.
+ * <p>It is a cursor that is reused for every record: {@link #open} a record, then call {@link #next} until it returns
+ * false. It skips unknown fields. Only one thread may use it at a time.
  */
 public final class ClickFields {
     private static final int BATCH_FIELDS_FROM = 100;
@@ -27,7 +27,7 @@ public final class ClickFields {
     private int end;
     private boolean isBatch;
 
-    /** Of the columns that are being read: clicks left, and where the identities of the next ones are. */
+    /** The state of the columns being read: the clicks left, and the position of the next click's identity. */
     private int rowsLeft;
 
     private int clickIdAt;
@@ -41,7 +41,7 @@ public final class ClickFields {
     private long adId;
     private long eventTimeMs;
 
-    /** Unsigned 64 bits in a long. */
+    /** An unsigned number of 64 bits in a long. */
     public long clickId() {
         return clickId;
     }
@@ -59,7 +59,7 @@ public final class ClickFields {
         return eventTimeMs;
     }
 
-    /** Stands before the first click of {@code record}. */
+    /** Moves the cursor before the first click of {@code record}. */
     public void open(byte[] record) {
         if (record == null || record.length == 0) {
             throw new IllegalArgumentException("the record is empty");
@@ -71,12 +71,12 @@ public final class ClickFields {
         this.at = 0;
         this.end = record.length;
         this.rowsLeft = 0;
-        // A Click never holds field 100 or above, a ClickBatch nothing below: the first tag tells them apart.
+        // A Click has no field from 100 on, and a ClickBatch none below, so the first tag tells them apart.
         this.isBatch = varint() >>> 3 >= BATCH_FIELDS_FROM;
         this.at = 0;
     }
 
-    /** Reads the next click of the record into the fields; false where there is none left. */
+    /** Reads the next click of the record into the fields. Returns false if none is left. */
     public boolean next() {
         if (!isBatch) {
             if (at == end) {
@@ -104,7 +104,7 @@ public final class ClickFields {
         return true;
     }
 
-    /** Finds the columns, and stands behind them in the record. */
+    /** Finds the columns and moves the cursor behind them. */
     private void columns(int columnsEnd) {
         int recordEnd = end;
         end = columnsEnd;
@@ -155,7 +155,7 @@ public final class ClickFields {
         requireFields();
     }
 
-    /** A column of numbers: none for all zero, one for all the same, or one for each click. */
+    /** A column of numbers: empty if all are zero, one number if all are equal, or one number for each click. */
     private final class Numbers {
         private int next;
         private int columnEnd;
@@ -167,7 +167,7 @@ public final class ClickFields {
             constant = 0;
         }
 
-        /** Begins where the cursor stands. The end again, behind which the next column is. */
+        /** Begins at the cursor. Returns the end of this column, where the next one begins. */
         private int found(int foundEnd) {
             next = at;
             columnEnd = foundEnd;
@@ -203,7 +203,7 @@ public final class ClickFields {
 
     private void click(int clickEnd) {
         int recordEnd = end;
-        // No field of this click may reach into the next one.
+        // No field of this click may extend into the next one.
         end = clickEnd;
         clickId = 0;
         campaignId = 0;

@@ -6,8 +6,8 @@ import org.apache.flink.core.memory.DataOutputView;
 import org.apache.flink.types.CopyableValue;
 
 /**
- * A click between Flink's operators. A {@code Value} writes its own bytes: neither reflection, as for a POJO, nor boxed
- * numbers, as in a tuple.
+ * A click on its way between Flink's operators. A {@code Value} writes its own bytes. It needs no reflection, as a POJO
+ * does, and no boxed numbers, as a tuple does.
  */
 public final class FlinkClick implements CopyableValue<FlinkClick> {
     private static final int BYTES = 3 * Long.BYTES;
@@ -16,7 +16,7 @@ public final class FlinkClick implements CopyableValue<FlinkClick> {
     long adId;
     long eventTimeMs;
 
-    /** For Flink, which makes the instances that it reuses. */
+    /** Flink calls this to create the instances that it reuses. */
     public FlinkClick() {}
 
     @Override

@@ -5,7 +5,7 @@ import org.apache.flink.connector.kafka.source.reader.deserializer.KafkaRecordDe
 import org.apache.flink.util.Collector;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 
-/** Reads the clicks of a raw record into one reused instance: with object reuse on, nobody downstream keeps it. */
+/** Reads the clicks of a raw record into one instance. Object reuse is on, so no operator downstream keeps it. */
 final class FlinkClickReader implements KafkaRecordDeserializationSchema<FlinkClick> {
     private transient ClickFields fields;
     private transient FlinkClick click;

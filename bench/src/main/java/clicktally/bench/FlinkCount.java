@@ -33,12 +33,12 @@ import org.apache.flink.util.Collector;
 import org.apache.flink.util.FileUtils;
 
 /**
- * The count as a Flink job: Kafka source, optional dedup keyed by click id, event-time minute windows keyed by ad; state in
- * exactly-once checkpoints. Reads from the earliest offsets to those that are the end when it starts.
+ * The count as a Flink job: Kafka source, optional dedup keyed by click id, event-time minute windows keyed by ad.
+ * State is in exactly-once checkpoints. The job reads from the earliest offsets to the end offsets at its start.
  */
 public final class FlinkCount {
     private static final int PARALLELISM = 2;
-    /** A partition of the topic is nearly in order; behind this bound Flink drops, and the run would fail its check. */
+    /** A partition is nearly in order. Flink drops clicks beyond this bound, and the run would then fail its check. */
     private static final Duration OUT_OF_ORDER_MAX = Duration.ofSeconds(5);
     private static final Duration WINDOW = Duration.ofMinutes(1);
 
@@ -86,7 +86,7 @@ public final class FlinkCount {
                 .setStartingOffsets(OffsetsInitializer.earliest())
                 .setBounded(OffsetsInitializer.latest())
                 .setDeserializer(new FlinkClickReader())
-                // Offsets live in the checkpoints.
+                // The checkpoints hold the offsets.
                 .setProperty("commit.offsets.on.checkpoint", "false")
                 .setProperty("max.poll.records", "5000")
                 .build();
@@ -107,13 +107,13 @@ public final class FlinkCount {
     private static Configuration configuration(FlinkOptions options, Path folder) {
         Configuration to = new Configuration();
         to.set(PipelineOptions.OBJECT_REUSE, true);
-        // An error instead of Kryo, should a type ever need it.
+        // If a type ever needs Kryo, fail instead of using it silently.
         to.set(PipelineOptions.GENERIC_TYPES, false);
-        // A failure must fail the run: a restart would count its clicks again.
+        // A failure must fail the run, because a restart would count its clicks again.
         to.set(RestartStrategyOptions.RESTART_STRATEGY, "none");
         to.set(CheckpointingOptions.CHECKPOINTING_INTERVAL, options.checkpointInterval());
         to.set(CheckpointingOptions.CHECKPOINTING_CONSISTENCY_MODE, CheckpointingMode.EXACTLY_ONCE);
-        // Failed checkpoints are reported, and cost the job nothing.
+        // A failed checkpoint is reported and does not fail the job.
         to.set(CheckpointingOptions.TOLERABLE_FAILURE_NUMBER, Integer.MAX_VALUE);
         to.set(CheckpointingOptions.CHECKPOINT_STORAGE, "filesystem");
         to.set(CheckpointingOptions.CHECKPOINTS_DIRECTORY, folder.resolve("checkpoints").toUri().toString());
@@ -127,12 +127,12 @@ public final class FlinkCount {
     private static void rocksdb(Configuration to, Path folder) {
         to.set(CheckpointingOptions.INCREMENTAL_CHECKPOINTS, true);
         to.set(RocksDBOptions.LOCAL_DIRECTORIES, folder.resolve("rocksdb").toString());
-        // Outside the Java heap. With the 128 MB of a MiniCluster, write buffers are flushed all the time: the job cost a
-        // third more, at least.
+        // This memory is outside the Java heap. With a MiniCluster's default of 128 MB, RocksDB flushes its write
+        // buffers all the time, and the job cost at least a third more.
         to.set(TaskManagerOptions.MANAGED_MEMORY_SIZE, MemorySize.ofMebiBytes(1024));
-        // Nearly every id that dedup asks for is absent: the filter answers without reading a block.
+        // Nearly every id that dedup looks up is absent, so the filter answers without reading a block.
         to.set(RocksDBConfigurableOptions.USE_BLOOM_FILTER, true);
-        // A window registers its timers at every click; on the heap that is a lookup, in RocksDB a read and a write.
+        // A window registers its timers at every click. On the heap that is a lookup, in RocksDB a read and a write.
         to.set(RocksDBOptions.TIMER_SERVICE_FACTORY, PriorityQueueStateType.HEAP);
     }
 

@@ -9,7 +9,7 @@ import org.apache.flink.api.common.typeinfo.Types;
 import org.apache.flink.streaming.api.functions.KeyedProcessFunction;
 import org.apache.flink.util.Collector;
 
-/** Lets the first click of each id through. Keyed by click id; an id is forgotten after {@link #REMEMBERED}. */
+/** Passes the first click of each id on. Keyed by click id; an id is forgotten after {@link #REMEMBERED}. */
 final class FlinkDedup extends KeyedProcessFunction<Long, FlinkClick, FlinkClick> {
     static final Duration REMEMBERED = Duration.ofMinutes(20);
 
@@ -18,8 +18,8 @@ final class FlinkDedup extends KeyedProcessFunction<Long, FlinkClick, FlinkClick
     @Override
     public void open(OpenContext context) {
         ValueStateDescriptor<Boolean> descriptor = new ValueStateDescriptor<>("seen", Types.BOOLEAN);
-        // Heap only; RocksDB forgets while it compacts. One id looked at per click is enough: each is looked at about once
-        // in REMEMBERED. Flink's own five cost a tenth of the job.
+        // This is for the heap only, because RocksDB forgets ids while it compacts. One id checked per click is enough:
+        // each id is then checked about once in REMEMBERED. Flink's default of five costs a tenth of the job.
         descriptor.enableTimeToLive(
                 StateTtlConfig.newBuilder(REMEMBERED).cleanupIncrementally(1, false).build());
         seen = getRuntimeContext().getState(descriptor);

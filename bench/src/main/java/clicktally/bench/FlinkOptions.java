@@ -4,7 +4,7 @@ import java.time.Duration;
 import java.util.Locale;
 
 /**
- * What a Flink job is asked for on its command line.
+ * The options of a Flink job on its command line.
  *
  * @param checkpointInterval how often all state is made durable, exactly once
  */
@@ -13,7 +13,7 @@ record FlinkOptions(StateBackend stateBackend, boolean isDeduplicated, Duration 
         HEAP("hashmap"),
         ROCKSDB("rocksdb");
 
-        /** Flink's name of it. */
+        /** Flink's name of this state backend. */
         final String flinkName;
 
         StateBackend(String flinkName) {
@@ -44,7 +44,7 @@ record FlinkOptions(StateBackend stateBackend, boolean isDeduplicated, Duration 
         return new FlinkOptions(stateBackend, isDeduplicated, checkpointInterval);
     }
 
-    /** As results name the job. */
+    /** The name of the job in the results. */
     String who() {
         return "flink-" + stateBackend.name().toLowerCase(Locale.ROOT)
                 + (isDeduplicated ? "-dedup" : "") + "-" + checkpointInterval.toSeconds() + "s";

@@ -7,17 +7,17 @@ import java.util.concurrent.atomic.AtomicReference;
 import java.util.concurrent.atomic.LongAdder;
 
 /**
- * What one run counted, and what it cost. Static, since a job has a process of its own and its operators are made by the
- * engine.
+ * The counts of one run and its cost. Everything is static, because each job has its own process and the engine creates
+ * the operators.
  *
- * <p>CPU is user and system time of all threads of this process; the broker is another one.
+ * <p>CPU is the user and system time of all threads of this process. The broker is another process.
  */
 final class Measurement {
-    /** Clicks read from the topic, duplicates among them. */
+    /** Clicks read from the topic, including duplicates. */
     static final LongAdder EVENTS = new LongAdder();
-    /** Clicks found to have come before. */
+    /** Clicks that the job recognised as duplicates. */
     static final LongAdder DUPLICATES = new LongAdder();
-    /** The sum of the counts that left the job, each (ad, minute) once. */
+    /** The sum of the counts that left the job, with each (ad, minute) once. */
     static final LongAdder COUNTED = new LongAdder();
 
     private static final AtomicReference<Instant> FIRST_CLICK = new AtomicReference<>();
@@ -32,21 +32,21 @@ final class Measurement {
 
     private Measurement() {}
 
-    /** Each reader says so before its first click; the earliest is taken. */
+    /** Each reader calls this before its first click. The earliest call counts. */
     static void firstClick() {
         FIRST_CLICK.compareAndSet(null, Instant.now());
     }
 
-    /** Each writer says so when its last count has come out; the latest is taken. */
+    /** Each writer calls this after its last count. The latest call counts. */
     static void lastCount() {
         LAST_COUNT.set(Instant.now());
     }
 
     /**
-     * Prints the run as one line of JSON, or throws where its counts are wrong: a benchmark of wrong counts measures
+     * Prints the run as one line of JSON. Throws if its counts are wrong, because a benchmark of wrong counts measures
      * nothing.
      *
-     * @param checkpointsFailed started and not completed, for whatever reason
+     * @param checkpointsFailed checkpoints that started and did not complete, for any reason
      */
     static void report(String who, boolean isDeduplicated, long checkpointsCompleted, long checkpointsFailed) {
         Instant end = Instant.now();
@@ -82,7 +82,7 @@ final class Measurement {
                     who, counted, duplicates, events));
         }
         String distinct = System.getenv("BENCH_DISTINCT");
-        // Without dedup the duplicates are counted too, as they must be.
+        // Without dedup, the job must count the duplicates too.
         if (isDeduplicated && distinct != null && !distinct.isEmpty() && counted != Long.parseLong(distinct)) {
             throw new IllegalStateException(
                     String.format("%s: counted %d of %s distinct clicks", who, counted, distinct));

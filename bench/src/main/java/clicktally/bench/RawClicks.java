@@ -6,7 +6,7 @@ final class RawClicks {
 
     private RawClicks() {}
 
-    /** {@code host:port}, from the environment. */
+    /** The broker as {@code host:port}, from the environment. */
     static String brokers() {
         String brokers = System.getenv("CLICKTALLY_KAFKA");
         if (brokers == null || brokers.isEmpty()) {

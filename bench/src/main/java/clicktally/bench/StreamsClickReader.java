@@ -11,10 +11,10 @@ import org.apache.kafka.streams.state.KeyValueIterator;
 import org.apache.kafka.streams.state.KeyValueStore;
 
 /**
- * Reads the clicks of a raw record, lets the first click of each id through, and hands them on by ad at their event time.
+ * Reads the clicks of a raw record and forwards the first click of each id, keyed by ad, at its event time.
  *
- * <p>Dedup needs no repartitioning: all copies of a click stand in the same partition of the topic. An id is forgotten
- * {@link #REMEMBERED} of event time behind the newest click of its partition.
+ * <p>Dedup needs no repartitioning, because all copies of a click are in the same partition of the topic. An id is
+ * forgotten once it is {@link #REMEMBERED} of event time behind the newest click of its partition.
  */
 final class StreamsClickReader implements Processor<byte[], byte[], Long, byte[]> {
     static final String SEEN_IDS = "seen-ids";
@@ -22,13 +22,13 @@ final class StreamsClickReader implements Processor<byte[], byte[], Long, byte[]
     static final LongAdder RECORDS = new LongAdder();
 
     private static final Duration FORGET_EVERY = Duration.ofMinutes(1);
-    /** What is counted is the record itself: its value says nothing, but a null would not be counted. */
+    /** Only the number of records counts. The value carries nothing, but a record with a null would not be counted. */
     private static final byte[] CLICK = {};
 
     private final boolean isDeduplicated;
     private final ClickFields fields = new ClickFields();
     private ProcessorContext<Long, byte[]> context;
-    /** Event time by click id; null where duplicates are counted. */
+    /** Event time by click id, or null if the job counts duplicates. */
     private KeyValueStore<Long, Long> seenIds;
     private long newestEventTimeMs;
     private boolean hasBegun;

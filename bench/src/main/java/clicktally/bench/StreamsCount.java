@@ -35,22 +35,22 @@ import org.apache.kafka.streams.kstream.Windowed;
 import org.apache.kafka.streams.state.Stores;
 
 /**
- * The count as a Kafka Streams application: optional dedup where the topic is partitioned already, repartition by ad, count
- * per event-time minute; exactly-once (v2), in-memory stores with their change logs. Reads from the earliest offsets to those
- * that are the end when it starts.
+ * The count as a Kafka Streams application: optional dedup in the topic's own partitions, repartition by ad, count per
+ * event-time minute. It runs exactly-once (v2) with in-memory stores and their change logs. It reads from the earliest
+ * offsets to the end offsets at its start.
  */
 public final class StreamsCount {
     private static final int THREADS = 2;
     private static final Duration COMMIT_INTERVAL = Duration.ofSeconds(1);
     private static final Duration WINDOW = Duration.ofMinutes(1);
-    /** Repartitioned clicks arrive out of order while old data is replayed; behind this bound they are dropped. */
+    /** Repartitioned clicks arrive out of order while old data is replayed. Clicks beyond this bound are dropped. */
     private static final Duration OUT_OF_ORDER_MAX = Duration.ofMinutes(15);
 
     private static final Duration LOOK_EVERY = Duration.ofMillis(10);
-    /** Longer than any pause of a healthy run. */
+    /** This is longer than any pause of a healthy run. */
     private static final Duration STUCK_AFTER = Duration.ofSeconds(60);
 
-    /** The newest count of every (ad, minute): the application puts out a new one with each commit. */
+    /** The newest count of every (ad, minute). The application puts out a new one with each commit. */
     private static final Map<Windowed<Long>, Long> NEWEST_COUNTS = new ConcurrentHashMap<>();
 
     private StreamsCount() {}
@@ -118,7 +118,7 @@ public final class StreamsCount {
         to.put(StreamsConfig.PROCESSING_GUARANTEE_CONFIG, StreamsConfig.EXACTLY_ONCE_V2);
         to.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, COMMIT_INTERVAL.toMillis());
         to.put(StreamsConfig.NUM_STREAM_THREADS_CONFIG, THREADS);
-        // All counts that change between two commits fit: each goes to its change log once a commit, not once a click.
+        // All counts that change between two commits fit, so each is logged once a commit and not once a click.
         to.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, 256L << 20);
         to.put(StreamsConfig.BUFFERED_RECORDS_PER_PARTITION_CONFIG, 10_000);
         to.put(StreamsConfig.consumerPrefix(ConsumerConfig.AUTO_OFFSET_RESET_CONFIG), "earliest");
@@ -129,7 +129,7 @@ public final class StreamsCount {
         return to;
     }
 
-    /** Runs until all of the topic is counted; returns how many transactions were committed. */
+    /** Runs until the whole topic is counted. Returns the number of committed transactions. */
     private static long run(KafkaStreams streams, long records) throws InterruptedException {
         var failure = new AtomicReference<Throwable>();
         streams.setUncaughtExceptionHandler(thrown -> {
@@ -140,7 +140,8 @@ public final class StreamsCount {
         long progress = 0;
         long progressNanos = System.nanoTime();
         while (true) {
-            // Counted before read: the other way round a click read in between would look like one too many.
+            // Take the counted number before the read one. In the other order, a click read in between would look like
+            // one too many.
             long done = Measurement.COUNTED.sum() + Measurement.DUPLICATES.sum();
             long read = StreamsClickReader.RECORDS.sum();
             if (read == records && done == Measurement.EVENTS.sum()) {

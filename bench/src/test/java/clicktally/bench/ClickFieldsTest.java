@@ -18,7 +18,7 @@ import java.util.List;
 import org.junit.jupiter.api.Test;
 
 class ClickFieldsTest {
-    /** The golden records of the schema, which the Rust decoder is tested against too. */
+    /** The golden records of the schema. The Rust decoder is tested against the same file. */
     private static final Path VECTORS = Path.of("..", "proto", "schema", "vectors.json");
 
     private record Click(long clickId, long campaignId, long adId, long eventTimeMs) {}
@@ -71,7 +71,7 @@ class ClickFieldsTest {
     void unknownFieldsOfANewerSchemaAreSkipped() throws IOException {
         Golden golden = goldenRecords().get(0);
         byte[] newer = HexFormat.of()
-                // Field 18: a string; 19: eight bytes; 20: four bytes; 21: a number.
+                // Field 18 is a string, 19 has eight bytes, 20 has four bytes, 21 is a number.
                 .parseHex("9201036e6577" + "99010000000000000001" + "a50100000001" + "a801ffffffffffffffffff01");
         byte[] record = Arrays.copyOf(golden.bytes(), golden.bytes().length + newer.length);
         System.arraycopy(newer, 0, record, golden.bytes().length, newer.length);
@@ -88,7 +88,7 @@ class ClickFieldsTest {
                     List<Click> clicks = read(fields, truncated);
                     assertEquals(golden.clicks().subList(0, clicks.size()), clicks);
                 } catch (IllegalArgumentException refused) {
-                    // As it should be.
+                    // The decoder must refuse the record.
                 }
             }
         }
@@ -96,7 +96,7 @@ class ClickFieldsTest {
 
     @Test
     void aClickMayNotReachIntoTheNext() {
-        // A packed click of two bytes, of which the second begins a number that the next click would end.
+        // A packed click of two bytes. Its second byte begins a number that only the next click would complete.
         byte[] record = HexFormat.of().parseHex("a206020880" + "a2060101");
         assertThrows(IllegalArgumentException.class, () -> read(new ClickFields(), record));
     }
@@ -106,9 +106,9 @@ class ClickFieldsTest {
         for (byte[] record : List.of(
                 new byte[] {},
                 "{\"click_id\":1}".getBytes(StandardCharsets.UTF_8),
-                // Only a click id.
+                // This click has only an id.
                 new byte[] {8, 1},
-                // A wire type of old.
+                // This wire type is obsolete.
                 new byte[] {8, 1, 0x0b})) {
             assertThrows(IllegalArgumentException.class, () -> read(new ClickFields(), record));
         }

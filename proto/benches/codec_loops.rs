@@ -1,4 +1,5 @@
-//! What a click costs before it is counted, and what a cell costs on its way to the replicas. `cargo bench --bench codec_loops`
+//! Measures what a click costs before it is counted, and a cell on its way to the replicas.
+//! Run it with `cargo bench --bench codec_loops`.
 
 use std::hint::black_box;
 
@@ -14,7 +15,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 const CLICKS_PER_RECORD: usize = 100;
 
-/// As wide as a click of production: some 130 bytes.
+/// As large as a click in production: some 130 bytes.
 fn click(n: u64) -> Click {
     Click {
         click_id: ClickId::minted(SNOWFLAKE_EPOCH_MS + n, 1, (n % 4_096) as u16).0,
@@ -38,7 +39,7 @@ fn decode(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(clicks.len() as u64));
     let singles: Vec<Vec<u8>> = clicks.iter().map(|click| encode_record(std::slice::from_ref(click))).collect();
     let columns: Vec<Vec<u8>> = clicks.chunks(CLICKS_PER_RECORD).map(encode_record).collect();
-    // As packed records were written before there were columns.
+    // The packed form of before there were columns.
     let rows = clicks.chunks(CLICKS_PER_RECORD).map(|clicks| {
         let mut record = Vec::new();
         clicks.iter().for_each(|click| prost::encoding::message::encode(100, click, &mut record));
@@ -50,7 +51,7 @@ fn decode(criterion: &mut Criterion) {
             bencher.iter(|| {
                 for record in &records {
                     views.clear();
-                    decode_record(black_box(record), &mut views).expect("it was encoded here");
+                    decode_record(black_box(record), &mut views).expect("a record that was just encoded");
                 }
             });
         });
@@ -61,7 +62,7 @@ fn decode(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// One shard's share of a minute at 2,800 clicks/s over 100,000 ads.
+/// One shard's cells of a minute at 2,800 clicks/s over 100,000 ads.
 fn window() -> WindowCells {
     let mut window = WindowCells::new(Minute(29_000_000));
     for n in 0..5_000_u64 {

@@ -1,7 +1,7 @@
-//! A shard's checkpoint: the offsets it has read and everything they amount to, as one replicated command.
+//! A shard's checkpoint: the offsets that it has read and everything counted from them, as one replicated command.
 //!
-//! Offsets and counts cannot disagree because they are one entry: the architecture's exactly-once rests on this file and on
-//! the apply rule that takes it.
+//! Offsets and counts cannot disagree, because they are one entry. Exactly-once counting depends on this type and on
+//! the rule that applies it.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,11 +10,11 @@ use crate::event_time::UnixMillis;
 use crate::identity::seen_ids::SeenBlock;
 use crate::identity::shard_key::ShardId;
 
-/// Grows with each owner of a shard; a smaller one is fenced.
+/// Grows with each owner of a shard. A proposal with a smaller epoch is fenced.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Epoch(pub u64);
 
-/// What became of every click a shard read. The conservation equation:
+/// The outcome of every click that a shard read. The conservation equation:
 /// `read = counted + duplicate + late + invalid + quarantined + misrouted`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutcomeCounts {
@@ -23,9 +23,9 @@ pub struct OutcomeCounts {
     pub duplicate: u64,
     pub late: u64,
     pub invalid: u64,
-    /// Records (not clicks: nobody can count the clicks of a record nobody can read), plus clicks dated too far ahead.
+    /// Unreadable records, each counted as one because its clicks cannot be counted, and clicks dated too far ahead.
     pub quarantined: u64,
-    /// Found in another shard's partition and republished to their own.
+    /// Clicks found in another shard's partition and republished to their own.
     pub misrouted: u64,
 }
 
@@ -34,7 +34,7 @@ impl OutcomeCounts {
         self.read == self.counted + self.duplicate + self.late + self.invalid + self.quarantined + self.misrouted
     }
 
-    /// Each with the name that metrics and people know it by; `read` first.
+    /// Each count with its name in metrics; `read` first.
     pub fn named(&self) -> [(&'static str, u64); 7] {
         let OutcomeCounts { read, counted, duplicate, late, invalid, quarantined, misrouted } = *self;
         [
@@ -66,10 +66,10 @@ pub struct Checkpoint {
     pub epoch: Epoch,
     pub from: u64,
     pub to: u64,
-    /// The shard's watermark after these records; never below an earlier one.
+    /// The shard's watermark after these records. Never below an earlier one.
     pub watermark_ms: UnixMillis,
-    /// Wall time up to which everything in the partition has been read: the arrival of the last record read, or, where the
-    /// partition is proven read to its end, the time of that proof.
+    /// Wall time up to which everything in the partition has been read: the arrival of the last record read. If the
+    /// partition is proven to be read to its end, it is the time of that proof.
     pub complete_to_ms: UnixMillis,
     pub outcomes: OutcomeCounts,
     pub cells: CellBlock,

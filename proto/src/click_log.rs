@@ -1,7 +1,7 @@
 //! The Log seam: what the counting path needs of the raw log, independent of any broker's client.
 //!
-//! In production this is Apache Kafka, through the adapter in the crate `clicktally-kafka`. The names of the topics are part
-//! of the public contract.
+//! In production this is Apache Kafka, through the adapter in the crate `clicktally-kafka`. The names of the topics are
+//! part of the public contract.
 
 use thiserror::Error;
 
@@ -49,13 +49,14 @@ impl LogError {
     }
 }
 
-/// Reads one partition in order, from the offset at which it was opened. A reader that is not drained holds the fetcher back.
+/// Reads one partition in order, from the offset at which it was opened. A reader that is not drained holds the fetcher
+/// back.
 pub trait ShardReader: Send {
     /// Hands over at most `records_max` records that have arrived, and returns how many. Never waits.
     ///
     /// # Errors
-    /// After an error every later call fails with the same error. Open another reader at the offset due, so that no record is
-    /// skipped.
+    /// After an error every later call fails with the same error. Open another reader at the offset due, so that no
+    /// record is skipped.
     fn drain(&mut self, records_max: usize, take: &mut dyn FnMut(LogRecord<'_>)) -> Result<usize, LogError>;
 }
 
@@ -64,11 +65,12 @@ pub trait ShardReader: Send {
 pub trait ClickLog: Send + Sync {
     fn open(&self, shard: ShardId, from: u64) -> Result<Box<dyn ShardReader>, LogError>;
 
-    /// The offset after the newest readable record of the shard, as the log answers now. A reader at this offset has proof that
-    /// the partition is empty beyond it.
+    /// The offset after the newest readable record of the shard, as the log answers now. A reader at this offset has
+    /// proof that the partition is empty beyond it.
     async fn end_offset(&self, shard: ShardId) -> Result<u64, LogError>;
 
-    /// Writes records, and returns once all of them are durable (acks=all). Repeating a failed call may duplicate records.
+    /// Writes records, and returns once all of them are durable (acks=all). Repeating a failed call may duplicate
+    /// records.
     async fn publish(&self, records: Vec<OutRecord>) -> Result<(), LogError>;
 }
 

@@ -1,8 +1,9 @@
-//! The one binary codec: bincode behind a version byte, a CRC and a length limit. Used for replicated commands, peer messages
-//! and snapshots; never for topics, which are Protobuf.
+//! The one binary codec: bincode behind a version byte, a CRC and a length limit. It encodes replicated commands, peer
+//! messages and snapshots. Topics use Protobuf instead.
 //!
-//! Frame: `version u8 ‖ crc32 u32 LE ‖ payload`. The checksum is that of the version and the payload (of the payload alone in version 1),
-//! so that a damaged version is not taken for one of a newer build. An unknown version is an error, never a skip.
+//! Frame: `version u8 ‖ crc32 u32 LE ‖ payload`. The checksum covers the version and the payload (in version 1 the
+//! payload alone), so a damaged version is not mistaken for one of a newer build. An unknown version is an error, never
+//! a skip.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -11,11 +12,11 @@ use thiserror::Error;
 use crate::fault::{Mutant, is_broken};
 
 pub const CODEC_VERSION: u8 = 2;
-/// Still read.
+/// Read, and no longer written. Its checksum does not cover the version.
 const VERSION_UNCHECKED: u8 = 1;
 const HEADER_BYTES: usize = 5;
 
-/// The largest frame accepted; a snapshot chunk or a checkpoint stays far below.
+/// The largest frame accepted. Snapshot chunks and checkpoints stay far below it.
 pub const FRAME_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -24,7 +25,7 @@ pub enum CodecError {
     Short(usize),
     #[error("frame of {0} bytes exceeds the limit of {FRAME_BYTES_MAX}")]
     TooLong(usize),
-    #[error("codec version {0} is not known to this build (it writes {CODEC_VERSION}): upgrade this node first")]
+    #[error("this build does not know codec version {0} (it writes {CODEC_VERSION}): upgrade this node first")]
     Version(u8),
     #[error("checksum mismatch: the frame is damaged")]
     Checksum,
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn older_frames_are_read_and_newer_ones_told_from_damage() {
+    fn older_frames_are_read_and_newer_frames_are_not_called_damaged() {
         let with_version = |version: u8| {
             let mut frame = encode(&7_u8).unwrap();
             let checksum = checksum(version, &frame[HEADER_BYTES..]).to_le_bytes();

@@ -1,7 +1,7 @@
-//! Replicated commands and their outcomes: everything a group's state machine can be asked to do.
+//! Replicated commands and their outcomes: everything that a group's state machine can be asked to do.
 //!
-//! Additive: variants are appended, never reordered or reused, because old logs are replayed by new builds. What an older build does not
-//! know is not proposed as long as one is a member ([`Command::level`]; docs/decisions/017-mixed-versions.md).
+//! Variants are appended, never reordered or reused, because new builds replay old logs. A command is not proposed
+//! while a member runs an older build that does not know it ([`Command::level`]; docs/decisions/017-mixed-versions.md).
 
 use serde::{Deserialize, Serialize};
 
@@ -11,42 +11,44 @@ use crate::identity::ids::{AdvertiserId, CampaignId, NodeId};
 use crate::identity::shard_key::ShardId;
 use crate::money::{Currency, Micros};
 
-/// This build applies the commands of this level and below. Whoever appends some raises it, and gives them theirs in [`Command::level`].
+/// This build applies the commands of this level and below. Increment it when adding commands, and give each new
+/// command its level in [`Command::level`].
 pub const COMMAND_LEVEL: u16 = 2;
-/// What every build applies, and what is assumed of a node that has not said more.
+/// The level that every build applies, and that is assumed of a node which has announced none.
 pub const COMMAND_LEVEL_MIN: u16 = 1;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// Settings every replica must share. The first one wins; a different second one is rejected, unless all it does is to raise
-    /// the state's budget.
+    /// Sets what every replica must share. The first settings stay. Later ones that differ are rejected, unless they
+    /// only raise the state's memory budget.
     Configure(GroupSettings),
-    /// A node announces itself (again): address and roles are replaced.
+    /// A node registers, or registers again: its addresses and roles are replaced.
     RegisterNode(NodeRecord),
     /// Forgets a node and takes its shards away.
     RemoveNode(NodeId),
-    /// Gives a shard to a node (or to nobody), under a new epoch.
+    /// Gives a shard to a node, or takes it from its node, under a new epoch.
     AssignShard(AssignShard),
     Checkpoint(Checkpoint),
     /// Creates or replaces a campaign's terms and budget.
     SetCampaign(CampaignTerms),
-    /// Everything up to this revision is in the `window_counts` topic.
+    /// Reports that every row up to this revision is in the `window_counts` topic.
     SinkProgress {
         published_revision: u64,
     },
-    /// Leases a Snowflake worker id to one life of one node.
+    /// Leases a Snowflake worker id to one incarnation of a node.
     LeaseWorker {
         node: NodeId,
         incarnation: u64,
     },
     /// Asks a shard's owner to hand it over in order.
     PlanMove(PlanMove),
-    /// A draining node keeps what it has until somebody takes it, and is given nothing more.
+    /// A draining node keeps its shards until other nodes take them, and gets no more.
     SetDraining {
         node: NodeId,
         is_draining: bool,
     },
-    /// A registered node says which commands its build applies: the latest word counts, so that a node may also be set back.
+    /// A registered node announces which commands its build applies. The latest announcement counts, so a node may also
+    /// be downgraded.
     AnnounceLevel {
         node: NodeId,
         level: u16,
@@ -54,7 +56,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// A build of this level and above applies it.
+    /// Builds of this level and above apply the command.
     pub fn level(&self) -> u16 {
         match self {
             Command::Configure(_)
@@ -75,12 +77,12 @@ impl Command {
 pub struct GroupSettings {
     pub groups: u16,
     pub event_time: EventTimeRules,
-    /// What one group's cells and seen ids may take in each replica's memory; where it is reached, shards wait. May be raised
-    /// later, never lowered.
+    /// What one group's cells and seen ids may take in each replica's memory. Shards wait while it is reached. It may
+    /// be raised later, never lowered.
     pub state_bytes_max: u64,
 }
 
-/// Some ten million cells with their seen ids.
+/// Enough for some ten million cells with their seen ids.
 pub const STATE_BYTES_MAX_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
 
 impl GroupSettings {
@@ -104,11 +106,12 @@ pub struct NodeRecord {
 pub struct AssignShard {
     pub shard: ShardId,
     pub owner: Option<NodeId>,
-    /// The epoch the proposer saw; if it has moved on, the assignment is rejected, so two placements cannot cross.
+    /// The epoch that the proposer saw. If the shard has another epoch, the assignment is rejected, so two placements
+    /// cannot cross.
     pub expected_epoch: Epoch,
 }
 
-/// The owner goes on counting until it has committed what it has read; then it assigns the shard to its heir itself.
+/// The owner continues to count until it has committed what it has read. Then it assigns the shard to its heir itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanMove {
     pub shard: ShardId,
@@ -118,7 +121,7 @@ pub struct PlanMove {
     pub expected_epoch: Epoch,
 }
 
-/// What an advertiser agreed to. `revision` and nothing else decides which of two is newer; the state machine sets it.
+/// What an advertiser agreed to. Only the revision, which the state machine sets, decides which of two is newer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CampaignTerms {
     pub campaign_id: CampaignId,
@@ -127,25 +130,25 @@ pub struct CampaignTerms {
     pub currency: Currency,
     pub cost_per_click_micros: Micros,
     pub budget_micros: Micros,
-    /// The published overage tolerance: what staleness may cost before the budget lane pauses.
+    /// The published overage tolerance: what staleness may cost before budget checks answer pause.
     pub tolerance_micros: Micros,
-    /// Wall time of the node that accepted the change; clicks from here on are billed by these terms.
+    /// Wall time of the node that accepted the change. Clicks from here on are billed by these terms.
     pub effective_from_ms: UnixMillis,
-    /// If present, the revision this replaces; anything else is a conflict (`If-Match`).
+    /// If present, the only revision that these terms may replace; another one is a conflict (`If-Match`).
     pub expected_revision: Option<u64>,
 }
 
-/// The answer of apply. Every command gets one, on every replica the same; a rejection changes nothing.
+/// The answer of apply, the same on every replica. A rejection changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     Done,
-    /// The shard has another owner now: the proposer must stop counting it.
+    /// The shard has another owner now. The proposer must stop counting it.
     Fenced {
         current: Epoch,
     },
-    /// A retry of what is in already.
+    /// The same checkpoint was applied before: this is a retry.
     AlreadyApplied,
-    /// The proposer's offsets do not continue the committed ones: it must start again from `expected`.
+    /// The proposer's offsets do not continue the committed ones. It must start again from `expected`.
     OffsetGap {
         expected: u64,
     },
@@ -165,7 +168,7 @@ pub enum Outcome {
 pub enum Rejection {
     #[error("undecodable command: {0}")]
     Undecodable(String),
-    #[error("the group is configured already, with other settings; give every node the same [cluster] section")]
+    #[error("the group has other settings already: give every node the same [cluster] section")]
     SettingsDiffer,
     #[error("shard {} does not belong to this group", .0.0)]
     ForeignShard(ShardId),
@@ -173,11 +176,11 @@ pub enum Rejection {
     UnknownNode(NodeId),
     #[error("the shard's epoch moved on to {}", .0.0)]
     EpochMoved(Epoch),
-    #[error("offsets run backwards")]
+    #[error("the offsets go backwards")]
     OffsetsBackwards,
     #[error("the click outcomes do not add up")]
     NotConserved,
-    #[error("a cell of a final window")]
+    #[error("the checkpoint has a cell of a final window")]
     FinalWindow,
     #[error("the campaign changed meanwhile; its revision is {0}")]
     RevisionMoved(u64),
@@ -187,17 +190,17 @@ pub enum Rejection {
     ZeroId,
     #[error("campaign {0} belongs to another group")]
     ForeignCampaign(CampaignId),
-    #[error("all Snowflake worker ids are leased; remove nodes that are gone")]
+    #[error("all Snowflake worker ids are leased: remove nodes that are gone")]
     NoWorkerLeft,
     #[error("limit reached: {0}")]
     Limit(String),
-    /// To be proposed again: room comes when windows become final and leave.
-    #[error("the group's state would take {needed_bytes} bytes, and may take {limit_bytes} at the moment")]
+    /// Propose it again: windows become final and leave, which makes room.
+    #[error("the group's state would take {needed_bytes} bytes, above its present limit of {limit_bytes}")]
     StateFull { needed_bytes: u64, limit_bytes: u64 },
-    /// Not even proposed.
+    /// The command was not proposed.
     #[error(
-        "node {node} does not apply this yet: start it if it never was, upgrade it if it runs an older build, or remove it from the \
-         cluster"
+        "node {node} does not apply this command yet: start it if it never ran, upgrade it if it runs an older build, or remove it \
+         from the cluster"
     )]
     NeedsUpgrade { node: NodeId },
 }

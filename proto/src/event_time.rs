@@ -1,7 +1,8 @@
 //! Event time: tumbling one-minute windows, and the life of a window as a function of a watermark.
 //!
-//! A window is **open** until the watermark passes its end, then **fired**, then correctable for the allowed lateness, then
-//! **final**. The watermark is a promise about event time: below it no more on-time clicks are expected.
+//! A window is **open** until the watermark passes its end. Then it is **fired** and takes corrections for the allowed
+//! lateness. Then it is **final**. The watermark is a bound of event time: below it no more on-time clicks are
+//! expected.
 
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +30,8 @@ impl Minute {
     }
 }
 
-/// How long the stream waits, and for what. Part of the replicated group settings, so that every replica agrees.
+/// How long the stream waits, and for what. These rules are part of the replicated group settings, so every replica has
+/// the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventTimeRules {
     /// How far behind the newest click of a shard an on-time click may be.
@@ -38,7 +40,7 @@ pub struct EventTimeRules {
     pub allowed_lateness_ms: u64,
     /// How long a final window stays readable in replicated state after it became final.
     pub retain_final_ms: u64,
-    /// A click this far ahead of its record's arrival is quarantined: one wrong clock must not move a watermark.
+    /// A click further ahead of its record's arrival is quarantined, so that one wrong clock cannot move a watermark.
     pub max_ahead_ms: u64,
 }
 
@@ -58,7 +60,7 @@ impl EventTimeRules {
         minute.end_ms() <= watermark_ms
     }
 
-    /// A click of a final window is late beyond the horizon: it goes to the side output and to the invoice, not into a count.
+    /// A click of a final window is too late to count. It goes to the side output, and to the invoice.
     pub fn is_final(&self, minute: Minute, watermark_ms: UnixMillis) -> bool {
         minute.end_ms().saturating_add(self.allowed_lateness_ms) <= watermark_ms
     }

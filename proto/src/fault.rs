@@ -1,12 +1,13 @@
-//! Planted faults, for tests of builds with debug assertions only; release builds compile them away.
+//! Planted faults for tests. Only builds with debug assertions have them; release builds compile them away.
 //!
-//! * `CLICKTALLY_FAIL_AT=point:n` aborts the process when the named point is reached for the n-th time, as `kill -9` would.
-//! * `CLICKTALLY_BREAK=mutant` breaks one promise (see [`Mutant`]), so that a test can show that its check notices.
-//! * `CLICKTALLY_LOSE=point:n` loses what is received at the named point, every n-th time, as a network may.
+//! * `CLICKTALLY_FAIL_AT=point:n` aborts the process when it reaches the named point for the n-th time, as `kill -9`
+//!   would.
+//! * `CLICKTALLY_BREAK=mutant` breaks one promise (see [`Mutant`]), so that a test can show that its check notices it.
+//! * `CLICKTALLY_LOSE=point:n` loses every n-th message received at the named point, as a network may.
 
 macro_rules! mutants {
     ($($(#[$doc:meta])+ $name:ident = $text:literal,)+) => {
-        /// One promise broken on purpose, as a plausible mistake would break it.
+        /// One promise broken on purpose, in the way a plausible mistake would break it.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Mutant {
             $($(#[$doc])+ $name,)+
@@ -15,7 +16,7 @@ macro_rules! mutants {
         impl Mutant {
             pub const ALL: &'static [Mutant] = &[$(Mutant::$name,)+];
 
-            /// As `CLICKTALLY_BREAK` spells it.
+            /// The name that `CLICKTALLY_BREAK` takes.
             pub fn name(self) -> &'static str {
                 match self {
                     $(Mutant::$name => $text,)+
@@ -26,39 +27,39 @@ macro_rules! mutants {
 }
 
 mutants! {
-    /// Clicks are counted without looking at the ids already seen.
+    /// Clicks are counted without checking the ids already seen.
     Identity = "identity",
     /// Counts are merged without comparing the checkpoint's offsets with the committed ones.
     Offset = "offset",
     /// Rows are added up in PostgreSQL instead of replaced by revision.
     Sink = "sink",
-    /// A checkpoint of a former owner is taken.
+    /// A checkpoint of a former owner is applied.
     EpochUnchecked = "epoch-unchecked",
-    /// A partial count replaces what was there instead of being added to it.
+    /// A partial count replaces the merged count instead of being added to it.
     MergeReplaces = "merge-replaces",
-    /// A shard that has not read to the log's end follows the clock all the same.
+    /// A shard that has not read to the log's end still follows the clock.
     WatermarkByTimer = "watermark-by-timer",
-    /// A log that ends before what was read of it is taken for one that was read to its end.
+    /// A log that ends before the position of its reader counts as read to its end.
     LostTailProves = "lost-tail-proves",
     /// A proof of emptiness carries the time of the answer instead of that of the question.
     ProofAfterAnswer = "proof-after-answer",
-    /// A new owner starts without its predecessor's watermark, and apply takes over whatever a checkpoint says.
+    /// A new owner starts without its predecessor's watermark, and apply accepts any watermark of a checkpoint.
     WatermarkGoesBack = "watermark-goes-back",
     /// Seen ids are forgotten when their window has fired, not when it is final.
     DedupEvictedEarly = "dedup-evicted-early",
     /// Snapshots leave out the seen ids.
     SnapshotWithoutSeenIds = "snapshot-without-seen-ids",
-    /// Snapshots hold each window as one run of cells, as who restores one then does.
+    /// Snapshots hold each window as one run of cells, and so does a replica that restores one.
     SnapshotMergesRuns = "snapshot-merges-runs",
-    /// Rows replace each other in PostgreSQL whatever their revision.
+    /// Rows replace each other in PostgreSQL regardless of their revision.
     UpsertUnversioned = "upsert-unversioned",
-    /// The sink's offsets are committed before the rows they stand for.
+    /// The sink's offsets are committed before their rows.
     SinkOffsetsFirst = "sink-offsets-first",
     /// Windows are reported as published before they are.
     ReportedUnpublished = "reported-unpublished",
-    /// A checkpoint is proposed before the late clicks it tells of are durable.
+    /// A checkpoint is proposed before its late clicks are durable.
     LateAfterCommit = "late-after-commit",
-    /// Late clicks are counted as such and sent nowhere.
+    /// Late clicks are counted as late, but not sent to the side output.
     LateDropped = "late-dropped",
     /// A click dated far ahead of its arrival is counted like any other.
     FarAheadCounted = "far-ahead-counted",
@@ -66,51 +67,51 @@ mutants! {
     MisroutedCounted = "misrouted-counted",
     /// The next checkpoint is proposed before the one before it is committed.
     CutUncommitted = "cut-uncommitted",
-    /// An offset gap is taken for a success.
+    /// An offset gap is treated as a success.
     GapTakenForSuccess = "gap-taken-for-success",
     /// Windows leave replicated state before they are published.
     EvictedUnpublished = "evicted-unpublished",
-    /// Assignments do not compare the epoch they saw.
+    /// Assignments do not compare the expected epoch.
     MoveEpochUnchecked = "move-epoch-unchecked",
     /// A reader that is opened begins at the log's end.
     ResetToLatest = "reset-to-latest",
-    /// A stale replica says yes.
+    /// A stale replica answers that a budget may be spent.
     StalenessIgnored = "staleness-ignored",
-    /// A positive answer of the budget lane holds for ten times its life.
+    /// A positive budget answer stays valid ten times too long.
     AnswerOutlives = "answer-outlives",
     /// A budget is charged twice for every click.
     SpendTwice = "spend-twice",
-    /// Nodes are taken for dead by wall clocks.
+    /// Wall clocks decide whether a node is dead.
     LeaseByWallClock = "lease-by-wall-clock",
-    /// A record that nobody can read leaves no trace in the outcomes.
+    /// An unreadable record leaves no trace in the outcomes.
     GarbageSkipped = "garbage-skipped",
-    /// A shard that stands still says so nowhere.
+    /// A halted shard is not reported.
     HaltUnsaid = "halt-unsaid",
     /// An entry is acknowledged to the leader before it is on the disk.
     AckBeforeFsync = "ack-before-fsync",
-    /// An fsync that failed is taken for one that succeeded.
+    /// A failed fsync is treated as a success.
     FsyncErrorIgnored = "fsync-error-ignored",
     /// A vote is given before it is on the disk.
     VoteNotDurable = "vote-not-durable",
-    /// Whatever a disk gives back is believed.
+    /// Checksums of data read from a disk are not checked.
     ChecksumUnchecked = "checksum-unchecked",
     /// A follower keeps the entries that its new leader contradicts.
     TruncationIgnored = "truncation-ignored",
-    /// The log is purged up to what is applied, whether or not a snapshot holds it.
+    /// The log is purged up to the applied entry, even if no snapshot holds it.
     PurgeBeyondSnapshot = "purge-beyond-snapshot",
-    /// Commands are proposed that the build of a member does not know.
+    /// Commands are proposed that a member's build does not know.
     LevelUnchecked = "level-unchecked",
     /// A replica rejects a command of a newer build, which the others apply, instead of stopping.
     NewerRejected = "newer-rejected",
-    /// A replica takes itself for fresh without asking the leader.
+    /// A replica considers itself fresh without asking the leader.
     StaleRead = "stale-read",
     /// A leader answers a read without asking a majority whether it still leads.
     LeaderReadsAlone = "leader-reads-alone",
-    /// A node whose disk has lost acknowledged entries goes on as if it had not.
+    /// A node whose disk has lost acknowledged entries continues as if it had them.
     LogLostIgnored = "log-lost-ignored",
     /// A proposal is answered before it is committed.
     AnsweredUncommitted = "answered-uncommitted",
-    /// An empty log is begun again without forgetting what a recovery may have brought back.
+    /// A log that starts empty again does not forget entries that a recovery may have restored.
     RecoveredNotForgotten = "recovered-not-forgotten",
 }
 
@@ -172,7 +173,7 @@ mod active {
         *BROKEN.get_or_init(|| {
             let name = std::env::var("CLICKTALLY_BREAK").ok()?;
             let known = Mutant::ALL.iter().copied().find(|mutant| mutant.name() == name);
-            assert!(known.is_some(), "CLICKTALLY_BREAK={name}: no such mutant");
+            assert!(known.is_some(), "CLICKTALLY_BREAK={name}: there is no such mutant");
             known
         })
     }
@@ -187,7 +188,7 @@ pub fn point(name: &str) {
     let _ = name;
 }
 
-/// Whether this process is to make the given mistake.
+/// Whether this process makes the given mistake.
 #[inline]
 pub fn is_broken(mutant: Mutant) -> bool {
     #[cfg(debug_assertions)]
@@ -201,7 +202,7 @@ pub fn is_broken(mutant: Mutant) -> bool {
     }
 }
 
-/// True where the caller must behave as if what it has just received had been lost on the way.
+/// Whether the caller must behave as if the network had lost the message that it just received.
 #[inline]
 pub fn loses(name: &str) -> bool {
     #[cfg(debug_assertions)]

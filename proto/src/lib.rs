@@ -1,7 +1,8 @@
 //! What every part of clicktally agrees on: identities, the partitioner, the click schema, the merge law, replicated
-//! commands, money and time. No I/O, no runtime; everything here is a rule or a shape.
+//! commands, money and time.
 //!
-//! In data-path order.
+//! This crate does no I/O and has no runtime: it has rules, data types, and the seams Clock and Log. The modules are in
+//! data-path order.
 
 pub mod clock;
 pub mod event_time;

@@ -1,4 +1,4 @@
-//! Money: integer millionths of a currency, checked arithmetic, no floats anywhere.
+//! Money: integer millionths of a currency, with checked arithmetic and without floats.
 
 use std::fmt;
 
@@ -28,7 +28,7 @@ impl fmt::Display for Currency {
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum MoneyError {
-    #[error("'{0}' is not a currency: give three capital letters of ISO 4217, such as USD")]
+    #[error("'{0}' is not a currency: use three capital letters of ISO 4217, such as USD")]
     Currency(String),
     #[error("cannot add {0} to {1}")]
     Mixed(Currency, Currency),
@@ -69,7 +69,7 @@ impl Money {
     }
 }
 
-/// `clicks × price`, or `None` where that overflows.
+/// `clicks × price`. `None`: it overflows.
 pub fn price_of(clicks: u64, price_micros: Micros) -> Option<Micros> {
     i64::try_from(clicks).ok()?.checked_mul(price_micros)
 }

@@ -1,6 +1,7 @@
 //! LEB128 integers as Protobuf and Kafka write them, read within bounds.
 
-/// Reads one integer at `at` and moves `at` past it. `None`: the bytes are cut off, or the integer has more than 64 bits.
+/// Reads one integer at `at` and moves `at` past it. `None`: the bytes are cut off, or the integer has more than 64
+/// bits.
 #[inline]
 pub fn read(bytes: &[u8], at: &mut usize) -> Option<u64> {
     // Most integers take one byte.

@@ -1,5 +1,6 @@
-//! Logs on disk hold these bytes, and newer builds replay them. If this test fails, a command has changed its meaning: append a variant instead.
-//! The bytes behind each version and checksum are bincode's, as its specification has them.
+//! Logs on disk hold these bytes, and newer builds replay them. If this test fails, a command has changed its meaning:
+//! append a variant instead. The bytes after each version and checksum are bincode's, as its specification defines
+//! them.
 
 #![allow(clippy::unwrap_used)] // Panicking is how a test fails, in its helpers too.
 
@@ -32,7 +33,7 @@ fn checkpoint() -> Checkpoint {
     }
 }
 
-/// One of each, in the order of their numbers.
+/// One command of each variant, in the order of their numbers.
 fn commands() -> Vec<(Command, &'static str)> {
     let terms = CampaignTerms {
         campaign_id: 7,
@@ -78,11 +79,11 @@ fn bytes(hex: &str) -> Vec<u8> {
 }
 
 #[test]
-fn what_a_log_holds_is_written_and_read_as_ever() {
+fn commands_are_written_and_read_as_they_ever_were() {
     for (number, (command, golden)) in (0..).zip(commands()) {
         let frame = codec::encode(&command).unwrap();
         assert_eq!(hex(&frame[5..]), golden, "{command:?}");
-        assert_eq!(frame[5], number, "the number of its variant");
+        assert_eq!(frame[5], number, "the number of the variant");
         // As version 1 of the codec framed it.
         let payload = bytes(golden);
         let version_1 = [&[1][..], &crc32fast::hash(&payload).to_le_bytes(), &payload].concat();

@@ -1,5 +1,6 @@
-//! `schema/vectors.json` fixes identities, the partitioner and the record format for every language. It was computed by an
-//! independent implementation; if this test fails, the code is wrong, never the file: records and ids are out in the world.
+//! `schema/vectors.json` fixes identities, the partitioner and the record format for every language. An independent
+//! implementation computed it. If this test fails, the code is wrong, never the file: such records and ids already
+//! exist.
 
 #![allow(clippy::unwrap_used)] // Panicking is how a test fails, in its helpers too.
 
@@ -93,7 +94,7 @@ fn records_are_written_and_read_as_published() {
         let record = encode_record(&clicks);
         assert_eq!(hex(&record), vector["record_hex"].as_str().unwrap());
         assert_eq!(decode_record_owned(&record).unwrap(), clicks);
-        // As it was packed before there were columns: nobody writes it any more, and it stays readable.
+        // The packed form of before there were columns. It is no longer written, and stays readable.
         if let Some(rows) = vector["rows_hex"].as_str() {
             assert_eq!(decode_record_owned(&bytes(rows)).unwrap(), clicks);
         }

@@ -3,7 +3,8 @@
 use clicktally_proto::click_log::LogError;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-/// Never [`LogError::OffsetLost`]: the library does not say which offset of which partition. A shard's reader knows both.
+/// Never [`LogError::OffsetLost`]: the library does not say which offset of which partition. A shard's reader knows
+/// both.
 pub fn log_error(error: KafkaError) -> LogError {
     if is_fatal(&error) { LogError::Fatal(error.to_string()) } else { LogError::Unavailable(error.to_string()) }
 }

@@ -40,8 +40,8 @@ pub struct KafkaLogSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum FetchBy {
-    /// The fetcher of this crate, the cheaper one (`docs/performance.md`). Plain TCP, record batches of format 2 (Kafka 0.11
-    /// and newer).
+    /// The fetcher of this crate, the cheaper one (`docs/performance.md`). Plain TCP, record batches of format 2 (Kafka
+    /// 0.11 and newer).
     #[default]
     Direct,
     /// The client library, for what the fetcher cannot read. Reads zstd only where the library was built with it.

@@ -1,13 +1,14 @@
 //! Apache Kafka: the adapter of the seam [`ClickLog`], and every client that this system makes.
 //!
-//! Reads: topic partitions by offset, never by consumer group. Writes: topics, idempotently. Promises: an offset that the
-//! log does not hold is an error, never a skip. On restart: nothing to restore; offsets live in replicated state alone.
+//! Reads: topic partitions by offset, never by consumer group. Writes: topics, idempotently. Promises: an offset that
+//! the log does not hold is an error, never a skip. On restart: nothing to restore; offsets live in replicated state
+//! alone.
 //!
-//! This crate is nested under `proto`, which declares the seam. The stream (`node`) and the archive (`billing`) both read
-//! the log through it, and neither of those may depend on the other.
+//! This crate is nested under `proto`, which declares the seam. The stream (`node`) and the archive (`billing`) both
+//! read the log through it, and neither of those may depend on the other.
 //!
-//! `connection` makes the clients and is the only module that knows their settings. `kafka_log` is the adapter. It reads
-//! with `direct`, a fetcher of our own, or with `librdkafka_reader`.
+//! `connection` makes the clients and is the only module that knows their settings. `kafka_log` is the adapter. It
+//! reads with `direct`, a fetcher of our own, or with `librdkafka_reader`.
 //!
 //! [`ClickLog`]: clicktally_proto::click_log::ClickLog
 

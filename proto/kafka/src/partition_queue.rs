@@ -1,8 +1,8 @@
 //! One partition's queue of fetched records, emptied many records at a time.
 //!
-//! This is the only file of the workspace with `unsafe` in it. The safe wrapper returns one record a call, each in an event
-//! with an allocation and a reference count of its own. The batch call of the C library costs a third of that, and the
-//! counting path depends on it.
+//! This is the only file of the workspace with `unsafe` in it. The safe wrapper returns one record a call, each in an
+//! event with an allocation and a reference count of its own. The batch call of the C library costs a third of that,
+//! and the counting path depends on it.
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
@@ -29,18 +29,18 @@ pub(super) struct PartitionQueue {
     _consumer: Arc<BaseConsumer>,
 }
 
-// SAFETY: librdkafka's queues may be used from any thread. The batch buffer holds no pointer between calls, and `consume`
-// takes `&mut self`, so two threads never share it.
+// SAFETY: librdkafka's queues may be used from any thread. The batch buffer holds no pointer between calls, and
+// `consume` takes `&mut self`, so two threads never share it.
 unsafe impl Send for PartitionQueue {}
 
 impl PartitionQueue {
-    /// Detaches the partition's queue from the consumer's common queue. Call it before the partition is assigned: a record
-    /// that arrived in between would go to the common queue, and this reader would never see it. (An assignment keeps what
-    /// the application has forwarded: `RD_KAFKA_Q_F_FWD_APP` in `rdkafka_partition.c`.)
+    /// Detaches the partition's queue from the consumer's common queue. Call it before the partition is assigned: a
+    /// record that arrived in between would go to the common queue, and this reader would never see it. (An assignment
+    /// keeps what the application has forwarded: `RD_KAFKA_Q_F_FWD_APP` in `rdkafka_partition.c`.)
     pub(super) fn detach(consumer: &Arc<BaseConsumer>, topic: &str, partition: i32) -> Option<PartitionQueue> {
         let topic = CString::new(topic).ok()?;
-        // SAFETY: the client lives during the call, and the name is a C string. The returned reference to the queue is ours,
-        // and `drop` gives it back.
+        // SAFETY: the client lives during the call, and the name is a C string. The returned reference to the queue is
+        // ours, and `drop` gives it back.
         let queue = unsafe {
             let client = consumer.client().native_ptr();
             NonNull::new(sys::rd_kafka_queue_get_partition(client, topic.as_ptr(), partition))?

@@ -50,7 +50,8 @@ impl TopicSpec {
         self.settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
     }
 
-    /// Checks the number of partitions of the raw topic: each of its partitions is a shard. Other topics may have any number.
+    /// Checks the number of partitions of the raw topic: each of its partitions is a shard. Other topics may have any
+    /// number.
     pub(super) fn check(&self, found: usize) -> Result<(), LogError> {
         if self.name != RAW_CLICKS || i32::try_from(found) == Ok(self.partitions) {
             return Ok(());

@@ -1,10 +1,10 @@
-//! Writes many clicks of one record column by column: the packed form of the raw log (`schema/click.proto`, `ClickColumns`).
-//! `found_columns` reads it.
+//! Writes many clicks of one record column by column: the packed form of the raw log (`schema/click.proto`,
+//! `ClickColumns`). `found_columns` reads it.
 //!
-//! Clicks of one partition and moment are alike: one device, a few countries and agents, times a few milliseconds apart. A
-//! column holds nothing where all clicks have nothing, one value where all have the same, and texts as numbers of distinct
-//! texts. So a record is smaller before it is compressed, and the counting path reads numbers in a row instead of walking
-//! through each click's fields (`docs/decisions/015-columnar-batch.md`).
+//! Clicks of one partition and moment are alike: one device, a few countries and agents, times a few milliseconds
+//! apart. A column holds nothing where all clicks have nothing, one value where all have the same, and texts as numbers
+//! of distinct texts. So a record is smaller before it is compressed, and the counting path reads numbers in a row
+//! instead of walking through each click's fields (`docs/decisions/015-columnar-batch.md`).
 
 use std::collections::HashMap;
 

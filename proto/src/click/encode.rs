@@ -5,8 +5,8 @@ use prost::Message;
 use crate::click::columns::{COLUMNS_FIELD, ClickColumns, ROWS_FIELD};
 use crate::click::record::{CLICKS_PER_RECORD_MAX, COLUMN_BYTES_MAX, Click};
 
-/// Encodes clicks of one partition as the smallest suitable record: a bare `Click`, or a `ClickBatch` of columns. Where the
-/// texts are too long for columns, it is a `ClickBatch` of rows.
+/// Encodes clicks of one partition as the smallest suitable record: a bare `Click`, or a `ClickBatch` of columns. Where
+/// the texts are too long for columns, it is a `ClickBatch` of rows.
 ///
 /// Panics without clicks, or with more than [`CLICKS_PER_RECORD_MAX`].
 pub fn encode_record(clicks: &[Click]) -> Vec<u8> {

@@ -1,4 +1,5 @@
-//! The fields of a `Click` and of the messages around it: their numbers, and how one field is read from Protobuf's bytes.
+//! The fields of a `Click` and of the messages around it: their numbers, and how one field is read from Protobuf's
+//! bytes.
 
 use crate::click::malformed::Malformed;
 use crate::varint;
@@ -57,6 +58,7 @@ pub(crate) fn read_field<'a>(bytes: &'a [u8], at: &mut usize) -> Result<(u64, Va
     Ok((field, value))
 }
 
+#[inline]
 fn skip<'a>(bytes: &[u8], at: &mut usize, length: usize) -> Option<Value<'a>> {
     let end = at.checked_add(length)?;
     bytes.get(*at..end)?;
@@ -64,7 +66,9 @@ fn skip<'a>(bytes: &[u8], at: &mut usize, length: usize) -> Option<Value<'a>> {
     Some(Value::Skipped)
 }
 
-/// Refuses a number above 32 bits. Generated code keeps its low bits, so one reader would see evidence and another none.
+/// Refuses a number above 32 bits. Generated code keeps its low bits, so one reader would see evidence and another
+/// none.
+#[inline]
 pub(crate) fn evidence_of(value: u64) -> Result<u32, Malformed> {
     u32::try_from(value).map_err(|_| Malformed::TooLarge(EVIDENCE))
 }

@@ -1,4 +1,5 @@
-//! The columns of a packed record as a reader finds them: borrowed, and checked as a whole before any click is assembled.
+//! The columns of a packed record as a reader finds them: borrowed, and checked as a whole before any click is
+//! assembled.
 //!
 //! Both readers start here: `view` for counting, and owned [`Click`]s for all others. So both refuse the same records.
 
@@ -13,8 +14,8 @@ use crate::varint::{self, zigzag};
 /// The field with the number of clicks. The other fields have the numbers of a `Click`'s fields.
 const CLICKS_FIELD: u64 = 100;
 
-/// The columns of one record. Every column has no value, one, or as many as there are clicks. Every text is UTF-8, and every
-/// value that a click refers to exists.
+/// The columns of one record. Every column has no value, one, or as many as there are clicks. Every text is UTF-8, and
+/// every value that a click refers to exists.
 #[derive(Debug, Default)]
 pub(crate) struct FoundColumns<'a> {
     clicks: usize,
@@ -127,7 +128,8 @@ impl<'a> FoundColumns<'a> {
         for (field, column) in (0..).zip(&self.bytes) {
             match column.numbers.values {
                 0 => fits(field, column.lengths.values)?,
-                // With numbers there may be any count of values, and there is a number for each click, even for a single click.
+                // With numbers there may be any count of values, and there is a number for each click, even for a
+                // single click.
                 numbers if numbers == self.clicks => check_numbers(field, column)?,
                 numbers => misfit(field, numbers)?,
             }

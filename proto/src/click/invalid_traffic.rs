@@ -1,7 +1,7 @@
 //! Which clicks are general invalid traffic (GIVT), by rules that need only the click itself.
 //!
-//! This is a *definition*: the stream applies it in Rust, the batch restates it in SQL over the archive, and reconciliation
-//! compares the two.
+//! This is a *definition*: the stream applies it in Rust, the batch restates it in SQL over the archive, and
+//! reconciliation compares the two.
 
 use std::cell::RefCell;
 use std::hash::BuildHasher;

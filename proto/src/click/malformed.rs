@@ -39,7 +39,8 @@ pub enum Malformed {
 }
 
 impl Malformed {
-    /// Always [`NextMove::Reject`]: the record stays as it is, so its reader quarantines it and goes on with the others.
+    /// Always [`NextMove::Reject`]: the record stays as it is, so its reader quarantines it and goes on with the
+    /// others.
     pub fn next_move(&self) -> NextMove {
         NextMove::Reject
     }

@@ -65,6 +65,6 @@ impl Click {
 /// The most clicks in one packed record: bounds what one malformed record can cost.
 pub const CLICKS_PER_RECORD_MAX: usize = 10_000;
 
-/// The most bytes of texts and tokens in a record of columns, once every click has its own copy. A column holds a value that
-/// all clicks share only once, so a small record could become a very large one. A record of rows cannot.
+/// The most bytes of texts and tokens in a record of columns, once every click has its own copy. A column holds a value
+/// that all clicks share only once, so a small record could become a very large one. A record of rows cannot.
 pub(crate) const COLUMN_BYTES_MAX: usize = 16 << 20;

@@ -1,10 +1,10 @@
 //! Decodes a raw record for counting.
 //!
-//! Reads: the bytes of one raw record. Promises: never panics, never allocates per click, and takes or refuses a record as a
-//! whole.
+//! Reads: the bytes of one raw record. Promises: never panics, never allocates per click, and takes or refuses a record
+//! as a whole.
 //!
-//! The counting path needs eight fields of a click. Parsing just those, borrowed, costs a fraction of building the owned
-//! message. Unknown fields are skipped, so that newer producers work.
+//! The counting path needs eight fields of a click. Parsing just those, borrowed, costs a fraction of building the
+//! owned message. Unknown fields are skipped, so that newer producers work.
 
 use crate::click::columns::{COLUMNS_FIELD, ROWS_FIELD};
 use crate::click::fields::{
@@ -38,7 +38,8 @@ pub struct ClickView {
 const ROWS: u64 = ROWS_FIELD as u64;
 const COLUMNS: u64 = COLUMNS_FIELD as u64;
 
-/// Appends the clicks of one raw record (a `Click`, a `ClickBatch` or a JSON click) to `into`. On error `into` is unchanged.
+/// Appends the clicks of one raw record (a `Click`, a `ClickBatch` or a JSON click) to `into`. On error `into` is
+/// unchanged.
 pub fn decode_record(record: &[u8], into: &mut Vec<ClickView>) -> Result<(), Malformed> {
     let before = into.len();
     let outcome = decode_into(record, into);
@@ -92,7 +93,7 @@ fn decode_into(record: &[u8], into: &mut Vec<ClickView>) -> Result<(), Malformed
 }
 
 fn decode_columns(columns: &FoundColumns<'_>, into: &mut Vec<ClickView>) -> Result<(), Malformed> {
-    // Asked once for each agent and user, not for each click.
+    // Computed once for each agent and user, not for each click.
     let are_robots: Vec<bool> =
         columns.values(USER_AGENT).map(|user_agent| invalid_traffic::is_invalid(0, user_agent)).collect();
     let users: Vec<Option<UserMark>> = columns.values(USER_ID).map(UserMark::of).collect();
@@ -105,7 +106,7 @@ fn decode_columns(columns: &FoundColumns<'_>, into: &mut Vec<ClickView>) -> Resu
     into.reserve(columns.clicks());
     for _ in 0..columns.clicks() {
         event_time_ms = event_time_ms.wrapping_add_signed(zigzag(steps.next()?));
-        // Every column moves on with every click, whatever the others say.
+        // Every column advances with every click, even if another column makes the click invalid.
         let (evidence, is_robot) = (evidence_of(evidence.next()?)?, are_robots[agent.next()?]);
         let mut view = ClickView {
             click_id: ClickId(ids.next().unwrap_or(0)),
@@ -185,7 +186,8 @@ fn decode_click(bytes: &[u8]) -> Result<ClickView, Malformed> {
     let mut evidence = 0;
     let mut user_agent: &[u8] = &[];
     let mut user_id: &[u8] = &[];
-    // From the first short text field to the last. All producers write them in one piece, so they are checked in one piece.
+    // From the first short text field to the last. All producers write them in one piece, so they are checked in one
+    // piece.
     let mut texts = bytes.len()..0;
     let mut at = 0;
     while at < bytes.len() {

@@ -1,17 +1,19 @@
-//! Cell deltas of one checkpoint, column by column, so that a measure nobody has costs nothing.
+//! Packs the cell deltas of one checkpoint column by column, so that a measure which no cell has costs nothing.
 //!
-//! A block is its windows in order of time:
+//! A block is its windows in order of time, all varints except sketches:
 //!
 //! ```text
-//! window   = minute − minute before ‖ cells ‖ { campaign } ‖ clicks ‖ invalid ‖ costs ‖ { cost sum } ‖ marks ‖ { sketch }
+//! window   = minute − minute before ‖ cells ‖ { campaign } ‖ clicks ‖ invalid
+//!            ‖ costs ‖ { cost sum } ‖ marks ‖ { sketch }
 //! campaign = (id − id before) << 1 ‖ ad id                                   one ad
 //!          | (id − id before) << 1 | 1 ‖ ads − 2 ‖ { ad id − ad id before }  several
 //! column   = 0 ‖ { value }                                                   each cell's value
-//!          | guess ‖ exceptions ‖ { cells since the last one ‖ value }       what is not as guessed
+//!          | guess ‖ exceptions ‖ { cells since the last one ‖ value }       the values that differ from the guess
 //! ```
 //!
-//! all varints, but for sketches, which are as [`UserSketch::write_to`] writes them. Guesses: one click, no invalid one; a cost for
-//! none or for every click; a user for none or for every click. Cost sums and sketches stand only for cells that have them.
+//! [`UserSketch::write_to`] writes the sketches. A column may follow a guess: one click; no invalid click; a cost for
+//! no click or for every click; a user for no click or for every click. Only cells that have cost sums and sketches
+//! list them.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -37,7 +39,7 @@ pub struct DamagedCells {
     pub at: usize,
 }
 
-/// What a column's value most probably is, from the clicks of its cell.
+/// The most probable value of a column, given the clicks of its cell.
 type Guess = fn(u64) -> u64;
 
 const CLICKS: [Guess; 1] = [|_| 1];
@@ -46,14 +48,15 @@ const COSTS: [Guess; 2] = [|_| 0, |clicks| clicks];
 const MARKS: [Guess; 2] = [|_| 0, |clicks| clicks];
 
 impl CellBlock {
-    /// Windows in order of time, none of them empty; ids below 2^63, cost sums not below zero.
+    /// Takes windows in order of time, none empty. Ids are below 2^63, and cost sums are not negative.
     pub fn pack_windows(windows: &[WindowCells]) -> CellBlock {
         let cells: usize = windows.iter().map(WindowCells::len).sum();
         let mut packed = Vec::with_capacity(cells * 4 + 64);
         let mut minute_before = None;
         for window in windows {
             let minute = u64::from(window.minute.0);
-            assert!(minute_before.is_none_or(|before| before < minute) && !window.is_empty());
+            assert!(minute_before.is_none_or(|before| before < minute), "windows are packed in order of time");
+            assert!(!window.is_empty(), "an empty window would not unpack");
             varint::write(minute - minute_before.unwrap_or(0), &mut packed);
             minute_before = Some(minute);
             write_window(window, &mut packed);
@@ -61,7 +64,7 @@ impl CellBlock {
         CellBlock { packed }
     }
 
-    /// Sorts `cells` in place; each key at most once, ids below 2^63, cost sums not below zero.
+    /// Sorts `cells`. Each key occurs at most once, ids are below 2^63, and cost sums are not negative.
     pub fn pack(cells: &mut [CellDelta]) -> CellBlock {
         cells.sort_unstable_by_key(|cell| cell.key);
         let windows = cells.chunk_by(|a, b| a.key.minute == b.key.minute).map(|cells| {
@@ -74,14 +77,14 @@ impl CellBlock {
         CellBlock::pack_windows(&windows.collect::<Vec<_>>())
     }
 
-    /// In order of time; none is empty.
+    /// Returns the windows in order of time. None is empty.
     pub fn unpack_windows(&self) -> Result<Vec<WindowCells>, DamagedCells> {
         let mut reader = Reader { packed: &self.packed, at: 0 };
         let mut windows: Vec<WindowCells> = Vec::new();
         while reader.at < self.packed.len() {
             let step = reader.next()?;
             let before = windows.last().map(|window| u64::from(window.minute.0));
-            // The same minute again would be the same cells again.
+            // A repeated minute would repeat cells.
             if before.is_some() && step == 0 {
                 return Err(reader.damaged());
             }
@@ -91,7 +94,7 @@ impl CellBlock {
         Ok(windows)
     }
 
-    /// In the order of their keys.
+    /// Returns the cells in the order of their keys.
     pub fn unpack(&self) -> Result<Vec<CellDelta>, DamagedCells> {
         Ok(self.unpack_windows()?.iter().flat_map(WindowCells::deltas).collect())
     }
@@ -104,12 +107,12 @@ impl CellBlock {
 fn write_window(window: &WindowCells, packed: &mut Vec<u8>) {
     write_ids(&window.ids, packed);
     let clicks = &window.clicks;
-    assert_eq!(clicks.len(), window.ids.len());
+    assert_eq!(clicks.len(), window.ids.len(), "every cell has clicks");
     write_column(clicks, clicks.iter().copied(), &CLICKS, packed);
     write_sparse(clicks, &window.invalid_clicks, |invalid| *invalid, &INVALID, packed);
     write_sparse(clicks, &window.costs, |costs| costs.count, &COSTS, packed);
     for (_, costs) in &window.costs {
-        assert!(costs.count > 0 && costs.sum_micros >= 0);
+        assert!(costs.count > 0 && costs.sum_micros >= 0, "only costs above zero are added up: {costs:?}");
         varint::write(costs.sum_micros.unsigned_abs(), packed);
     }
     write_sparse(clicks, &window.users, |users| users.marks() as u64, &MARKS, packed);
@@ -122,7 +125,7 @@ fn write_ids(ids: &[(CampaignId, AdId)], packed: &mut Vec<u8>) {
     for ads in ids.chunk_by(|a, b| a.0 == b.0) {
         let campaign_id = ads[0].0;
         let step = campaign_id - campaign_before;
-        assert!(step < 1 << 63);
+        assert!(step < 1 << 63, "campaign ids are at most ID_MAX, so a step has room for one bit");
         campaign_before = campaign_id;
         varint::write(step << 1 | u64::from(ads.len() > 1), packed);
         if ads.len() > 1 {
@@ -136,10 +139,10 @@ fn write_ids(ids: &[(CampaignId, AdId)], packed: &mut Vec<u8>) {
     }
 }
 
-/// A column that not every cell has a value in.
+/// Writes a column in which few cells have a value.
 fn write_sparse<T>(clicks: &[u64], column: &Sparse<T>, value: fn(&T) -> u64, guesses: &[Guess], packed: &mut Vec<u8>) {
     if column.is_empty() {
-        // The first guess is that nobody has any, and no cell is an exception.
+        // The first guess is that no cell has a value, and there are no exceptions.
         packed.extend([1, 0]);
         return;
     }
@@ -152,7 +155,7 @@ fn write_sparse<T>(clicks: &[u64], column: &Sparse<T>, value: fn(&T) -> u64, gue
 fn write_column(clicks: &[u64], values: impl Iterator<Item = u64> + Clone, guesses: &[Guess], packed: &mut Vec<u8>) {
     let wrong = |guess: Guess| values.clone().zip(clicks).filter(|(value, clicks)| *value != guess(**clicks)).count();
     let best = (1_u64..).zip(guesses).map(|(form, guess)| (wrong(*guess), form, *guess)).min_by_key(|best| best.0);
-    // An exception takes two bytes or so, a value one.
+    // An exception takes about two bytes, a value about one.
     let Some((exceptions, form, guess)) = best.filter(|best| best.0 * 2 <= clicks.len()) else {
         varint::write(0, packed);
         values.for_each(|value| varint::write(value, packed));
@@ -186,7 +189,7 @@ impl Reader<'_> {
         varint::read(self.packed, &mut self.at).ok_or(damaged)
     }
 
-    /// A number of things that take a byte each at least: damage must not make anybody reserve gigabytes.
+    /// A number of items that take at least a byte each. The check keeps damaged bytes from reserving gigabytes.
     fn next_length(&mut self) -> Result<usize, DamagedCells> {
         let damaged = self.damaged();
         let length = usize::try_from(self.next()?).ok();
@@ -243,7 +246,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Hands over each cell whose value is not as guessed, by number.
+    /// Hands over the number and value of each cell that differs from the guess.
     fn read_exceptions(&mut self, cells: usize, mut take: impl FnMut(usize, u64)) -> Result<(), DamagedCells> {
         let mut next = 0_usize;
         for _ in 0..self.next_length()? {
@@ -264,7 +267,7 @@ impl Reader<'_> {
         Ok(clicks)
     }
 
-    /// The values of one column other than zero.
+    /// The values of one column, without zeros.
     fn read_sparse(&mut self, clicks: &[u64], guesses: &[Guess]) -> Result<Sparse<u64>, DamagedCells> {
         let mut column = Vec::new();
         let mut put = |number: usize, value: u64| {
@@ -279,7 +282,7 @@ impl Reader<'_> {
                 }
             }
             Some(guess) => {
-                // Where the guess is that nobody has any, only exceptions are looked at.
+                // Where the guess is that no cell has a value, read only the exceptions.
                 let mut guessed = if guess(1) == 0 { &[][..] } else { clicks }.iter().enumerate().peekable();
                 self.read_exceptions(clicks.len(), |at, value| {
                     while let Some((number, clicks)) = guessed.next_if(|(number, _)| *number < at) {
@@ -346,7 +349,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn unpacking_gives_the_sorted_cells(raw in proptest::collection::btree_map((0_u32..5, 0_u64..4, 0_u64..1_000), counts(), 0..60)) {
+        fn unpacking_returns_the_sorted_cells(raw in proptest::collection::btree_map((0_u32..5, 0_u64..4, 0_u64..1_000), counts(), 0..60)) {
             let sorted = cells_of(raw);
             let mut shuffled = sorted.clone();
             shuffled.reverse();
@@ -380,15 +383,15 @@ mod tests {
         assert_eq!(CellBlock::pack(&mut cells.clone()).unpack().unwrap(), cells);
     }
 
-    /// One shard's share of so many clicks of one minute, in the mix that the figures of performance.md were measured with: 100,000
-    /// ads of 1,000 campaigns by Zipf's law (skew 1), every click of another user.
+    /// One shard's cells for this many clicks of one minute, in the mix of the figures in performance.md: 100,000 ads
+    /// of 1,000 campaigns by Zipf's law (skew 1), with a different user for every click.
     fn share_of_a_shard(clicks: u32, with_users: bool) -> Vec<CellDelta> {
         let weights: f64 = (1..=100_000).map(|rank| 1.0 / f64::from(rank)).sum();
         let mut cells = Raw::new();
         let mut behind = 0.0;
         let mut user = 0;
         for ad in 1..=100_000_u32 {
-            // Ads get their share of clicks in turn: as many ads are clicked as in a random draw, or some more.
+            // Each ad gets its share of clicks in turn. So at least as many ads are clicked as in a random draw.
             behind += f64::from(clicks) / f64::from(ad) / weights;
             while behind >= 1.0 {
                 behind -= 1.0;
@@ -406,7 +409,7 @@ mod tests {
 
     #[test]
     fn a_cell_takes_some_three_bytes_and_a_user_two_more() {
-        // A second of a shard: at 2,800 clicks/s in all, at a million.
+        // One second of one shard, at 2,800 and at a million clicks/s in all.
         for (clicks, bytes_per_cell_max) in [(175, 3.5), (62_500, 3.0)] {
             let mut plain = share_of_a_shard(clicks, false);
             let mut with_users = share_of_a_shard(clicks, true);

@@ -1,5 +1,5 @@
-//! The merge law: what one (campaign, ad, minute) counts, and how two partial counts become one. Merging is associative and
-//! commutative, and zero is its identity, so the order in which shards arrive can never matter.
+//! The merge law: what is counted for one (campaign, ad, minute), and how two partial counts become one. Merging is
+//! associative and commutative, and zero is its identity, so the order in which shards arrive never matters.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,9 +14,9 @@ pub struct Counts {
     pub clicks: u64,
     /// Distinct on-time clicks that the validity rules exclude.
     pub invalid_clicks: u64,
-    /// What the valid clicks themselves say they cost.
+    /// The costs that the valid clicks themselves carry.
     pub costs: CostSum,
-    /// The users of the valid clicks; a click without a `user_id` is nobody's.
+    /// The users of the valid clicks. A click without a `user_id` adds no user.
     pub users: UserSketch,
 }
 
@@ -29,18 +29,18 @@ impl Counts {
     }
 }
 
-/// Sum and number of `cost_per_click`, from which an average follows at any level of a roll-up. Informative: what is owed goes by
-/// the campaign's terms.
+/// Sum and number of `cost_per_click`, which give an average at any level of a roll-up. It is informative: invoices
+/// follow the campaign's terms.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CostSum {
     /// Never below zero.
     pub sum_micros: Micros,
-    /// Clicks that named a cost; those that named none are not in the average.
+    /// Clicks with a cost. The others are not in the average.
     pub count: u64,
 }
 
 impl CostSum {
-    /// A cost of zero or less is none.
+    /// Ignores a cost of zero or less.
     #[inline]
     pub fn add(&mut self, cost_per_click_micros: Micros) {
         if cost_per_click_micros > 0 {
@@ -53,13 +53,13 @@ impl CostSum {
         self.count = self.count.saturating_add(other.count);
     }
 
-    /// Rounded down; `None` where no click named a cost.
+    /// Rounded down. `None`: no click has a cost.
     pub fn average_micros(self) -> Option<Micros> {
         self.sum_micros.checked_div(i64::try_from(self.count).unwrap_or(i64::MAX))
     }
 }
 
-/// Ordered by minute first: a window's cells lie together.
+/// Ordered by minute first, so that a window's cells are adjacent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CellKey {
     pub minute: Minute,
@@ -67,7 +67,7 @@ pub struct CellKey {
     pub ad_id: AdId,
 }
 
-/// One shard's share of one cell since its last checkpoint.
+/// What one shard has counted of one cell since its last checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CellDelta {
     pub key: CellKey,
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn an_average_is_of_the_clicks_that_named_a_cost() {
+    fn an_average_covers_the_clicks_with_a_cost() {
         let mut costs = CostSum::default();
         assert_eq!(costs.average_micros(), None);
         [0, 100, 201, -5].into_iter().for_each(|cost| costs.add(cost));

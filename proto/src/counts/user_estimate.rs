@@ -1,17 +1,18 @@
-//! From registers to a number of users: Ertl's improved raw estimator (O. Ertl, "New cardinality estimation algorithms for
-//! HyperLogLog sketches", arXiv:1702.01284, algorithm 6). One formula from no users to saturation, with neither thresholds nor
-//! tables of corrections.
+//! Estimates the number of users from registers, by Ertl's improved raw estimator (O. Ertl, "New cardinality estimation
+//! algorithms for HyperLogLog sketches", arXiv:1702.01284, algorithm 6). One formula covers no users up to saturation,
+//! without thresholds or correction tables.
 //!
-//! For readers only. It uses additions, multiplications, divisions and square roots, which IEEE 754 rounds the same everywhere.
+//! Only readers use it. It uses additions, multiplications, divisions and square roots, which IEEE 754 rounds the same
+//! everywhere.
 
 use crate::counts::user_mark::{RANK_MAX, REGISTERS};
 
-/// Of an estimate, as a share of it: 1.04 / √4096.
+/// The standard error of an estimate, relative to it: 1.04 / √4096.
 pub const STANDARD_ERROR: f64 = 0.016_25;
 
 /// `of_rank[k]`: how many of the registers hold rank k.
 pub(crate) fn estimate(of_rank: &[u32; RANK_MAX as usize + 1]) -> u64 {
-    assert_eq!(of_rank.iter().sum::<u32>() as usize, REGISTERS);
+    assert_eq!(of_rank.iter().sum::<u32>() as usize, REGISTERS, "every register has one rank");
     let registers = REGISTERS as f64;
     let share = |rank: usize| f64::from(of_rank[rank]) / registers;
     let saturated = usize::from(RANK_MAX);
@@ -23,11 +24,11 @@ pub(crate) fn estimate(of_rank: &[u32; RANK_MAX as usize + 1]) -> u64 {
         sum = 0.5 * (sum + f64::from(of_rank[rank]));
     }
     sum += registers * sigma(share(0));
-    // Saturates where all registers do.
+    // Saturates if all registers do.
     (registers * registers / (2.0 * std::f64::consts::LN_2) / sum).round() as u64
 }
 
-/// Corrects for registers that are still empty; `x` below 1.
+/// Corrects for registers that are still empty. `x` is below 1.
 fn sigma(mut x: f64) -> f64 {
     let (mut weight, mut sum) = (1.0, x);
     loop {
@@ -41,7 +42,7 @@ fn sigma(mut x: f64) -> f64 {
     }
 }
 
-/// Corrects for registers that can rise no further.
+/// Corrects for registers at the highest rank.
 fn tau(mut x: f64) -> f64 {
     if x == 0.0 || x == 1.0 {
         return 0.0;
@@ -64,7 +65,7 @@ mod tests {
     use crate::counts::user_mark::UserMark;
     use crate::counts::user_sketch::UserSketch;
 
-    /// Users that no other `set` has.
+    /// Makes users that no other `set` has.
     fn sketch_of(set: u64, users: u64) -> UserSketch {
         let mut sketch = UserSketch::default();
         for user in 0..users {
@@ -98,10 +99,10 @@ mod tests {
         }
     }
 
-    /// The registers of so many users, in expectation: no hashing of a hundred million.
+    /// The expected registers for this many users, without hashing a hundred million of them.
     fn expected_registers(users: f64) -> [u32; RANK_MAX as usize + 1] {
         let each = users / REGISTERS as f64;
-        // A register stays at rank k or below with probability e^(−each / 2^k); the highest rank takes all that is above.
+        // A register stays at rank k or below with probability e^(−each / 2^k). The highest rank takes all above.
         let up_to = |rank: i32| if rank == i32::from(RANK_MAX) { 1.0 } else { (-each / 2_f64.powi(rank)).exp() };
         let mut of_rank = [0; RANK_MAX as usize + 1];
         let mut taken = 0;

@@ -1,10 +1,11 @@
-//! A user as a sketch sees him: one register of [`REGISTERS`] and a rank, 16 bits of a hash.
+//! A user in a sketch: one of [`REGISTERS`] registers and a rank, taken from 16 bits of a hash.
 //!
-//! Part of the format, the same in every version and on every machine: XXH64 (seed 0) of the UTF-8 bytes of `user_id`. Its top
-//! 12 bits name the register; the rank is one more than the zeros that the next 14 bits begin with, 1 to 15.
+//! The mark is part of the format, the same in every version and on every machine. It comes from XXH64 (seed 0) of the
+//! UTF-8 bytes of `user_id`. The top 12 bits are the register. The rank, 1 to 15, is one more than the number of
+//! leading zeros in the next 14 bits.
 //!
-//! The hash has no secret in it: who may write clicks may also choose user ids that inflate an estimate. No money depends on
-//! one. Sixteen bits name nobody, so that a sketch may outlive the erasure of a user's data.
+//! The hash has no secret, so a client that may write clicks can choose user ids that inflate an estimate. No money
+//! depends on an estimate. Sixteen bits identify no person, so a sketch may outlive the erasure of a user's data.
 
 use std::num::NonZeroU16;
 
@@ -12,20 +13,20 @@ use twox_hash::XxHash64;
 
 pub const REGISTERS: usize = 1 << REGISTER_BITS;
 const REGISTER_BITS: u32 = 12;
-/// How many bits of the hash a rank looks at.
+/// The bits of the hash that a rank is taken from.
 const ZEROS_MAX: u32 = 14;
 pub(crate) const RANK_BITS: u32 = 4;
-/// All of those bits were zero.
+/// The rank where all of those bits are zero.
 pub(crate) const RANK_MAX: u16 = ZEROS_MAX as u16 + 1;
 
 const _: () = assert!(RANK_MAX < 1 << RANK_BITS && REGISTER_BITS + RANK_BITS == u16::BITS);
 
-/// `register << 4 | rank`; never zero, because a rank is at least 1.
+/// `register << 4 | rank`. Never zero, because a rank is at least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserMark(NonZeroU16);
 
 impl UserMark {
-    /// `None` for the empty id: such a click has no user to count.
+    /// `None` for the empty id: the click has no user to count.
     #[inline]
     pub fn of(user_id: &[u8]) -> Option<UserMark> {
         if user_id.is_empty() {
@@ -33,7 +34,7 @@ impl UserMark {
         }
         let hash = XxHash64::oneshot(0, user_id);
         let register = (hash >> (u64::BITS - REGISTER_BITS)) as u16;
-        // A one behind the bits looked at ends the count of zeros there.
+        // A one after those bits ends the count of zeros there.
         let looked_at = hash << REGISTER_BITS | 1 << (u64::BITS - 1 - ZEROS_MAX);
         let rank = looked_at.leading_zeros() as u16 + 1;
         NonZeroU16::new(register << RANK_BITS | rank).map(UserMark)
@@ -58,14 +59,14 @@ mod tests {
         assert_eq!(of_rank[0], 0);
         for (rank, &users) in (1_u32..).zip(&of_rank[1..usize::from(RANK_MAX)]) {
             let expected = 1_000_000 >> rank;
-            // Six standard deviations of a binomial.
+            // Six standard deviations of a binomial distribution.
             assert!(users.abs_diff(expected) <= 10 + 6 * expected.isqrt(), "{users} users of rank {rank}");
         }
         assert!((30..=100).contains(&of_rank[usize::from(RANK_MAX)]), "{of_rank:?}");
     }
 
     #[test]
-    fn nobody_is_no_user() {
+    fn an_empty_id_is_not_a_user() {
         assert_eq!(UserMark::of(b""), None);
     }
 }

@@ -1,15 +1,16 @@
-//! How many distinct users: a HyperLogLog (Flajolet, Fusy, Gandouet, Meunier, 2007) of 4,096 registers of four bits.
+//! Counts distinct users approximately: a HyperLogLog (Flajolet, Fusy, Gandouet, Meunier, 2007) of 4,096 four-bit
+//! registers.
 //!
-//! A sketch is the highest rank seen in each register. Merging takes the higher rank, register by register: associative,
-//! commutative, idempotent, so that neither the order of checkpoints nor a repeat can matter. Integers only; the estimate, which
-//! needs fractions, is for readers and never part of replicated state.
+//! A sketch holds the highest rank seen in each register. Merging takes the higher rank of each register. It is
+//! associative, commutative and idempotent, so neither the order of checkpoints nor a repeat matters. A sketch has only
+//! integers. The estimate needs fractions, so only readers compute it, and it is never part of replicated state.
 //!
-//! One encoding for each value, whatever it was merged from, so that replicas stay byte-identical (CT-3):
+//! Each value has one encoding, whatever it was merged from, so that replicas stay byte-identical (CT-3):
 //!
 //! * up to [`MARKS_MAX`] registers in use: their marks, sorted, two bytes each, little-endian;
 //! * more: all registers, two to a byte, the even one in the low half: [`DENSE_BYTES`].
 //!
-//! The length tells them apart. Nobody at all is no bytes.
+//! The length distinguishes the two. Without users it is empty.
 
 use std::sync::Arc;
 
@@ -21,25 +22,25 @@ use crate::counts::user_estimate::estimate;
 use crate::counts::user_mark::{RANK_BITS, RANK_MAX, REGISTERS, UserMark};
 
 pub const DENSE_BYTES: usize = REGISTERS / 2;
-/// As many as are smaller than all registers together.
+/// The most marks that take fewer bytes than all registers.
 pub const MARKS_MAX: usize = DENSE_BYTES / MARK_BYTES - 1;
 const MARK_BYTES: usize = 2;
-/// As many as fit where a pointer would stand: most cells have no more users and need no allocation.
+/// The most marks that fit into the sketch itself. Most cells have no more users, and so need no allocation.
 const FEW_MAX: usize = 7;
-/// Up to here marks are merged one by one; more of them in one pass over both sides.
+/// Up to this many marks are merged one by one. More are merged in one pass over both sides.
 const ONE_BY_ONE_MAX: usize = 16;
 
 const RANK_MASK: u16 = (1 << RANK_BITS) - 1;
 
-/// The distinct users of something: a cell, an hour, a campaign.
+/// The distinct users of a cell, an hour or a campaign.
 #[derive(Clone, PartialEq, Eq)]
 pub struct UserSketch(Form);
 
-/// A form follows from the number of registers in use, so that equal values are equal in memory, too. What is behind a pointer is
-/// shared by copies until one of them changes.
+/// The number of registers in use determines the form, so equal values are equal in memory too. Copies share the memory
+/// behind a pointer until one of them changes.
 #[derive(Clone, PartialEq, Eq)]
 enum Form {
-    /// Sorted; zeros behind them.
+    /// Sorted, then zeros.
     Few {
         length: u8,
         marks: [u16; FEW_MAX],
@@ -63,14 +64,14 @@ impl Default for UserSketch {
 }
 
 impl UserSketch {
-    /// Nobody.
+    /// No users.
     pub const EMPTY: UserSketch = UserSketch(Form::Few { length: 0, marks: [0; FEW_MAX] });
 
     pub fn is_empty(&self) -> bool {
         matches!(self.0, Form::Few { length: 0, .. })
     }
 
-    /// Registers in use; as many users at least.
+    /// The number of registers in use. There are at least as many users.
     pub fn marks(&self) -> usize {
         match &self.0 {
             Form::Many(registers) => registers.iter().map(|pair| in_use(*pair)).sum(),
@@ -78,8 +79,8 @@ impl UserSketch {
         }
     }
 
-    /// What its value needs beside its own 16 bytes: the same for equal sketches, however they came about. What it was given room for
-    /// may be up to twice that while it is below [`DENSE_BYTES`].
+    /// What the value needs beside its own 16 bytes: the same for equal sketches, regardless of their history. The
+    /// memory allocated may be up to twice that, while it is below [`DENSE_BYTES`].
     pub fn heap_bytes(&self) -> usize {
         match &self.0 {
             Form::Few { .. } => 0,
@@ -88,16 +89,18 @@ impl UserSketch {
         }
     }
 
-    /// More than [`UserSketch::heap_bytes`], and so much that two sketches never need more once they are merged than both before.
+    /// An upper bound of [`UserSketch::heap_bytes`] that merging keeps: a merged sketch never needs more than the
+    /// bounds of both parts together.
     pub fn merged_bytes_max(&self) -> usize {
         if self.is_empty() {
             return 0;
         }
-        // Those that stood in the other sketch itself move out with the first that does not fit.
+        // Marks held in the other sketch itself move to the heap once one does not fit.
         ((self.marks() + FEW_MAX) * MARK_BYTES).min(DENSE_BYTES)
     }
 
-    /// Distinct users, by Ertl's estimator: standard error 1.04 / √4096 = 1.6 % up to 130 million of them; above, too few.
+    /// Distinct users, by Ertl's estimator. The standard error is 1.04 / √4096 = 1.6 % up to 130 million users. Above
+    /// that, the estimate is too low.
     pub fn estimate(&self) -> u64 {
         let mut of_rank = [0_u32; RANK_MAX as usize + 1];
         if let Form::Many(registers) = &self.0 {
@@ -178,7 +181,7 @@ impl UserSketch {
         }
     }
 
-    /// Empty where there are too many to be listed.
+    /// Empty for the form with all registers.
     fn sorted_marks(&self) -> &[u16] {
         match &self.0 {
             Form::Few { length, marks } => &marks[..usize::from(*length)],
@@ -187,9 +190,9 @@ impl UserSketch {
         }
     }
 
-    /// `marks`: more than [`FEW_MAX`], sorted, a register at most once.
+    /// `marks`: more than [`FEW_MAX`], sorted, each register at most once.
     fn of_sorted(marks: Vec<u16>) -> UserSketch {
-        assert!(marks.len() > FEW_MAX);
+        assert!(marks.len() > FEW_MAX, "fewer marks belong into the sketch itself");
         UserSketch(if marks.len() <= MARKS_MAX {
             Form::Some(Arc::new(marks))
         } else {
@@ -197,7 +200,7 @@ impl UserSketch {
         })
     }
 
-    /// Length of the encoding of a sketch of so many marks.
+    /// Bytes of the encoding of a sketch with this many marks.
     pub(crate) fn bytes_of(marks: usize) -> usize {
         if marks <= MARKS_MAX { marks * MARK_BYTES } else { DENSE_BYTES }
     }
@@ -216,7 +219,7 @@ impl UserSketch {
         bytes
     }
 
-    /// Refuses what is no encoding, and what [`UserSketch::to_bytes`] would have written in another way.
+    /// Accepts only what [`UserSketch::to_bytes`] writes, so that no value has two encodings.
     pub fn from_bytes(bytes: &[u8]) -> Result<UserSketch, DamagedSketch> {
         let damaged = Err(DamagedSketch(bytes.len()));
         if let Ok(registers) = <&[u8; DENSE_BYTES]>::try_from(bytes) {
@@ -228,7 +231,7 @@ impl UserSketch {
             return damaged;
         }
         let marks = marks.iter().map(|mark| u16::from_le_bytes(*mark));
-        // One more than the register before; 0 for none.
+        // One more than the register before, 0 at the start.
         let mut register_min = 0;
         for mark in marks.clone() {
             let (register, rank) = (mark >> RANK_BITS, mark & RANK_MASK);
@@ -246,7 +249,7 @@ impl UserSketch {
     }
 }
 
-/// Where the register of `mark` stands, or would stand.
+/// The index of the register of `mark`, or where it would be inserted.
 #[inline]
 fn place(held: &[u16], mark: u16) -> Result<usize, usize> {
     held.binary_search_by_key(&(mark >> RANK_BITS), |held| held >> RANK_BITS)
@@ -272,7 +275,7 @@ fn dense(marks: &[u16]) -> [u8; DENSE_BYTES] {
     registers
 }
 
-/// The rank held in the register that `mark` names.
+/// The rank held in the register of `mark`.
 fn register(registers: &[u8; DENSE_BYTES], mark: u16) -> u16 {
     let (at, shift) = nibble(mark);
     u16::from(registers[at] >> shift) & RANK_MASK
@@ -333,7 +336,7 @@ mod tests {
         left
     }
 
-    /// Sets of every form: a few users, some, many, and overlapping ones.
+    /// Sets of every form: few, some and many users, some of them overlapping.
     fn users() -> impl Strategy<Value = std::ops::Range<u64>> {
         let length = prop_oneof![0_u64..12, 0_u64..100, 900_u64..1_600, 1_500_u64..20_000];
         (0_u64..2_000, length).prop_map(|(from, length)| from..from + length)
@@ -354,7 +357,7 @@ mod tests {
         }
 
         #[test]
-        fn bytes_name_one_sketch_and_a_sketch_has_one_name(users in users()) {
+        fn each_sketch_has_exactly_one_encoding(users in users()) {
             let sketch = sketch_of(users);
             let bytes = sketch.to_bytes();
             prop_assert_eq!(bytes.len(), UserSketch::bytes_of(sketch.marks()));
@@ -394,8 +397,10 @@ mod tests {
         let original = sketch_of(0..500);
         let mut copy = original.clone();
         copy.merge(&sketch_of(0..10));
-        let (Form::Some(ours), Form::Some(theirs)) = (&original.0, &copy.0) else { panic!("of another form") };
-        assert!(Arc::ptr_eq(ours, theirs), "nobody new came");
+        let (Form::Some(ours), Form::Some(theirs)) = (&original.0, &copy.0) else {
+            panic!("both have the sorted form")
+        };
+        assert!(Arc::ptr_eq(ours, theirs), "the merge brought no new user");
         copy.merge(&sketch_of(5_000..5_003));
         assert_eq!(original, sketch_of(0..500));
         assert_ne!(copy, original);

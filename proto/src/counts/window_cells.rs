@@ -1,18 +1,19 @@
-//! What one checkpoint counted in one minute of event time, column by column. The counting shard makes it, a `CellBlock`
-//! packs it, and every replica reads it.
+//! What one checkpoint counted in one minute of event time, column by column. The counting shard makes it, a
+//! `CellBlock` packs it, and every replica reads it.
 //!
-//! A cell takes 24 bytes here, and what few cells have is kept apart. So a walk over a hundred thousand cells reads little
-//! memory, and reads it in order.
+//! A cell takes 24 bytes here, and what few cells have is kept apart. So a walk over a hundred thousand cells reads
+//! little memory, and reads it in order.
 
 use crate::counts::cell_counts::{CellDelta, CellKey, CostSum, Counts};
 use crate::counts::user_sketch::UserSketch;
 use crate::event_time::Minute;
 use crate::identity::ids::{AdId, CampaignId};
 
-/// What not every cell has: the cell's number in its window, rising, and the value, never the empty one.
+/// A column in which few cells have a value: each cell's number in its window, rising, and its value, never an empty
+/// one.
 pub type Sparse<T> = Vec<(u32, T)>;
 
-/// A cell's number is its place in `ids`.
+/// The cells of one window. A cell's number is its index in `ids`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WindowCells {
     pub minute: Minute,
@@ -38,7 +39,7 @@ impl WindowCells {
         self.ids.is_empty()
     }
 
-    /// Appends a cell, which must lie behind those that are here.
+    /// Appends a cell. Its id must be larger than all before.
     pub fn push(&mut self, id: (CampaignId, AdId), counts: Counts) {
         assert!(self.ids.last().is_none_or(|last| *last < id), "cell {id:?} is out of order");
         let Counts { clicks, invalid_clicks, costs, users } = counts;
@@ -56,12 +57,12 @@ impl WindowCells {
         }
     }
 
-    /// Valid and invalid ones.
+    /// The number of all clicks, valid and invalid.
     pub fn all_clicks(&self) -> u64 {
         self.clicks.iter().sum::<u64>() + self.invalid_clicks.iter().map(|(_, clicks)| clicks).sum::<u64>()
     }
 
-    /// Cell by cell, in order.
+    /// The cells one by one, in order.
     pub fn deltas(&self) -> impl Iterator<Item = CellDelta> {
         let mut rows = Rows::of(self);
         self.ids.iter().zip(&self.clicks).map(move |(&(campaign_id, ad_id), &clicks)| {
@@ -86,9 +87,9 @@ impl<'a> Rows<'a> {
         Rows { number: 0, invalid_clicks: &window.invalid_clicks, costs: &window.costs, users: &window.users }
     }
 
-    /// Invalid clicks, costs and users of the next cell; empty ones behind the last.
+    /// Invalid clicks, costs and users of the next cell. Empty values after the last cell.
     #[inline]
-    #[allow(clippy::should_implement_trait)] // Has no end of its own.
+    #[allow(clippy::should_implement_trait)] // It has no end of its own.
     pub fn next(&mut self) -> (u64, CostSum, Option<&'a UserSketch>) {
         let number = self.number;
         self.number += 1;

@@ -12,7 +12,7 @@ pub enum WindowState {
 }
 
 impl WindowState {
-    /// As stored in PostgreSQL and shown to people.
+    /// The form in PostgreSQL and in answers.
     pub fn as_str(self) -> &'static str {
         match self {
             WindowState::Unspecified => "open",

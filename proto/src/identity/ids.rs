@@ -1,16 +1,17 @@
 //! Identities: clicks, ads, campaigns, nodes.
 //!
-//! A [`ClickId`] is 64 bits. Minted ids (top bit clear) are Snowflakes: 41 bits of milliseconds since [`SNOWFLAKE_EPOCH_MS`],
-//! 10 bits of worker id leased from the cluster, 12 bits of sequence. Foreign ids (top bit set) are the first 63 bits of
-//! SHA-256 over the authenticated source and the producer's own `event_id`, so that a producer can repeat itself safely and
-//! can never suppress somebody else's click: finding another source's id is a second-preimage search.
+//! A [`ClickId`] is 64 bits. Minted ids (top bit clear) are Snowflakes: 41 bits of milliseconds since
+//! [`SNOWFLAKE_EPOCH_MS`], 10 bits of worker id leased from the cluster, 12 bits of sequence. Foreign ids (top bit set)
+//! are the first 63 bits of SHA-256 over the authenticated source and the producer's own `event_id`. So a producer can
+//! safely repeat a click, and it cannot suppress another producer's click: finding an id of another source is a
+//! second-preimage search.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::event_time::UnixMillis;
 
-/// 2024-01-01T00:00:00Z. 41 bits of milliseconds from here last until 2093.
+/// 2024-01-01T00:00:00Z. From here, 41 bits of milliseconds last until 2093.
 pub const SNOWFLAKE_EPOCH_MS: UnixMillis = 1_704_067_200_000;
 pub const WORKER_BITS: u32 = 10;
 pub const SEQUENCE_BITS: u32 = 12;
@@ -23,14 +24,14 @@ pub type AdId = u64;
 pub type CampaignId = u64;
 pub type AdvertiserId = u64;
 
-/// A cluster member. Never reused for a wiped machine.
+/// A cluster member. A machine whose disk was wiped gets a new id.
 pub type NodeId = u64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ClickId(pub u64);
 
 impl ClickId {
-    /// `length(source) as u32 LE ‖ source ‖ event_id` hashed, so that no two (source, `event_id`) pairs share an input.
+    /// Hashes `length(source) as u32 LE ‖ source ‖ event_id`, so that no two (source, `event_id`) pairs share an input.
     pub fn foreign(source: &str, event_id: &str) -> ClickId {
         let mut hasher = Sha256::new();
         let length = u32::try_from(source.len()).unwrap_or(u32::MAX);
@@ -53,7 +54,7 @@ impl ClickId {
         self.0 & FOREIGN_BIT != 0
     }
 
-    /// Milliseconds since [`SNOWFLAKE_EPOCH_MS`]; meaningful for minted ids only.
+    /// Milliseconds since [`SNOWFLAKE_EPOCH_MS`]. Meaningful only for minted ids.
     pub fn minted_millis(self) -> u64 {
         self.0 >> (WORKER_BITS + SEQUENCE_BITS)
     }
@@ -67,8 +68,8 @@ impl ClickId {
     }
 }
 
-/// Mints unique, increasing click ids for one leased worker id. When the wall clock steps back it keeps counting from the
-/// newest millisecond it has used, so an id is never minted twice by one lease.
+/// Mints unique, increasing click ids for one leased worker id. When the wall clock steps back, it continues from the
+/// newest millisecond that it has used, so one lease never mints an id twice.
 #[derive(Debug)]
 pub struct SnowflakeMinter {
     worker: u16,
@@ -87,7 +88,7 @@ impl SnowflakeMinter {
             self.last_ms = now_ms;
             self.sequence = 0;
         } else if self.sequence == SEQUENCE_MAX {
-            // Borrow from the next millisecond rather than wait: more than 4,096 ids in one millisecond.
+            // All 4,096 ids of this millisecond are used. Use the next millisecond instead of waiting for it.
             self.last_ms += 1;
             self.sequence = 0;
         } else {

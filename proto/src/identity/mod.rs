@@ -1,4 +1,4 @@
-//! Who and where: ids, the partitioner that derives group, salt and shard from them, and packed sets of counted ids.
+//! Identities: ids, the partitioner that derives group, salt and shard from them, and packed sets of counted ids.
 
 pub mod ids;
 pub mod seen_ids;

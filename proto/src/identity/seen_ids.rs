@@ -1,10 +1,11 @@
-//! The ids a shard has counted since its last checkpoint, packed per minute of event time.
+//! The ids that a shard has counted since its last checkpoint, packed per minute of event time.
 //!
-//! Ids travel as [`Place`]s, sorted: minted ones by run (worker and minute of minting), each a delta of about a byte to the one
-//! before; foreign ones as deltas of their hashes, some seven bytes. Replicas keep these blocks as they came and never look inside;
-//! only a new owner of the shard unpacks them.
+//! Ids travel as sorted [`Place`]s. Minted ids are grouped by run (worker and minute of minting), each a delta of about
+//! a byte to the id before. Foreign ids are deltas of their hashes, some seven bytes each. Replicas keep these blocks
+//! as they came. Only a new owner of the shard unpacks them.
 //!
-//! `form ‖ runs ‖ { run − run before ‖ codes − 1 ‖ { code − code before } } ‖ { hash − hash before }`, all varints.
+//! Layout, all varints:
+//! `form ‖ runs ‖ { run − run before ‖ codes − 1 ‖ { code − code before } } ‖ { hash − hash before }`.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -13,10 +14,10 @@ use crate::event_time::Minute;
 use crate::identity::shard_key::{CODE_BITS, Place, PlaceParts};
 use crate::varint;
 
-/// The layout of `packed`, so that another one can be told from it.
+/// Identifies the layout of `packed`, so that a later layout can differ.
 const FORM: u64 = 1;
 
-/// Ids of one minute, one checkpoint. No order between blocks is implied.
+/// Ids of one minute and one checkpoint. Blocks have no order among themselves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeenBlock {
     pub minute: Minute,
@@ -31,7 +32,7 @@ pub struct DamagedBlock {
 }
 
 impl SeenBlock {
-    /// Sorts `places` in place; each at most once.
+    /// Sorts `places`. Each may occur at most once.
     pub fn pack(minute: Minute, places: &mut [Place]) -> SeenBlock {
         places.sort_unstable();
         let split = places.partition_point(|place| matches!(place.parts(), PlaceParts::Minted { .. }));
@@ -117,7 +118,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn unpacking_gives_the_sorted_ids(raw in proptest::collection::btree_set(any::<u64>(), 0..400)) {
+        fn unpacking_returns_the_sorted_ids(raw in proptest::collection::btree_set(any::<u64>(), 0..400)) {
             let mut places: Vec<Place> = raw.into_iter().map(ClickId).filter(|id| own(*id)).map(Place::of).collect();
             let mut sorted = places.clone();
             sorted.sort();

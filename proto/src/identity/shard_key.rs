@@ -1,8 +1,8 @@
-//! The partitioner: identity → salt, campaign → group, both → shard = Kafka partition. Written once, used by every producer.
+//! The partitioner: identity → salt, campaign → group, and both → shard = Kafka partition. Every producer uses it.
 //!
-//! The salt is a function of the click's identity alone, so that both copies of a duplicate meet the same aggregator, and a
-//! viral ad is spread over all sixteen. The group is a function of the campaign alone, so that a budget and a two-stage merge
-//! never cross Raft groups.
+//! The salt depends only on the click's identity, so both copies of a duplicate meet in the same shard, and a viral ad
+//! is spread over all sixteen salts. The group depends only on the campaign, so a budget and a two-stage merge never
+//! cross Raft groups.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,13 +15,13 @@ pub const SALTS: u16 = 1 << SALT_BITS;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GroupId(pub u16);
 
-/// Unit of work, equal to the raw topic's partition: `group * 16 + salt`.
+/// The unit of work, and the partition of the raw topic: `group * 16 + salt`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ShardId(pub u16);
 
 impl ShardId {
     pub fn new(group: GroupId, salt: u16) -> ShardId {
-        assert!(salt < SALTS);
+        assert!(salt < SALTS, "a larger salt would be a shard of another group");
         ShardId(group.0 * SALTS + salt)
     }
 
@@ -43,13 +43,14 @@ impl ShardId {
     }
 }
 
-/// How many Raft groups the cluster has, hence how many partitions the raw topic must have.
+/// The number of Raft groups in the cluster, which determines the number of partitions of the raw topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Partitioner {
     groups: u16,
 }
 
-/// So that `group * 16 + salt` always fits a shard id, and a topic stays below what one Kafka cluster likes to hold.
+/// Keeps `group * 16 + salt` within a shard id, and the topic within the partitions that one Kafka cluster handles
+/// well.
 pub const GROUPS_MAX: u16 = 1_024;
 
 impl Partitioner {
@@ -76,9 +77,11 @@ impl Partitioner {
     }
 }
 
-/// Minted ids: low time plus sequence, so that each run of sixteen milliseconds visits every salt once per sequence number and
-/// a shard's set of seen ids stays dense; the run's own hash rotates the order, so that clicks arriving in step with a power
-/// of two do not all meet. Foreign ids: low bits of their hash.
+/// The salt of a click, 0 to 15.
+///
+/// For a minted id it is low time plus sequence. So each run of sixteen milliseconds visits every salt once per
+/// sequence number, and a shard's set of seen ids stays dense. The hash of the run rotates the order, so that clicks
+/// which arrive in step with a power of two do not all meet. For a foreign id it is the low bits of the hash.
 pub fn salt(click: ClickId) -> u16 {
     let salts = u64::from(SALTS);
     let value = if click.is_foreign() {
@@ -90,16 +93,19 @@ pub fn salt(click: ClickId) -> u16 {
     u16::try_from(value).unwrap_or(0)
 }
 
-/// A click id as a number that is small where the ids of one shard are dense: what a shard remembers, and what travels.
+/// A click id in the form that a shard remembers and replicates: numbers are close together where the ids of one shard
+/// are dense.
 ///
-/// Minted ids: `minute of minting (26 bits) ‖ worker (10) ‖ code (24)`, where the code is
-/// `sequence / 16 (8 bits) ‖ run of sixteen milliseconds within the minute (12) ‖ sequence mod 16 (4)`. Within a shard each run and
-/// sequence has exactly one millisecond, so nothing is lost, and the ids that one worker mints in one minute for one shard fill
-/// a range of a few thousand codes. Foreign ids: the hash without its low four bits, which are the salt; top bit set.
+/// A minted id is `minute of minting (26 bits) ‖ worker (10) ‖ code (24)`. The code is
+/// `sequence / 16 (8 bits) ‖ run of sixteen milliseconds within the minute (12) ‖ sequence mod 16 (4)`.
+/// Within a shard each run and sequence has exactly one millisecond, so no information is lost. The ids that one worker
+/// mints in one minute for one shard fill a range of a few thousand codes.
+///
+/// A foreign id is the hash without its low four bits, which are the salt. Its top bit is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place(u64);
 
-/// Where minted ids of one worker and one minute of minting lie together.
+/// The range of minted ids with one worker and one minute of minting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MintedRun(u64);
 
@@ -109,17 +115,17 @@ const RUN_MS: u64 = SALTS as u64;
 const RUNS_PER_MINUTE: u64 = WINDOW_MS / RUN_MS;
 const _: () = assert!(WINDOW_MS.is_multiple_of(RUN_MS) && RUNS_PER_MINUTE <= 1 << 12);
 
-/// What a place is, taken apart.
+/// The parts of a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlaceParts {
     /// The code has [`CODE_BITS`] bits.
     Minted { run: MintedRun, code: u32 },
-    /// 59 bits.
+    /// Has 59 bits.
     Foreign(u64),
 }
 
 impl Place {
-    /// The id must belong to the shard: another one's may share its place.
+    /// Unique only within one shard: an id of another shard may have the same place.
     #[inline]
     pub fn of(id: ClickId) -> Place {
         if id.is_foreign() {
@@ -148,7 +154,8 @@ impl Place {
         PlaceParts::Minted { run: MintedRun(self.0 >> CODE_BITS), code: (self.0 & ((1 << CODE_BITS) - 1)) as u32 }
     }
 
-    /// The id again, given the salt of its shard. A place that no id has gives some id that has another.
+    /// The id of this place in a shard with this salt. For a place that no id has, the result is an id with another
+    /// place.
     pub fn id(self, salt: u16) -> ClickId {
         let salt = u64::from(salt % SALTS);
         match self.parts() {
@@ -169,7 +176,8 @@ impl Place {
     }
 }
 
-/// The finaliser of `SplitMix64` (Steele, Lea, Flood 2014): a fixed bijection, easy to write in any language.
+/// The finaliser of `SplitMix64` (Steele, Lea, Flood 2014): a fixed bijection that is easy to implement in any
+/// language.
 fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -199,7 +207,7 @@ mod tests {
             let mut minter = SnowflakeMinter::new(3);
             assert_balanced((0..64_000).map(move |n| minter.mint(SNOWFLAKE_EPOCH_MS + n / clicks_per_ms)));
         }
-        // Far below one click a millisecond, also in step with the number of salts.
+        // Rates far below one click a millisecond, some in step with the number of salts.
         for gap_ms in [7, 10, 16, 1_000] {
             let mut minter = SnowflakeMinter::new(3);
             assert_balanced((0..64_000).map(move |n| minter.mint(SNOWFLAKE_EPOCH_MS + n * gap_ms)));
@@ -221,7 +229,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn a_place_is_its_id_again(ms in 0_u64..1 << 41, worker in 0_u16..WORKERS_MAX, sequence in 0_u16..4_096, foreign in 0_u64..1 << 63) {
+        fn a_place_converts_back_to_its_id(ms in 0_u64..1 << 41, worker in 0_u16..WORKERS_MAX, sequence in 0_u16..4_096, foreign in 0_u64..1 << 63) {
             for id in [ClickId::minted(SNOWFLAKE_EPOCH_MS + ms, worker, sequence), ClickId(foreign | 1 << 63)] {
                 proptest::prop_assert_eq!(Place::of(id).id(salt(id)), id);
             }
@@ -229,7 +237,7 @@ mod tests {
 
         #[test]
         fn two_ids_of_a_shard_never_share_a_place(a in 0_u64..1 << 30, b in 0_u64..1 << 30) {
-            // Close together, where they could meet.
+            // Ids close together, where a collision is most likely.
             let ids = [ClickId(a << 4), ClickId(b << 4)];
             if a != b && salt(ids[0]) == salt(ids[1]) {
                 proptest::prop_assert_ne!(Place::of(ids[0]), Place::of(ids[1]));

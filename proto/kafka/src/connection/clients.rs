@@ -1,7 +1,8 @@
 //! Every client of the client library, one constructor for each role.
 //!
-//! What all readers share: offsets are ours, so a reader joins no consumer group and stores no offset at the broker, and an
-//! offset that the log does not hold is an error. The isolation level is the library's default, `read_committed`.
+//! What all readers share: offsets are ours, so a reader joins no consumer group and stores no offset at the broker,
+//! and an offset that the log does not hold is an error. The isolation level is the library's default,
+//! `read_committed`.
 
 use std::time::Duration;
 
@@ -108,7 +109,8 @@ impl KafkaConnection {
             .set("enable.auto.offset.store", "false")
             // An offset that is gone is a loss to report, not a reason to jump.
             .set("auto.offset.reset", "error")
-            // By default a partition whose queue was full is not fetched for a second, which cuts catch-up to a quarter.
+            // By default a partition whose queue was full is not fetched for a second, which cuts catch-up to a
+            // quarter.
             .set("fetch.queue.backoff.ms", "10");
         config
     }

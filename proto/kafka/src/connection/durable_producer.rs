@@ -4,8 +4,8 @@
 //!
 //! * A producer outlives its errors, because every part of a node shares it. When it fails for good, this module makes
 //!   another one from the same settings.
-//! * A reader ends with its first error, because records behind the error may lie behind a hole. Its owner opens another
-//!   one at the offset that is due.
+//! * A reader ends with its first error, because records behind the error may lie behind a hole. Its owner opens
+//!   another one at the offset that is due.
 //! * The load generator's producer is not replaced: its verdict depends on the order of records across retries, which
 //!   only one producer keeps. Its load fails instead.
 //!

@@ -1,7 +1,7 @@
 //! How a connection to a broker is protected. TLS and SASL belong here.
 //!
-//! There are two ways to a broker, and both ask this module: the client library for its settings, and the direct fetcher
-//! for its socket.
+//! There are two ways to a broker, and both ask this module: the client library for its settings, and the direct
+//! fetcher for its socket.
 
 use tokio::net::TcpStream;
 

@@ -29,7 +29,8 @@ impl NodeMemory {
         Hold { bytes, memory: Arc::clone(self) }
     }
 
-    /// 1. Listen to [`NodeMemory::room`], 2. call this, 3. look again whether there is room: so no notification is missed.
+    /// 1. Listen to [`NodeMemory::room`], 2. call this, 3. look again whether there is room: so no notification is
+    ///    missed.
     pub(super) fn want_room(&self) {
         self.is_awaited.store(true, Ordering::SeqCst);
     }
@@ -74,7 +75,8 @@ pub(super) struct Chunk {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FetchPosition {
     pub(super) offset: u64,
-    /// The leader's epoch of the last batch fetched, −1 at first. By it a broker notices that its history differs from ours.
+    /// The leader's epoch of the last batch fetched, −1 at first. By it a broker notices that its history differs from
+    /// ours.
     pub(super) last_epoch: i32,
     /// Bytes of the answers that the partition's chunks pin.
     pub(super) pinned_bytes: usize,

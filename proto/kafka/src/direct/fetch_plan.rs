@@ -1,12 +1,13 @@
-//! Decides what the next Fetch asks for: which partitions there is memory for, their order, and how long the broker may wait.
+//! Decides what the next Fetch asks for: which partitions there is memory for, their order, and how long the broker may
+//! wait.
 
 use std::time::Duration;
 
 use super::feed::FetchPosition;
 use crate::topics::{ENVELOPE_BYTES_MAX, RECORD_BYTES_MAX};
 
-/// Bytes asked for of one partition, and of a whole Fetch. Both are soft: a broker sends at least one whole batch, however
-/// large.
+/// Bytes asked for of one partition, and of a whole Fetch. Both are soft: a broker sends at least one whole batch,
+/// however large.
 pub(super) const PARTITION_BYTES: usize = 1024 * 1024;
 pub(super) const ANSWER_BYTES: usize = 4 * 1024 * 1024;
 /// The largest answer accepted: what was asked for, one batch beyond it, and the names and numbers around them.
@@ -26,8 +27,8 @@ const WAIT_MAX: Duration = Duration::from_millis(100);
 /// The same while a partition is left out, which may have room again long before the others have news.
 const WAIT_MAX_LEFT_OUT: Duration = Duration::from_millis(10);
 
-/// After an answer smaller than this, the next Fetch waits for [`TRICKLE_PAUSE`]. A Fetch costs broker and fetcher the same
-/// whether it brings one click or a thousand, and readers look only every ten milliseconds.
+/// After an answer smaller than this, the next Fetch waits for [`TRICKLE_PAUSE`]. A Fetch costs broker and fetcher the
+/// same whether it brings one click or a thousand, and readers look only every ten milliseconds.
 const TRICKLE_BYTES: usize = 64 * 1024;
 const TRICKLE_PAUSE: Duration = Duration::from_millis(5);
 
@@ -42,8 +43,9 @@ pub(super) fn has_room(partition: &FetchPosition, held_bytes: usize) -> bool {
     }
 }
 
-/// Puts the partitions first that have waited longest for records. A broker fills an answer in the order asked, and sends a
-/// batch larger than the limit only for the first partition with records. Because they take turns, all make progress.
+/// Puts the partitions first that have waited longest for records. A broker fills an answer in the order asked, and
+/// sends a batch larger than the limit only for the first partition with records. Because they take turns, all make
+/// progress.
 pub(super) fn put_in_order<T>(asked: &mut [(FetchPosition, T)]) {
     asked.sort_by_key(|(position, _)| position.served);
 }

@@ -1,8 +1,8 @@
 //! Asks the brokers for the records of every partition that has a reader, on a thread of its own.
 //!
-//! One task learns which broker leads which partition. For each broker, one task asks it again and again: while one answer
-//! is counted, the next is on its way. A question that fails on the way is asked again from the same offsets, and readers
-//! do not notice.
+//! One task learns which broker leads which partition. For each broker, one task asks it again and again: while one
+//! answer is counted, the next is on its way. A question that fails on the way is asked again from the same offsets,
+//! and readers do not notice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -132,7 +132,8 @@ async fn keep_leaders(shared: Arc<Shared>) {
                 Ok(broker) => {
                     brokers.remove(&broker);
                 }
-                // This is a bug of ours. Every reader fails, is opened again at the offset due, and all tasks start anew.
+                // This is a bug of ours. Every reader fails, is opened again at the offset due, and all tasks start
+                // anew.
                 Err(error) => {
                     tracing::error!(%error, "a task that fetches from the log panicked");
                     asking = JoinSet::new();

@@ -1,4 +1,4 @@
-//! Which broker leads which partition of the raw topic, as last heard.
+//! Which broker leads which partition of the raw topic, by the latest answer of a broker.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

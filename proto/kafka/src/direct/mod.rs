@@ -1,15 +1,15 @@
-//! Reads the raw log with a fetcher of our own: takes whole record batches off the socket, and cuts them into records on the
-//! thread that counts them.
+//! Reads the raw log with a fetcher of our own: takes whole record batches off the socket, and cuts them into records
+//! on the thread that counts them.
 //!
-//! Reads: Kafka's Fetch, Metadata and ApiVersions. One connection to each broker serves all of this node's partitions that
-//! the broker leads. Writes: nothing. Promises: every record of a partition from the offset asked for, once and in order, or
-//! an error; bounded memory. On restart: nothing to restore.
+//! Reads: Kafka's Fetch, Metadata and ApiVersions. One connection to each broker serves all of this node's partitions
+//! that the broker leads. Writes: nothing. Promises: every record of a partition from the offset asked for, once and in
+//! order, or an error; bounded memory. On restart: nothing to restore.
 //!
 //! The isolation level is `read_uncommitted`. This system uses no transactions of Kafka, so every record is committed.
 //!
-//! In data-path order: `broker_connection` carries questions and answers, `leaders` knows which broker to ask, `fetch_plan`
-//! decides what to ask for, `fetcher` asks, `fetch_answer` judges the answer, `feed` queues it, and `shard_reader` takes it
-//! apart with `compression` and `record_batch`.
+//! In data-path order: `broker_connection` carries questions and answers, `leaders` knows which broker to ask,
+//! `fetch_plan` decides what to ask for, `fetcher` asks, `fetch_answer` judges the answer, `feed` queues it, and
+//! `shard_reader` takes it apart with `compression` and `record_batch`.
 
 mod broker_connection;
 mod compression;

@@ -1,7 +1,7 @@
 //! Kafka's record batch, format 2: its header, its checksum, and the walk through its records.
 //!
-//! Source: <https://kafka.apache.org/documentation/#recordbatch>. Multi-byte integers of the header are big-endian, and those
-//! of a record are zigzag varints. Offsets inside a batch rise, with holes where a topic is compacted.
+//! Source: <https://kafka.apache.org/documentation/#recordbatch>. Multi-byte integers of the header are big-endian, and
+//! those of a record are zigzag varints. Offsets inside a batch rise, with holes where a topic is compacted.
 
 use clicktally_proto::click_log::{LogError, LogRecord};
 use clicktally_proto::event_time::UnixMillis;

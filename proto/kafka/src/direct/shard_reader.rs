@@ -9,8 +9,8 @@ use super::feed::Chunk;
 use super::fetcher::{Fetcher, OpenFeed};
 use super::record_batch::{BatchError, BatchHeader, HEADER_BYTES, RecordWalk};
 
-/// The buffer for decompressed batches keeps this much between batches, so that one large batch does not hold memory for
-/// good.
+/// The buffer for decompressed batches keeps this much between batches, so that one large batch does not hold memory
+/// for good.
 const BUFFER_KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 pub(crate) struct DirectShardReader {

@@ -1,5 +1,5 @@
-//! What the Log seam promises to the counting path, checked for any log: here for the adapter on real Kafka, and for the
-//! simulated log in `chaos-tests/tests/log_contract.rs`, which includes this file by its path.
+//! What the Log seam promises to the counting path, checked for any log: here for the adapter on real Kafka, and for
+//! the simulated log in `chaos-tests/tests/log_contract.rs`, which includes this file by its path.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ pub(crate) const SHARD: ShardId = ShardId(5);
 /// A reader without a record for this long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Drains until `count` records have arrived or the reader fails. It sleeps between two drains, because a reader does not
-/// notify.
+/// Drains until `count` records have arrived or the reader fails. It sleeps between two drains, because a reader does
+/// not notify.
 pub(crate) async fn read(reader: &mut dyn ShardReader, count: usize) -> Result<Vec<(u64, Vec<u8>)>, LogError> {
     let mut seen = Vec::new();
     let reading = async {

@@ -56,3 +56,17 @@ async fn an_acknowledgement_without_an_offset_does_not_count() {
     lose_the_place();
     a_write_without_an_answer_may_be_repeated(&log, SHARD).await;
 }
+
+/// An idempotent producer fails for good when it is refused a producer id.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_producer_that_failed_for_good_is_replaced() {
+    let broker = MockCluster::new(1).unwrap();
+    broker.create_topic(RAW_CLICKS, Partitioner::new(1).partitions(), 1).unwrap();
+    let refusal = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
+    broker.request_errors(RDKafkaApiKey::InitProducerId, &[refusal]);
+    let log = KafkaLog::connect(settings(broker.bootstrap_servers(), 1, FetchBy::Direct)).unwrap();
+    let published = log.publish(records(SHARD, 0..1)).await;
+    assert!(matches!(published, Err(LogError::Unavailable(_))), "{published:?}");
+    log.publish(records(SHARD, 0..1)).await.expect("another producer has taken its place");
+    assert_eq!(log.end_offset(SHARD).await.unwrap(), 1);
+}

@@ -3,23 +3,26 @@
 //! Thin shells around pure rules: every handler reads facts, asks a rule, and carries the answer out. Errors are RFC 9457
 //! problems with a stable `type`. In data-path order.
 
+pub mod ports;
 pub mod routes;
 pub mod state;
 
+pub mod access;
 pub mod capture;
 
 pub mod queries;
 
-pub mod budget_check;
+pub mod budget;
 
-pub mod admin;
+pub mod catalogue;
+pub mod cluster;
+pub mod finance;
+
 pub mod dashboard;
+pub mod operations;
 
-pub mod decimal;
-pub mod error_response;
-pub mod metrics;
-pub mod scalar;
-pub mod time_text;
+pub mod problem;
+pub mod text_forms;
 
 pub use routes::router;
 pub use state::{ApiState, Roles};

@@ -11,12 +11,15 @@ use axum::{Json, Router};
 use utoipa::OpenApi;
 use utoipa_scalar::{Scalar, Servable};
 
-use crate::admin::{campaigns, cluster, drain, health, hot_keys, members, reconciliation};
-use crate::budget_check::post_check;
+use crate::budget::post_check;
 use crate::capture::post_clicks;
+use crate::catalogue::campaigns;
+use crate::cluster::{cluster_view, drain, hot_keys, members};
 use crate::dashboard;
-use crate::error_response::{Problem, ProblemKind};
-use crate::metrics;
+use crate::finance::reconciliation;
+use crate::operations::{health, metrics_page};
+use crate::problem::{Problem, ProblemKind};
+
 use crate::queries::{aggregated_count, top_k};
 use crate::state::{ApiState, Roles};
 
@@ -39,7 +42,7 @@ use crate::state::{ApiState, Roles};
         campaigns::get_campaign,
         campaigns::put_campaign,
         reconciliation::show_reconciliation,
-        cluster::show_cluster,
+        cluster_view::show_cluster,
         hot_keys::show_hot_keys,
         members::add_member,
         members::remove_member,
@@ -48,7 +51,7 @@ use crate::state::{ApiState, Roles};
         drain::rebalance,
         health::show_health,
         health::show_readiness,
-        metrics::show_metrics,
+        metrics_page::show_metrics,
         dashboard::show_dashboard,
     )
 )]
@@ -115,7 +118,7 @@ fn every_node() -> Routes {
         .with(Method::GET, "/v1/campaigns/{campaign_id}", campaigns::get_campaign)
         .with(Method::PUT, "/v1/campaigns/{campaign_id}", campaigns::put_campaign)
         .with(Method::GET, "/v1/reconciliation", reconciliation::show_reconciliation)
-        .with(Method::GET, "/v1/cluster", cluster::show_cluster)
+        .with(Method::GET, "/v1/cluster", cluster_view::show_cluster)
         .with(Method::GET, "/v1/cluster/hot_keys", hot_keys::show_hot_keys)
         .with(Method::POST, "/v1/cluster/members", members::add_member)
         .with(Method::DELETE, "/v1/cluster/members/{node}", members::remove_member)
@@ -124,7 +127,7 @@ fn every_node() -> Routes {
         .with(Method::POST, "/v1/cluster/rebalance", drain::rebalance)
         .with(Method::GET, "/healthz", health::show_health)
         .with(Method::GET, "/readyz", health::show_readiness)
-        .with(Method::GET, "/metrics", metrics::show_metrics)
+        .with(Method::GET, "/metrics", metrics_page::show_metrics)
         .with(Method::GET, "/", dashboard::show_dashboard)
 }
 
@@ -165,11 +168,11 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::admin::cluster::{OwnShard, OwnShards};
-    use crate::budget_check::{BudgetAnswer, BudgetLane};
-    use crate::capture::id_minter::IdMinter;
-    use crate::capture::slots::CaptureSlots;
-    use crate::capture::source::Sources;
+    use crate::access::capture_slots::CaptureSlots;
+    use crate::access::source::Sources;
+    use crate::budget::{BudgetAnswer, BudgetLane};
+    use crate::cluster::cluster_view::{OwnShard, OwnShards};
+    use crate::ports::id_minter::IdMinter;
 
     /// A node that owns nothing and stands on nothing.
     struct Nothing;

@@ -9,11 +9,11 @@ use clicktally_proto::identity::shard_key::Partitioner;
 use clicktally_raft_store::group::Group;
 use sqlx::PgPool;
 
-use crate::admin::cluster::OwnShards;
-use crate::budget_check::BudgetLane;
-use crate::capture::id_minter::IdMinter;
-use crate::capture::slots::CaptureSlots;
-use crate::capture::source::Sources;
+use crate::access::capture_slots::CaptureSlots;
+use crate::access::source::Sources;
+use crate::budget::BudgetLane;
+use crate::cluster::cluster_view::OwnShards;
+use crate::ports::id_minter::IdMinter;
 
 /// Which roles this node has, of those that have routes of their own. What runs a cluster (health, metrics, members, campaigns)
 /// every node answers.

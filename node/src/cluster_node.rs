@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use clicktally_api::capture::id_minter::IdMinter;
-use clicktally_api::capture::slots::CaptureSlots;
-use clicktally_api::capture::source::Sources;
+use clicktally_api::access::capture_slots::CaptureSlots;
+use clicktally_api::access::source::Sources;
+use clicktally_api::ports::id_minter::IdMinter;
 use clicktally_api::{ApiState, Roles};
 use clicktally_kafka::{KafkaLog, KafkaLogSettings};
 use clicktally_proto::click_log::ClickLog;

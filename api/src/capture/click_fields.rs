@@ -8,9 +8,9 @@ use serde::Deserialize;
 use thiserror::Error;
 use utoipa::ToSchema;
 
-use crate::decimal::{DecimalError, Finer, parse_scaled};
-use crate::scalar::{Scalar, parse_id};
-use crate::time_text::parse_time;
+use crate::text_forms::decimal::{DecimalError, Finer, parse_scaled};
+use crate::text_forms::json_scalar::{Scalar, parse_id};
+use crate::text_forms::time_text::parse_time;
 
 /// A click must have happened within this of its arrival, either way.
 pub const CLOCK_DIFFERENCE_MAX_MS: u64 = 5 * 60_000;

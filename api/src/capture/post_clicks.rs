@@ -18,10 +18,10 @@ use utoipa::ToSchema;
 
 use super::body_items::{BodyError, Item, read_items};
 use super::click_fields::{ClickRefusal, IncomingClick, check};
-use super::id_minter::IdMinter;
 use super::records::pack;
-use crate::error_response::{ItemError, Problem, ProblemKind};
-use crate::metrics::CAPTURE_CLICKS;
+use crate::operations::metrics_page::CAPTURE_CLICKS;
+use crate::ports::id_minter::IdMinter;
+use crate::problem::{ItemError, Problem, ProblemKind};
 use crate::state::ApiState;
 
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;

@@ -18,11 +18,11 @@ use super::group_view::GroupView;
 use super::history::{self, HistoryError, in_time};
 use super::minute_range::{MinuteRange, Parameters, parse_range};
 use super::minute_source::{Day, Plan, plan};
-use crate::admin::campaign_body::MoneyBody;
-use crate::error_response::{Problem, ProblemKind};
-use crate::scalar::parse_id;
+use crate::catalogue::campaign_body::MoneyBody;
+use crate::problem::{Problem, ProblemKind};
 use crate::state::ApiState;
-use crate::time_text::format_time;
+use crate::text_forms::json_scalar::parse_id;
+use crate::text_forms::time_text::format_time;
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AggregatedCount {

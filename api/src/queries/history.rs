@@ -15,7 +15,7 @@ use thiserror::Error;
 use super::ad_count::{AdCosts, AdCount};
 use super::minute_range::MinuteRange;
 use super::minute_source::Day;
-use crate::time_text::to_utc;
+use crate::text_forms::time_text::to_utc;
 
 /// A query that takes longer is given up: the answer is a problem, not a hanging page.
 pub const HISTORY_DEADLINE: Duration = Duration::from_secs(2);

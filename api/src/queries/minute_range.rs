@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clicktally_proto::event_time::{Minute, UnixMillis, WINDOW_MS};
 use thiserror::Error;
 
-use crate::time_text::parse_time;
+use crate::text_forms::time_text::parse_time;
 
 /// A month; longer spans belong to reports.
 pub const RANGE_MINUTES_MAX: u32 = 31 * 24 * 60;

@@ -14,9 +14,9 @@ use utoipa::ToSchema;
 use super::aggregated_count::greatest_staleness_ms;
 use super::group_view::GroupView;
 use super::minute_range::{MinuteRange, Parameters, RangeError, refuse_unknown, whole_number};
-use crate::error_response::Problem;
+use crate::problem::Problem;
 use crate::state::ApiState;
-use crate::time_text::format_time;
+use crate::text_forms::time_text::format_time;
 
 /// Replicas keep at least the allowed lateness of windows.
 pub const WINDOW_MINUTES_MAX: u32 = 15;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use clicktally_api::budget_check::{BudgetAnswer, LaneFailure, close};
+use clicktally_api::budget::{BudgetAnswer, LaneFailure, close};
 use clicktally_proto::clock::Clock;
 use clicktally_proto::identity::ids::CampaignId;
 use clicktally_proto::money::{Micros, Money};

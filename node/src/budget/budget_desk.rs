@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use clicktally_api::budget_check::post_check::CHECK_DEADLINE;
-use clicktally_api::budget_check::{BudgetAnswer, BudgetLane, LaneFailure, close};
+use clicktally_api::budget::post_check::CHECK_DEADLINE;
+use clicktally_api::budget::{BudgetAnswer, BudgetLane, LaneFailure, close};
 use clicktally_proto::clock::Clock;
 use clicktally_proto::identity::ids::CampaignId;
 use clicktally_proto::identity::shard_key::Partitioner;
@@ -144,7 +144,7 @@ impl BudgetLane for BudgetDesk {
 
 #[cfg(test)]
 mod tests {
-    use clicktally_api::budget_check::BudgetDecision;
+    use clicktally_api::budget::BudgetDecision;
     use clicktally_proto::checkpoint::{Checkpoint, Epoch, OutcomeCounts};
     use clicktally_proto::clock::SystemClock;
     use clicktally_proto::command::{

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use clicktally_api::budget_check::BudgetDecision;
+use clicktally_api::budget::BudgetDecision;
 use clicktally_proto::event_time::UnixMillis;
 use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::money::Micros;

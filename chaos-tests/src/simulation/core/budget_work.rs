@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clicktally_api::budget_check::BudgetDecision;
+use clicktally_api::budget::BudgetDecision;
 use clicktally_node::budget::budget_policy::{BudgetRules, Facts};
 use clicktally_node::budget::spend_velocity::SpendVelocity;
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use clicktally_api::budget_check::{BudgetDecision, BudgetLane};
+use clicktally_api::budget::{BudgetDecision, BudgetLane};
 use clicktally_node::budget::{BudgetDesk, BudgetRules};
 use clicktally_proto::clock::Clock;
 use clicktally_proto::command::{CampaignTerms, Command, Outcome};

@@ -9,7 +9,7 @@ use clicktally_raft_store::metrics_registry::{FIXED, registered};
 use prometheus::{Encoder, Histogram, HistogramOpts, IntCounterVec, Opts, TextEncoder};
 use tokio::sync::Mutex;
 
-use crate::admin::cluster_metrics;
+use crate::operations::cluster_metrics;
 use crate::state::ApiState;
 
 /// `outcome`: accepted, invalid, unavailable.

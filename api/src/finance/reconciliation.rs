@@ -10,7 +10,7 @@ use serde::Serialize;
 use sqlx::{PgPool, Row};
 use utoipa::ToSchema;
 
-use crate::error_response::{Problem, ProblemKind};
+use crate::problem::{Problem, ProblemKind};
 use crate::queries::history::{HistoryError, in_time};
 use crate::queries::minute_range::{Parameters, refuse_unknown};
 use crate::state::ApiState;

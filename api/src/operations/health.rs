@@ -9,7 +9,7 @@ use clicktally_proto::identity::shard_key::ShardId;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::error_response::{Problem, ProblemKind};
+use crate::problem::{Problem, ProblemKind};
 use crate::state::ApiState;
 
 /// A replica not proven current for longer than this is not asked.

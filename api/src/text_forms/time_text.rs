@@ -3,7 +3,7 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use clicktally_proto::event_time::UnixMillis;
 
-use crate::decimal::{Finer, parse_scaled};
+use crate::text_forms::decimal::{Finer, parse_scaled};
 
 /// Milliseconds since the epoch; `None` where `text` is neither RFC 3339 nor a non-negative number of epoch seconds.
 pub fn parse_time(text: &str) -> Option<UnixMillis> {

@@ -9,8 +9,8 @@ use clicktally_raft_store::state::Campaign;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::scalar::{Scalar, parse_id};
-use crate::time_text::format_time;
+use crate::text_forms::json_scalar::{Scalar, parse_id};
+use crate::text_forms::time_text::format_time;
 
 /// Millionths of a currency: `{"amount_micros": 1500000, "currency": "USD"}` is 1.50 USD.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]

@@ -8,7 +8,7 @@ use clicktally_proto::command::{Command, Outcome, Rejection};
 use clicktally_proto::identity::ids::NodeId;
 
 use super::members::node_id;
-use crate::error_response::{Problem, ProblemKind};
+use crate::problem::{Problem, ProblemKind};
 use crate::state::ApiState;
 
 #[utoipa::path(

@@ -12,7 +12,7 @@ use clicktally_raft_store::group::{Group, MemberError};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use crate::error_response::{Problem, ProblemKind};
+use crate::problem::{Problem, ProblemKind};
 use crate::state::ApiState;
 
 #[derive(Debug, Deserialize, ToSchema)]

@@ -76,7 +76,7 @@ pub struct BudgetAnswerBody {
     /// With throttle: how many of a thousand impressions to serve.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serve_permille: Option<u16>,
-    #[schema(value_type = Option<crate::admin::campaign_body::MoneyBody>)]
+    #[schema(value_type = Option<crate::catalogue::campaign_body::MoneyBody>)]
     pub remaining: Option<Money>,
     pub as_of: Option<String>,
     pub staleness_ms: Option<u64>,

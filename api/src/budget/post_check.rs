@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::answer::{BudgetAnswer, BudgetAnswerBody, BudgetDecision, LaneFailure, close};
-use crate::error_response::Problem;
-use crate::metrics::BUDGET_CHECK;
-use crate::scalar::{Scalar, parse_id};
+use crate::operations::metrics_page::BUDGET_CHECK;
+use crate::problem::Problem;
 use crate::state::ApiState;
-use crate::time_text::format_time;
+use crate::text_forms::json_scalar::{Scalar, parse_id};
+use crate::text_forms::time_text::format_time;
 
 pub const CAMPAIGNS_MAX: usize = 1_000;
 

@@ -16,7 +16,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::state::ApiState;
-use crate::time_text::format_time;
+use crate::text_forms::time_text::format_time;
 
 /// What only the owners of shards know; the node gives it its own.
 pub trait OwnShards: Send + Sync {

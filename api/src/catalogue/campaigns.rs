@@ -16,10 +16,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::campaign_body::{CampaignInput, CampaignOutput};
-use crate::error_response::{Problem, ProblemKind};
+use crate::problem::{Problem, ProblemKind};
 use crate::queries::minute_range::{Parameters, refuse_unknown, whole_number};
-use crate::scalar::parse_id;
 use crate::state::ApiState;
+use crate::text_forms::json_scalar::parse_id;
 
 pub const PAGE_ITEMS_MAX: u32 = 1_000;
 

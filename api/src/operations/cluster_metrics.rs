@@ -10,7 +10,7 @@ use clicktally_proto::identity::shard_key::{GroupId, ShardId};
 use clicktally_raft_store::metrics_registry::{FIXED, clamped, registered};
 use prometheus::{GaugeVec, IntGaugeVec, Opts};
 
-use super::hot_keys::HotKeys;
+use crate::cluster::hot_keys::HotKeys;
 use crate::state::ApiState;
 
 /// The conservation equation in public: `read` is what was read, the other outcomes add up to it, always.

@@ -1,0 +1,3 @@
+//! What the node provides to this crate.
+
+pub mod id_minter;

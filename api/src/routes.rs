@@ -161,6 +161,7 @@ mod tests {
     use async_trait::async_trait;
     use axum::body::Body;
     use axum::http::StatusCode;
+    use clicktally_budget::BudgetAnswer;
     use clicktally_proto::click_log::{ClickLog, LogError, OutRecord, ShardReader};
     use clicktally_proto::clock::SystemClock;
     use clicktally_proto::identity::ids::CampaignId;
@@ -170,9 +171,8 @@ mod tests {
     use super::*;
     use crate::access::capture_slots::CaptureSlots;
     use crate::access::source::Sources;
-    use crate::budget::{BudgetAnswer, BudgetLane};
-    use crate::cluster::cluster_view::{OwnShard, OwnShards};
     use crate::ports::id_minter::IdMinter;
+    use crate::ports::{BudgetLane, OwnShard, OwnShards};
 
     /// A node that owns nothing and stands on nothing.
     struct Nothing;

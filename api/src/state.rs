@@ -11,9 +11,8 @@ use sqlx::PgPool;
 
 use crate::access::capture_slots::CaptureSlots;
 use crate::access::source::Sources;
-use crate::budget::BudgetLane;
-use crate::cluster::cluster_view::OwnShards;
 use crate::ports::id_minter::IdMinter;
+use crate::ports::{BudgetLane, OwnShards};
 
 /// Which roles this node has, of those that have routes of their own. What runs a cluster (health, metrics, members, campaigns)
 /// every node answers.

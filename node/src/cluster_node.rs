@@ -10,6 +10,7 @@ use clicktally_api::access::capture_slots::CaptureSlots;
 use clicktally_api::access::source::Sources;
 use clicktally_api::ports::id_minter::IdMinter;
 use clicktally_api::{ApiState, Roles};
+use clicktally_budget::BudgetRules;
 use clicktally_kafka::{KafkaLog, KafkaLogSettings};
 use clicktally_proto::click_log::ClickLog;
 use clicktally_proto::clock::{Clock, SystemClock};
@@ -24,7 +25,6 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::actor_threads::ActorThreads;
-use crate::budget::BudgetRules;
 use crate::cluster::membership;
 use crate::cluster::presence::heartbeat_interval;
 use crate::config::{Config, Role};

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Actor;
+use clicktally_budget::BudgetRules;
 use clicktally_proto::click_log::ClickLog;
 use clicktally_proto::clock::Clock;
 use clicktally_proto::command::{GroupSettings, NodeRecord};
@@ -24,7 +25,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::actor_threads::{ActorThreads, Stopped};
-use crate::budget::{BudgetDesk, BudgetRules};
+use crate::budget::BudgetDesk;
 use crate::cluster::departure;
 use crate::cluster::leadership_keeper::LeadershipKeeper;
 use crate::cluster::membership::{self, JoinError};

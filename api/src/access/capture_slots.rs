@@ -2,7 +2,7 @@
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Each may hold a body of [`crate::capture::post_clicks::BODY_BYTES_MAX`] and its records: this bounds the memory of capture to some
+/// Each may hold a body of `BODY_BYTES_MAX` and its records: this bounds the memory of capture to some
 /// hundreds of MiB.
 pub const CAPTURES_IN_FLIGHT_MAX: usize = 128;
 

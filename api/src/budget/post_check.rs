@@ -1,28 +1,25 @@
 //! `POST /v1/budget/check`: one or many campaigns, one answer each.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use clicktally_proto::event_time::UnixMillis;
+use clicktally_budget::{BudgetAnswer, BudgetDecision, CHECK_DEADLINE, close_missing};
 use clicktally_proto::identity::ids::CampaignId;
+use clicktally_proto::money::Money;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::answer::{BudgetAnswer, BudgetAnswerBody, BudgetDecision, LaneFailure, close};
-use crate::operations::metrics_page::BUDGET_CHECK;
+use super::check_metrics::BUDGET_CHECK;
 use crate::problem::Problem;
 use crate::state::ApiState;
 use crate::text_forms::json_scalar::{Scalar, parse_id};
+use crate::text_forms::money_body::MoneyBody;
 use crate::text_forms::time_text::format_time;
 
 pub const CAMPAIGNS_MAX: usize = 1_000;
-
-/// An ad server cannot wait longer for a yes; past it the answer is *pause*.
-pub const CHECK_DEADLINE: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -30,6 +27,24 @@ pub struct BudgetCheck {
     pub campaign_id: Option<Scalar>,
     /// Up to 1,000.
     pub campaign_ids: Option<Vec<Scalar>>,
+}
+
+/// As it is sent.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BudgetAnswerBody {
+    pub campaign_id: CampaignId,
+    /// serve, throttle or pause.
+    pub decision: &'static str,
+    /// With throttle: how many of a thousand impressions to serve.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serve_permille: Option<u16>,
+    #[schema(value_type = Option<MoneyBody>)]
+    pub remaining: Option<Money>,
+    pub as_of: Option<String>,
+    pub staleness_ms: Option<u64>,
+    /// From here on the answer means pause.
+    pub expires_at: String,
+    pub reason: &'static str,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -53,11 +68,11 @@ pub async fn check_budget(
     let started = state.clock.monotonic();
     let body = body.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
     let campaigns = read_campaigns(&body).map_err(Problem::invalid)?;
-    // Too late is no answer: `complete` closes whatever is missing.
+    // An answer that comes too late is none: every campaign without an answer is closed below.
     let checked = tokio::time::timeout(CHECK_DEADLINE, state.budget.check(campaigns.clone())).await;
     let answers = checked.unwrap_or_default();
     let now_ms = state.clock.now_ms();
-    let results = complete(&campaigns, answers, now_ms).into_iter().map(to_body).collect();
+    let results = close_missing(&campaigns, answers, now_ms).into_iter().map(to_body).collect();
     BUDGET_CHECK.observe(state.clock.monotonic().saturating_sub(started).as_secs_f64());
     Ok(Json(BudgetAnswers { results }))
 }
@@ -72,23 +87,6 @@ fn read_campaigns(body: &[u8]) -> Result<Vec<CampaignId>, String> {
     };
     let parsed: Option<Vec<CampaignId>> = asked.into_iter().map(|id| parse_id(&id.into_text())).collect();
     parsed.ok_or_else(|| "a campaign id is a whole number from 1 to 2^63 - 1".to_owned())
-}
-
-/// A lane that is too slow, or answers something else than it was asked, has not answered. Compared with the time of the reply:
-/// a process that was stopped in between must not hand out a yes it made before.
-fn complete(campaigns: &[CampaignId], answers: Vec<BudgetAnswer>, now_ms: UnixMillis) -> Vec<BudgetAnswer> {
-    let mut answers = answers.into_iter();
-    campaigns
-        .iter()
-        .map(|&campaign| match answers.next() {
-            Some(answer) if answer.campaign_id == campaign && is_valid(&answer, now_ms) => answer,
-            _ => close(campaign, LaneFailure::Timeout, now_ms),
-        })
-        .collect()
-}
-
-fn is_valid(answer: &BudgetAnswer, now_ms: UnixMillis) -> bool {
-    answer.decision == BudgetDecision::Pause || now_ms < answer.expires_at_ms
 }
 
 fn to_body(answer: BudgetAnswer) -> BudgetAnswerBody {
@@ -124,22 +122,6 @@ mod tests {
         {
             assert!(read_campaigns(refused.as_bytes()).is_err(), "{refused}");
         }
-    }
-
-    #[test]
-    fn an_answer_that_is_missing_or_for_somebody_else_is_a_pause() {
-        let serve = BudgetAnswer { decision: BudgetDecision::Serve, ..close(9, LaneFailure::Timeout, 5) };
-        let answers = complete(&[7, 8], vec![serve], 5);
-        assert!(answers.iter().all(|answer| answer.decision == BudgetDecision::Pause));
-        assert_eq!(answers.iter().map(|answer| answer.campaign_id).collect::<Vec<_>>(), [7, 8]);
-    }
-
-    #[test]
-    fn a_yes_that_expired_on_its_way_is_a_pause() {
-        let decided =
-            BudgetAnswer { decision: BudgetDecision::Serve, expires_at_ms: 1_005, ..close(7, LaneFailure::Timeout, 5) };
-        assert_eq!(complete(&[7], vec![decided.clone()], 1_004)[0].decision, BudgetDecision::Serve);
-        assert_eq!(complete(&[7], vec![decided], 1_005)[0].decision, BudgetDecision::Pause);
     }
 
     proptest! {

@@ -4,6 +4,7 @@
 //! log (acks=all); a click answered with an error is not in it. *On restart* nothing is lost, because nothing is held.
 
 pub mod body_items;
+pub mod capture_metrics;
 pub mod click_fields;
 pub mod records;
 

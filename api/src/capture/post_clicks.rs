@@ -17,9 +17,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::body_items::{BodyError, Item, read_items};
+use super::capture_metrics::CAPTURE_CLICKS;
 use super::click_fields::{ClickRefusal, IncomingClick, check};
 use super::records::pack;
-use crate::operations::metrics_page::CAPTURE_CLICKS;
 use crate::ports::id_minter::IdMinter;
 use crate::problem::{ItemError, Problem, ProblemKind};
 use crate::state::ApiState;

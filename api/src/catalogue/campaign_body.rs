@@ -4,23 +4,14 @@ use clicktally_proto::command::CampaignTerms;
 use clicktally_proto::event_time::UnixMillis;
 use clicktally_proto::identity::ids::{AdvertiserId, CampaignId};
 use clicktally_proto::limits::NAME_BYTES_MAX;
-use clicktally_proto::money::{Currency, Micros, Money};
+use clicktally_proto::money::{Micros, Money};
 use clicktally_raft_store::state::Campaign;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::text_forms::json_scalar::{Scalar, parse_id};
+use crate::text_forms::money_body::MoneyBody;
 use crate::text_forms::time_text::format_time;
-
-/// Millionths of a currency: `{"amount_micros": 1500000, "currency": "USD"}` is 1.50 USD.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct MoneyBody {
-    pub amount_micros: i64,
-    /// ISO 4217.
-    #[schema(value_type = String)]
-    pub currency: Currency,
-}
 
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -17,9 +17,9 @@ use utoipa::ToSchema;
 
 use super::campaign_body::{CampaignInput, CampaignOutput};
 use crate::problem::{Problem, ProblemKind};
-use crate::queries::minute_range::{Parameters, refuse_unknown, whole_number};
 use crate::state::ApiState;
 use crate::text_forms::json_scalar::parse_id;
+use crate::text_forms::query_parameters::{ParameterError, Parameters, refuse_unknown, whole_number};
 
 pub const PAGE_ITEMS_MAX: u32 = 1_000;
 
@@ -106,7 +106,7 @@ pub async fn list_campaigns(
     parameters: Result<Query<Parameters>, QueryRejection>,
 ) -> Result<Json<CampaignPage>, Problem> {
     let Query(parameters) = parameters.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
-    let invalid = |error: crate::queries::minute_range::RangeError| Problem::invalid(error.to_string());
+    let invalid = |error: ParameterError| Problem::invalid(error.to_string());
     refuse_unknown(&parameters, &["cursor", "limit"]).map_err(invalid)?;
     let limit = whole_number(&parameters, "limit", 100, PAGE_ITEMS_MAX).map_err(invalid)?;
     let after = match parameters.get("cursor") {

@@ -15,22 +15,9 @@ use clicktally_raft_store::state::GroupState;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::ports::OwnShard;
 use crate::state::ApiState;
 use crate::text_forms::time_text::format_time;
-
-/// What only the owners of shards know; the node gives it its own.
-pub trait OwnShards: Send + Sync {
-    fn shards(&self) -> BTreeMap<ShardId, OwnShard>;
-}
-
-/// A shard that this node owns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OwnShard {
-    /// Of the log, not read yet at its last checkpoint; `None` before the first.
-    pub lag_records: Option<u64>,
-    /// How long nothing of it was committed when it came here; `None` if it came from nobody.
-    pub move_pause: Option<Duration>,
-}
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ClusterView {

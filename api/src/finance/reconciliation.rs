@@ -12,8 +12,8 @@ use utoipa::ToSchema;
 
 use crate::problem::{Problem, ProblemKind};
 use crate::queries::history::{HistoryError, in_time};
-use crate::queries::minute_range::{Parameters, refuse_unknown};
 use crate::state::ApiState;
+use crate::text_forms::query_parameters::{Parameters, refuse_unknown};
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Reconciliation {

@@ -1,35 +1,23 @@
-//! What this crate counts, in the process's one Prometheus registry, and the page that shows the whole registry.
+//! `GET /metrics`: the process's one Prometheus registry as a page.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use clicktally_raft_store::metrics_registry::{FIXED, registered};
-use prometheus::{Encoder, Histogram, HistogramOpts, IntCounterVec, Opts, TextEncoder};
+use prometheus::{Encoder, TextEncoder};
 use tokio::sync::Mutex;
 
-use crate::operations::cluster_metrics;
+use super::cluster_metrics;
 use crate::state::ApiState;
 
-/// `outcome`: accepted, invalid, unavailable.
-pub static CAPTURE_CLICKS: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    let options =
-        Opts::new("clicktally_capture_clicks_total", "Clicks offered to this node's capture, by what became of them");
-    registered(IntCounterVec::new(options, &["outcome"]).expect(FIXED))
-});
-
-pub static BUDGET_CHECK: LazyLock<Histogram> = LazyLock::new(|| {
-    let options =
-        HistogramOpts::new("clicktally_budget_check_seconds", "Time from request to answer of a budget check")
-            .buckets(vec![0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1]);
-    registered(Histogram::with_opts(options).expect(FIXED))
-});
-
-/// One scrape at a time: what is brought up to date is emptied first, and nobody may look in between.
+/// One scrape at a time: a scrape empties some gauges before it fills them, and a second one must not see them empty.
 static SCRAPE: Mutex<()> = Mutex::const_new(());
 
-#[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, description = "Prometheus text format", body = String)))]
+#[utoipa::path(
+    get, path = "/metrics", tag = "operations",
+    responses((status = 200, description = "Prometheus text format", body = String))
+)]
 pub async fn show_metrics(State(state): State<Arc<ApiState>>) -> Response {
     let families = {
         let _alone = SCRAPE.lock().await;

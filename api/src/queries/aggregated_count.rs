@@ -16,12 +16,13 @@ use utoipa::ToSchema;
 use super::ad_count::{AdCosts, AdCount};
 use super::group_view::GroupView;
 use super::history::{self, HistoryError, in_time};
-use super::minute_range::{MinuteRange, Parameters, parse_range};
+use super::minute_range::{MinuteRange, parse_range};
 use super::minute_source::{Day, Plan, plan};
-use crate::catalogue::campaign_body::MoneyBody;
 use crate::problem::{Problem, ProblemKind};
 use crate::state::ApiState;
 use crate::text_forms::json_scalar::parse_id;
+use crate::text_forms::money_body::MoneyBody;
+use crate::text_forms::query_parameters::Parameters;
 use crate::text_forms::time_text::format_time;
 
 #[derive(Debug, Serialize, ToSchema)]

@@ -1,10 +1,9 @@
 //! Which minutes are asked for: `[from, to)`, aligned to minutes, from the parameters of a query. Pure.
 
-use std::collections::BTreeMap;
-
 use clicktally_proto::event_time::{Minute, UnixMillis, WINDOW_MS};
 use thiserror::Error;
 
+use crate::text_forms::query_parameters::{ParameterError, Parameters, refuse_unknown, whole_number};
 use crate::text_forms::time_text::parse_time;
 
 /// A month; longer spans belong to reports.
@@ -23,9 +22,6 @@ impl MinuteRange {
     }
 }
 
-/// Query parameters by name.
-pub type Parameters = BTreeMap<String, String>;
-
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RangeError {
     #[error("give either from and to, or last_minutes")]
@@ -38,10 +34,8 @@ pub enum RangeError {
     Empty,
     #[error("at most {RANGE_MINUTES_MAX} minutes can be asked at once")]
     TooLong,
-    #[error("{name} must be a whole number from 1 to {most}")]
-    Number { name: &'static str, most: u32 },
-    #[error("parameter '{0}' is not supported here; known: {1}")]
-    Unknown(String, String),
+    #[error(transparent)]
+    Parameter(#[from] ParameterError),
 }
 
 /// `last_minutes=M` means the M full minutes before the current one.
@@ -64,20 +58,6 @@ pub fn parse_range(parameters: &Parameters, now_ms: UnixMillis) -> Result<Minute
         return Err(RangeError::TooLong);
     }
     Ok(range)
-}
-
-/// A filter that is silently ignored would be a wrong count: what is not known is refused.
-pub fn refuse_unknown(parameters: &Parameters, known: &[&str]) -> Result<(), RangeError> {
-    match parameters.keys().find(|name| !known.contains(&name.as_str())) {
-        Some(name) => Err(RangeError::Unknown(name.chars().take(64).collect(), known.join(", "))),
-        None => Ok(()),
-    }
-}
-
-/// 1 to `most`, `default` where it is not given.
-pub fn whole_number(parameters: &Parameters, name: &'static str, default: u32, most: u32) -> Result<u32, RangeError> {
-    let Some(text) = parameters.get(name) else { return Ok(default) };
-    text.parse().ok().filter(|number| (1..=most).contains(number)).ok_or(RangeError::Number { name, most })
 }
 
 fn aligned(parameters: &Parameters, name: &'static str) -> Result<Minute, RangeError> {
@@ -114,8 +94,11 @@ mod tests {
         assert_eq!(parsed(&[("from", "0"), ("to", "61")]), Err(RangeError::Unaligned("to")));
         assert_eq!(parsed(&[("from", "60"), ("to", "60")]), Err(RangeError::Empty));
         assert_eq!(parsed(&[("from", "0"), ("to", "2678460")]), Err(RangeError::TooLong));
-        assert!(matches!(parsed(&[("last_minutes", "0")]), Err(RangeError::Number { .. })));
-        assert!(matches!(parsed(&[("last_minutes", "1"), ("filter_country", "US")]), Err(RangeError::Unknown(..))));
+        assert!(matches!(parsed(&[("last_minutes", "0")]), Err(RangeError::Parameter(ParameterError::Number { .. }))));
+        assert!(matches!(
+            parsed(&[("last_minutes", "1"), ("filter_country", "US")]),
+            Err(RangeError::Parameter(ParameterError::Unknown(..)))
+        ));
     }
 
     proptest! {

@@ -13,9 +13,10 @@ use utoipa::ToSchema;
 
 use super::aggregated_count::greatest_staleness_ms;
 use super::group_view::GroupView;
-use super::minute_range::{MinuteRange, Parameters, RangeError, refuse_unknown, whole_number};
+use super::minute_range::MinuteRange;
 use crate::problem::Problem;
 use crate::state::ApiState;
+use crate::text_forms::query_parameters::{ParameterError, Parameters, refuse_unknown, whole_number};
 use crate::text_forms::time_text::format_time;
 
 /// Replicas keep at least the allowed lateness of windows.
@@ -107,7 +108,7 @@ async fn answer(
     }))
 }
 
-fn window_and_k(parameters: &Parameters, names: [&'static str; 2]) -> Result<(u32, u32), RangeError> {
+fn window_and_k(parameters: &Parameters, names: [&'static str; 2]) -> Result<(u32, u32), ParameterError> {
     refuse_unknown(parameters, &names)?;
     let [window, k] = names;
     Ok((whole_number(parameters, window, 1, WINDOW_MINUTES_MAX)?, whole_number(parameters, k, K_DEFAULT, K_MAX)?))

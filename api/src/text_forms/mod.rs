@@ -1,5 +1,7 @@
-//! How ids, numbers and times look in requests and answers.
+//! How ids, numbers, times, money and query parameters look in requests and answers. Pure.
 
 pub mod decimal;
 pub mod json_scalar;
+pub mod money_body;
+pub mod query_parameters;
 pub mod time_text;

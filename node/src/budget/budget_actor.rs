@@ -4,16 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use clicktally_api::budget::{BudgetAnswer, LaneFailure, close};
+use clicktally_budget::{BudgetAnswer, BudgetFacts, BudgetRules, LaneFailure, SpendVelocity, close};
 use clicktally_proto::clock::Clock;
 use clicktally_proto::identity::ids::CampaignId;
 use clicktally_proto::money::{Micros, Money};
 use clicktally_raft_store::group::Group;
 
 use super::budget_desk::Directory;
-use super::budget_policy::{BudgetRules, Facts};
 use super::metrics;
-use super::spend_velocity::SpendVelocity;
 
 /// Checks waiting for one campaign; whoever finds it full waits until its deadline, and then hears *pause*.
 const MAILBOX_MAX: usize = 128;
@@ -60,7 +58,7 @@ impl BudgetActor {
         let now_ms = self.clock.now_ms();
         let Some(campaign) = campaign else { return close(self.campaign_id, LaneFailure::UnknownCampaign, now_ms) };
         self.velocity.observe(complete_to_ms, campaign.spend_micros);
-        let verdict = self.rules.decide(&Facts {
+        let verdict = self.rules.decide(&BudgetFacts {
             budget_micros: campaign.terms.budget_micros,
             spend_micros: campaign.spend_micros,
             tolerance_micros: campaign.terms.tolerance_micros,

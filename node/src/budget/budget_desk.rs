@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use clicktally_api::budget::post_check::CHECK_DEADLINE;
-use clicktally_api::budget::{BudgetAnswer, BudgetLane, LaneFailure, close};
+use clicktally_api::ports::BudgetLane;
+use clicktally_budget::{BudgetAnswer, BudgetRules, BusiestMinute, CHECK_DEADLINE, LaneFailure, close};
 use clicktally_proto::clock::Clock;
 use clicktally_proto::identity::ids::CampaignId;
 use clicktally_proto::identity::shard_key::Partitioner;
@@ -16,8 +16,6 @@ use futures::future::join_all;
 use parking_lot::Mutex;
 
 use super::budget_actor::{BudgetActor, Check};
-use super::budget_policy::BudgetRules;
-use super::spend_velocity::busiest_minute;
 use crate::actor_threads::ActorThreads;
 
 /// Below the deadline of the request, so that the campaigns that did answer are not closed with the one that did not.
@@ -102,7 +100,9 @@ impl BudgetDesk {
             campaigns.retain(|campaign| state.campaign(*campaign).is_some());
             state.windows().values().rev().take(RECENT_MINUTES).cloned().collect()
         });
-        for (campaign, velocity) in busiest_minute(&windows, &campaigns) {
+        let mut busiest = BusiestMinute::of(&campaigns);
+        windows.iter().for_each(|window| busiest.observe(window.spends()));
+        for (campaign, velocity) in busiest.per_second() {
             if self.directory.len() >= ACTORS_MAX {
                 tracing::warn!(ACTORS_MAX, "no more campaigns can be awake on this node: checks of others are closed");
                 return;
@@ -144,7 +144,7 @@ impl BudgetLane for BudgetDesk {
 
 #[cfg(test)]
 mod tests {
-    use clicktally_api::budget::BudgetDecision;
+    use clicktally_budget::BudgetDecision;
     use clicktally_proto::checkpoint::{Checkpoint, Epoch, OutcomeCounts};
     use clicktally_proto::clock::SystemClock;
     use clicktally_proto::command::{

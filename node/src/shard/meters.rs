@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use clicktally_api::cluster::cluster_view::{OwnShard, OwnShards};
+use clicktally_api::ports::{OwnShard, OwnShards};
 use clicktally_proto::identity::shard_key::ShardId;
 use clicktally_raft_store::heartbeats::ShardLoad;
 use parking_lot::Mutex;

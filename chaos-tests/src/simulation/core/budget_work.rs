@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use clicktally_api::budget::BudgetDecision;
-use clicktally_node::budget::budget_policy::{BudgetRules, Facts};
-use clicktally_node::budget::spend_velocity::SpendVelocity;
+use clicktally_budget::{BudgetDecision, BudgetFacts, BudgetRules, SpendVelocity};
 
 use super::event::{Event, IndexFor, Life, NodeEvent};
 use super::plan::START_MS;
@@ -61,7 +59,7 @@ impl World {
         let velocity_micros = velocity.micros_per_second();
         let wall_ms = node.clock.wall_ms(now_ms);
         let rules = BudgetRules::default();
-        let verdict = rules.decide(&Facts {
+        let verdict = rules.decide(&BudgetFacts {
             budget_micros: campaign.terms.budget_micros,
             spend_micros: campaign.spend_micros,
             tolerance_micros: campaign.terms.tolerance_micros,

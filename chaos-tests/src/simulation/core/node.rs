@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use clicktally_node::budget::spend_velocity::SpendVelocity;
+use clicktally_budget::SpendVelocity;
 use clicktally_proto::identity::ids::{CampaignId, NodeId};
 use clicktally_proto::identity::shard_key::ShardId;
 use clicktally_raft_store::heartbeats::HeartbeatTable;

@@ -4,8 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use clicktally_api::budget::{BudgetDecision, BudgetLane};
-use clicktally_node::budget::{BudgetDesk, BudgetRules};
+use clicktally_api::ports::BudgetLane;
+use clicktally_budget::BudgetDecision;
+use clicktally_budget::BudgetRules;
+use clicktally_node::budget::BudgetDesk;
 use clicktally_proto::clock::Clock;
 use clicktally_proto::command::{CampaignTerms, Command, Outcome};
 use clicktally_proto::identity::ids::{CampaignId, NodeId};

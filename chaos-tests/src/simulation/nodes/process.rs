@@ -5,8 +5,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clicktally_budget::BudgetRules;
 use clicktally_node::actor_threads::ActorThreads;
-use clicktally_node::budget::BudgetRules;
 use clicktally_node::member::{Member, MemberConfig, Seams};
 use clicktally_node::shard::ShardHostConfig;
 use clicktally_node::sink::window_writer;

@@ -1,23 +1,27 @@
-//! May this campaign be shown? Facts and the time in, a decision out; no I/O.
+//! May this campaign be shown? BudgetFacts and the time go in, a decision comes out; no I/O.
 //!
-//! Money that may be spent unseen is `velocity × blind time`, where the blind time reaches from the newest click known to be
-//! counted to the moment the answer expires. As long as that fits into what remains, serve. As long as it fits into what
-//! remains and the advertiser's published tolerance, serve a part. Beyond it, and whenever a fact is missing, pause.
+//! The money that may be spent unseen is `velocity × blind time`. The blind time begins with the newest click known to be
+//! counted and ends when the answer expires. There are three cases:
+//!
+//! 1. The money at risk fits into what remains: serve.
+//! 2. It fits into what remains plus the advertiser's published tolerance: serve a part.
+//! 3. It exceeds both, or a fact is missing: pause.
 
 use std::time::Duration;
 
-use clicktally_api::budget::BudgetDecision;
 use clicktally_proto::event_time::UnixMillis;
 use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::money::Micros;
 
+use crate::answer::BudgetDecision;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BudgetRules {
-    /// A replica not proven current for longer than this may not say yes.
+    /// A replica whose last proof of being current is older than this gives no positive answer.
     pub staleness_max: Duration,
-    /// How far the counting may be behind the clock.
+    /// How far the counting may be behind the wall clock.
     pub counting_lag_max: Duration,
-    /// How long an answer holds; at most a second.
+    /// How long an answer holds; at most one second.
     pub answer_life: Duration,
 }
 
@@ -31,44 +35,50 @@ impl Default for BudgetRules {
     }
 }
 
-/// What is known of a campaign at the moment of the answer.
+/// What is known about a campaign at the moment of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Facts {
+pub struct BudgetFacts {
     pub budget_micros: Micros,
     pub spend_micros: Micros,
     pub tolerance_micros: Micros,
-    /// `None`: the replica was never proven current.
+    /// Age of the replica's proof that it is current; `None` if it was never proven.
     pub staleness: Option<Duration>,
     /// Wall time before which every arrived click is in the spend.
     pub complete_to_ms: UnixMillis,
-    /// Millionths a second, as last seen.
+    /// Spend per second in millionths, as last observed.
     pub velocity_micros: Micros,
     pub now_ms: UnixMillis,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verdict {
+pub struct BudgetVerdict {
     pub decision: BudgetDecision,
     pub remaining_micros: Micros,
-    /// What may have been spent, or may be spent until the answer expires, without being seen here.
+    /// What may have been spent unseen, or may be spent before the answer expires.
     pub at_risk_micros: Micros,
     pub expires_at_ms: UnixMillis,
     pub reason: &'static str,
 }
 
 impl BudgetRules {
-    pub fn decide(&self, facts: &Facts) -> Verdict {
+    /// The decision about one campaign. Total: extreme facts saturate to the side on which nothing is served.
+    pub fn decide(&self, facts: &BudgetFacts) -> BudgetVerdict {
         let remaining_micros = facts.budget_micros.saturating_sub(facts.spend_micros);
         let lag = Duration::from_millis(facts.now_ms.saturating_sub(facts.complete_to_ms));
-        // The lag is by the wall clocks of two nodes, the staleness by one monotonic clock: the worse of the two counts.
+        // The lag compares the wall clocks of two nodes; the staleness comes from one monotonic clock. The worse one counts.
         let staleness = facts.staleness.unwrap_or(Duration::MAX);
         let staleness = if is_broken(Mutant::StalenessIgnored) { Duration::ZERO } else { staleness };
         let blind = lag.max(staleness).saturating_add(self.answer_life);
         let at_risk_micros = spent_in(facts.velocity_micros, blind);
         let (decision, reason) = self.judge(facts, lag, remaining_micros, at_risk_micros);
+        if decision.is_positive() {
+            let bound = remaining_micros.saturating_add(facts.tolerance_micros.max(0));
+            assert!(remaining_micros > 0, "a campaign with nothing left gets no positive answer");
+            assert!(at_risk_micros <= bound, "a positive answer risks at most what remains and is tolerated");
+        }
         let life = if is_broken(Mutant::AnswerOutlives) { self.answer_life * 10 } else { self.answer_life };
         let life_ms = u64::try_from(life.as_millis()).unwrap_or(0);
-        Verdict {
+        BudgetVerdict {
             decision,
             remaining_micros,
             at_risk_micros,
@@ -79,7 +89,7 @@ impl BudgetRules {
 
     fn judge(
         &self,
-        facts: &Facts,
+        facts: &BudgetFacts,
         lag: Duration,
         remaining: Micros,
         at_risk: Micros,
@@ -103,13 +113,16 @@ impl BudgetRules {
         }
         let share = i128::from(remaining) * 1_000 / i128::from(at_risk);
         match u16::try_from(share) {
-            Ok(serve_permille @ 1..) => (BudgetDecision::Throttle { serve_permille }, "near_budget"),
+            Ok(serve_permille @ 1..) => {
+                assert!(serve_permille < 1_000, "a throttle serves less than everything: more is at risk than remains");
+                (BudgetDecision::Throttle { serve_permille }, "near_budget")
+            }
             _ => pause("dollars_at_risk"),
         }
     }
 }
 
-/// Rounded up; saturates, which is the side on which nothing is served.
+/// Rounded up. It saturates: a larger amount at risk leads to *pause*.
 fn spent_in(velocity_micros: Micros, time: Duration) -> Micros {
     let velocity = u128::try_from(velocity_micros.max(0)).unwrap_or(0);
     Micros::try_from(velocity.saturating_mul(time.as_millis()).div_ceil(1_000)).unwrap_or(Micros::MAX)
@@ -123,8 +136,8 @@ mod tests {
 
     const NOW_MS: u64 = 1_000_000;
 
-    fn facts() -> Facts {
-        Facts {
+    fn facts() -> BudgetFacts {
+        BudgetFacts {
             budget_micros: 10_000_000,
             spend_micros: 1_000_000,
             tolerance_micros: 0,
@@ -135,7 +148,7 @@ mod tests {
         }
     }
 
-    fn reason(facts: Facts) -> &'static str {
+    fn reason(facts: BudgetFacts) -> &'static str {
         BudgetRules::default().decide(&facts).reason
     }
 
@@ -143,35 +156,35 @@ mod tests {
     fn a_fresh_replica_with_budget_left_serves_for_a_second() {
         let verdict = BudgetRules::default().decide(&facts());
         assert_eq!((verdict.decision, verdict.remaining_micros), (BudgetDecision::Serve, 9_000_000));
-        // One second behind, one second of life, at a thousandth of a unit a second.
+        // One second behind plus one second of life, at a thousandth of a unit per second.
         assert_eq!((verdict.at_risk_micros, verdict.expires_at_ms), (2_000, NOW_MS + 1_000));
     }
 
     #[test]
-    fn whatever_is_missing_pauses() {
-        assert_eq!(reason(Facts { staleness: None, ..facts() }), "replica_stale");
-        assert_eq!(reason(Facts { staleness: Some(Duration::from_millis(2_001)), ..facts() }), "replica_stale");
-        assert_eq!(reason(Facts { complete_to_ms: NOW_MS - 10_001, ..facts() }), "counting_behind");
-        assert_eq!(reason(Facts { complete_to_ms: 0, ..facts() }), "counting_behind");
-        assert_eq!(reason(Facts { spend_micros: 10_000_000, ..facts() }), "budget_spent");
-        assert_eq!(reason(Facts { budget_micros: 0, spend_micros: 0, ..facts() }), "budget_spent");
+    fn a_missing_or_exceeded_fact_pauses() {
+        assert_eq!(reason(BudgetFacts { staleness: None, ..facts() }), "replica_stale");
+        assert_eq!(reason(BudgetFacts { staleness: Some(Duration::from_millis(2_001)), ..facts() }), "replica_stale");
+        assert_eq!(reason(BudgetFacts { complete_to_ms: NOW_MS - 10_001, ..facts() }), "counting_behind");
+        assert_eq!(reason(BudgetFacts { complete_to_ms: 0, ..facts() }), "counting_behind");
+        assert_eq!(reason(BudgetFacts { spend_micros: 10_000_000, ..facts() }), "budget_spent");
+        assert_eq!(reason(BudgetFacts { budget_micros: 0, spend_micros: 0, ..facts() }), "budget_spent");
     }
 
     #[test]
     fn a_fast_spender_is_throttled_within_its_tolerance_and_paused_beyond() {
-        let near = Facts { spend_micros: 9_000_000, velocity_micros: 1_000_000, ..facts() };
+        let near = BudgetFacts { spend_micros: 9_000_000, velocity_micros: 1_000_000, ..facts() };
         assert_eq!(reason(near), "dollars_at_risk");
-        let verdict = BudgetRules::default().decide(&Facts { tolerance_micros: 1_000_000, ..near });
+        let verdict = BudgetRules::default().decide(&BudgetFacts { tolerance_micros: 1_000_000, ..near });
         assert_eq!(verdict.decision, BudgetDecision::Throttle { serve_permille: 500 });
     }
 
     proptest! {
         #[test]
-        fn a_yes_never_risks_more_than_remains_and_is_tolerated(
-            budget_micros in 0_i64.., spend_micros in 0_i64.., tolerance_micros in 0_i64.., velocity_micros in any::<i64>(),
-            stale_ms in 0_u64..5_000, complete_to_ms in 0_u64..2_000_000,
+        fn a_positive_answer_never_risks_more_than_remains_and_is_tolerated(
+            budget_micros in 0_i64.., spend_micros in 0_i64.., tolerance_micros in 0_i64..,
+            velocity_micros in any::<i64>(), stale_ms in 0_u64..5_000, complete_to_ms in 0_u64..2_000_000,
         ) {
-            let facts = Facts {
+            let facts = BudgetFacts {
                 budget_micros, spend_micros, tolerance_micros, velocity_micros, complete_to_ms,
                 staleness: Some(Duration::from_millis(stale_ms)), now_ms: NOW_MS,
             };
@@ -184,8 +197,13 @@ mod tests {
         }
 
         #[test]
-        fn more_staleness_never_turns_a_pause_into_a_yes(stale_ms in 0_u64..3_000, more_ms in 0_u64..3_000, velocity_micros in 0_i64..10_000_000) {
-            let at = |ms| BudgetRules::default().decide(&Facts { staleness: Some(Duration::from_millis(ms)), velocity_micros, ..facts() });
+        fn more_staleness_never_turns_a_pause_into_a_positive_answer(
+            stale_ms in 0_u64..3_000, more_ms in 0_u64..3_000, velocity_micros in 0_i64..10_000_000,
+        ) {
+            let at = |ms| {
+                let staleness = Some(Duration::from_millis(ms));
+                BudgetRules::default().decide(&BudgetFacts { staleness, velocity_micros, ..facts() })
+            };
             if at(stale_ms).decision == BudgetDecision::Pause {
                 prop_assert_eq!(at(stale_ms + more_ms).decision, BudgetDecision::Pause);
             }

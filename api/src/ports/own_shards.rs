@@ -1,0 +1,20 @@
+//! What only the owner of a shard knows about it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use clicktally_proto::identity::shard_key::ShardId;
+
+/// The shards that this node owns.
+pub trait OwnShards: Send + Sync {
+    fn shards(&self) -> BTreeMap<ShardId, OwnShard>;
+}
+
+/// A shard that this node owns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnShard {
+    /// Records of the log not read yet at the last checkpoint; `None` before the first checkpoint.
+    pub lag_records: Option<u64>,
+    /// How long the shard committed nothing when it moved here; `None` if it had no owner before.
+    pub move_pause: Option<Duration>,
+}

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::checks::ct8_archive_is_whole::{self, ArchiveFacts};
 use crate::checks::{
-    self, Violation, ct1_conservation, ct2_offset_chain, ct10_read_once, ct11_acknowledged_is_logged,
+    self, Invariant, Violation, ct1_conservation, ct2_offset_chain, ct10_read_once, ct11_acknowledged_is_logged,
     ct12_users_and_costs,
 };
 use crate::cluster::{Cluster, ClusterOptions, binary_beside_this_program};
@@ -186,12 +186,12 @@ impl Trial {
         if recount.malformed_records > summary.malformed {
             let detail =
                 format!("{} malformed records in the log, {} sent", recount.malformed_records, summary.malformed);
-            violations.push(Violation { invariant: "CT-11", detail });
+            violations.push(Violation { invariant: Invariant::AcknowledgedIsLogged, detail });
         }
         let late_valid = self.database.late_valid().await?;
         if late_valid != summary.late_beyond {
             let detail = format!("{late_valid} late clicks in PostgreSQL, {} sent", summary.late_beyond);
-            violations.push(Violation { invariant: "CT-1", detail });
+            violations.push(Violation { invariant: Invariant::Conservation, detail });
         }
         Ok(violations)
     }

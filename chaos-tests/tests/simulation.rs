@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clicktally_chaos_tests::simulation::campaign::{Campaign, explain};
-use clicktally_chaos_tests::simulation::mutants::CASES;
+use clicktally_chaos_tests::simulation::mutants::{Hunt, seeds_max};
 use clicktally_chaos_tests::simulation::tier::Tier;
 use clicktally_proto::clock::{Clock, SystemClock};
 use clicktally_proto::fault::Mutant;
@@ -87,12 +87,7 @@ fn planted_mistakes_are_found() {
         Mutant::StaleRead,
     ];
     for mutant in mutants {
-        let case = CASES.iter().find(|case| case.mutant == mutant).unwrap();
-        assert!(
-            case.hunt(simulator()).unwrap().killed.is_some(),
-            "{} survived {} seeds",
-            mutant.name(),
-            case.seeds_max
-        );
+        let hunt = Hunt::run(mutant, simulator()).unwrap();
+        assert!(hunt.killed.is_some(), "{} survived {} seeds", mutant.name(), seeds_max(mutant));
     }
 }

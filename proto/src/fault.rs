@@ -1,118 +1,103 @@
-//! Planted faults for tests. Only builds with debug assertions have them; release builds compile them away.
+//! Planted faults, for tests of builds with debug assertions only. Release builds compile them away.
 //!
-//! * `CLICKTALLY_FAIL_AT=point:n` aborts the process when it reaches the named point for the n-th time, as `kill -9`
-//!   would.
-//! * `CLICKTALLY_BREAK=mutant` breaks one promise (see [`Mutant`]), so that a test can show that its check notices it.
+//! * `CLICKTALLY_FAIL_AT=point:n` aborts the process when it reaches the named point for the n-th time, as `kill -9` would.
+//! * `CLICKTALLY_BREAK=mutant` breaks one promise (see [`Mutant`]), so that a test can show that its check notices.
 //! * `CLICKTALLY_LOSE=point:n` loses every n-th message received at the named point, as a network may.
 
 macro_rules! mutants {
-    ($($(#[$doc:meta])+ $name:ident = $text:literal,)+) => {
-        /// One promise broken on purpose, in the way a plausible mistake would break it.
+    ($($layer:ident { $($name:ident = $text:literal: $mistake:literal,)+ })+) => {
+        /// One promise broken on purpose, as a plausible mistake would break it.
+        ///
+        /// This table is the only place where a mutant is written. The simulation hunts every one of them, and `make sim-mutants`
+        /// writes them into `docs/simulation.md`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Mutant {
-            $($(#[$doc])+ $name,)+
+            $($(#[doc = $mistake] $name,)+)+
         }
 
         impl Mutant {
-            pub const ALL: &'static [Mutant] = &[$(Mutant::$name,)+];
+            pub const ALL: &'static [Mutant] = &[$($(Mutant::$name,)+)+];
 
-            /// The name that `CLICKTALLY_BREAK` takes.
+            /// As `CLICKTALLY_BREAK` spells it.
             pub fn name(self) -> &'static str {
                 match self {
-                    $(Mutant::$name => $text,)+
+                    $($(Mutant::$name => $text,)+)+
+                }
+            }
+
+            /// The mistake in words, for people.
+            pub fn mistake(self) -> &'static str {
+                match self {
+                    $($(Mutant::$name => $mistake,)+)+
+                }
+            }
+
+            pub fn layer(self) -> Layer {
+                match self {
+                    $($(Mutant::$name => Layer::$layer,)+)+
                 }
             }
         }
     };
 }
 
+/// Which part of the product makes a mistake, and therefore how much of it must run for the mistake to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layer {
+    /// The pure rules: counting, apply, placement, budgets, and the shells that the simulation models.
+    Rules,
+    /// The machinery of a whole node: Raft, disks, snapshots, upgrades.
+    Nodes,
+}
+
 mutants! {
-    /// Clicks are counted without checking the ids already seen.
-    Identity = "identity",
-    /// Counts are merged without comparing the checkpoint's offsets with the committed ones.
-    Offset = "offset",
-    /// Rows are added up in PostgreSQL instead of replaced by revision.
-    Sink = "sink",
-    /// A checkpoint of a former owner is applied.
-    EpochUnchecked = "epoch-unchecked",
-    /// A partial count replaces the merged count instead of being added to it.
-    MergeReplaces = "merge-replaces",
-    /// A shard that has not read to the log's end still follows the clock.
-    WatermarkByTimer = "watermark-by-timer",
-    /// A log that ends before the position of its reader counts as read to its end.
-    LostTailProves = "lost-tail-proves",
-    /// A proof of emptiness carries the time of the answer instead of that of the question.
-    ProofAfterAnswer = "proof-after-answer",
-    /// A new owner starts without its predecessor's watermark, and apply accepts any watermark of a checkpoint.
-    WatermarkGoesBack = "watermark-goes-back",
-    /// Seen ids are forgotten when their window has fired, not when it is final.
-    DedupEvictedEarly = "dedup-evicted-early",
-    /// Snapshots leave out the seen ids.
-    SnapshotWithoutSeenIds = "snapshot-without-seen-ids",
-    /// Snapshots hold each window as one run of cells, and so does a replica that restores one.
-    SnapshotMergesRuns = "snapshot-merges-runs",
-    /// Rows replace each other in PostgreSQL regardless of their revision.
-    UpsertUnversioned = "upsert-unversioned",
-    /// The sink's offsets are committed before their rows.
-    SinkOffsetsFirst = "sink-offsets-first",
-    /// Windows are reported as published before they are.
-    ReportedUnpublished = "reported-unpublished",
-    /// A checkpoint is proposed before its late clicks are durable.
-    LateAfterCommit = "late-after-commit",
-    /// Late clicks are counted as late, but not sent to the side output.
-    LateDropped = "late-dropped",
-    /// A click dated far ahead of its arrival is counted like any other.
-    FarAheadCounted = "far-ahead-counted",
-    /// A click in another shard's partition is counted where it is found.
-    MisroutedCounted = "misrouted-counted",
-    /// The next checkpoint is proposed before the one before it is committed.
-    CutUncommitted = "cut-uncommitted",
-    /// An offset gap is treated as a success.
-    GapTakenForSuccess = "gap-taken-for-success",
-    /// Windows leave replicated state before they are published.
-    EvictedUnpublished = "evicted-unpublished",
-    /// Assignments do not compare the expected epoch.
-    MoveEpochUnchecked = "move-epoch-unchecked",
-    /// A reader that is opened begins at the log's end.
-    ResetToLatest = "reset-to-latest",
-    /// A stale replica answers that a budget may be spent.
-    StalenessIgnored = "staleness-ignored",
-    /// A positive budget answer stays valid ten times too long.
-    AnswerOutlives = "answer-outlives",
-    /// A budget is charged twice for every click.
-    SpendTwice = "spend-twice",
-    /// Wall clocks decide whether a node is dead.
-    LeaseByWallClock = "lease-by-wall-clock",
-    /// An unreadable record leaves no trace in the outcomes.
-    GarbageSkipped = "garbage-skipped",
-    /// A halted shard is not reported.
-    HaltUnsaid = "halt-unsaid",
-    /// An entry is acknowledged to the leader before it is on the disk.
-    AckBeforeFsync = "ack-before-fsync",
-    /// A failed fsync is treated as a success.
-    FsyncErrorIgnored = "fsync-error-ignored",
-    /// A vote is given before it is on the disk.
-    VoteNotDurable = "vote-not-durable",
-    /// Checksums of data read from a disk are not checked.
-    ChecksumUnchecked = "checksum-unchecked",
-    /// A follower keeps the entries that its new leader contradicts.
-    TruncationIgnored = "truncation-ignored",
-    /// The log is purged up to the applied entry, even if no snapshot holds it.
-    PurgeBeyondSnapshot = "purge-beyond-snapshot",
-    /// Commands are proposed that a member's build does not know.
-    LevelUnchecked = "level-unchecked",
-    /// A replica rejects a command of a newer build, which the others apply, instead of stopping.
-    NewerRejected = "newer-rejected",
-    /// A replica considers itself fresh without asking the leader.
-    StaleRead = "stale-read",
-    /// A leader answers a read without asking a majority whether it still leads.
-    LeaderReadsAlone = "leader-reads-alone",
-    /// A node whose disk has lost acknowledged entries continues as if it had them.
-    LogLostIgnored = "log-lost-ignored",
-    /// A proposal is answered before it is committed.
-    AnsweredUncommitted = "answered-uncommitted",
-    /// A log that starts empty again does not forget entries that a recovery may have restored.
-    RecoveredNotForgotten = "recovered-not-forgotten",
+    Rules {
+        Identity = "identity": "clicks are counted without a look at the ids already seen",
+        Offset = "offset": "counts are merged without comparing the checkpoint's offsets with the committed ones",
+        Sink = "sink": "rows are added up in PostgreSQL instead of replaced by revision",
+        EpochUnchecked = "epoch-unchecked": "a checkpoint of a former owner is accepted",
+        MergeReplaces = "merge-replaces": "a partial count replaces the stored one instead of being added to it",
+        WatermarkByTimer = "watermark-by-timer": "a shard that has not read to the log's end follows the clock all the same",
+        LostTailProves = "lost-tail-proves": "a log that ends before the shard's offset counts as read to its end (this happened once)",
+        ProofAfterAnswer = "proof-after-answer": "a proof of emptiness carries the time of the answer, not that of the question",
+        WatermarkGoesBack = "watermark-goes-back": "a new owner starts without its predecessor's watermark, and apply accepts any",
+        DedupEvictedEarly = "dedup-evicted-early": "seen ids are forgotten when their window fires, not when it is final",
+        SnapshotWithoutSeenIds = "snapshot-without-seen-ids": "snapshots leave out the seen ids",
+        UpsertUnversioned = "upsert-unversioned": "rows replace each other in PostgreSQL regardless of their revision",
+        SinkOffsetsFirst = "sink-offsets-first": "the sink's offsets are committed before their rows",
+        ReportedUnpublished = "reported-unpublished": "windows are reported as published before they are",
+        LateAfterCommit = "late-after-commit": "a checkpoint is proposed before its late clicks are durable",
+        LateDropped = "late-dropped": "late clicks are counted as late and sent nowhere",
+        FarAheadCounted = "far-ahead-counted": "a click dated far ahead of its arrival is counted like any other",
+        MisroutedCounted = "misrouted-counted": "a click in another shard's partition is counted where it is found",
+        CutUncommitted = "cut-uncommitted": "a checkpoint is proposed before its predecessor is committed",
+        GapTakenForSuccess = "gap-taken-for-success": "an offset gap is taken for a success",
+        EvictedUnpublished = "evicted-unpublished": "windows leave replicated state before they are published",
+        MoveEpochUnchecked = "move-epoch-unchecked": "assignments do not compare the epoch they saw",
+        ResetToLatest = "reset-to-latest": "a newly opened reader begins at the log's end",
+        StalenessIgnored = "staleness-ignored": "a stale replica says yes about a budget",
+        AnswerOutlives = "answer-outlives": "a yes about a budget holds for ten times its life",
+        SpendTwice = "spend-twice": "a budget is charged twice for every click",
+        LeaseByWallClock = "lease-by-wall-clock": "nodes are declared dead by wall clocks",
+        GarbageSkipped = "garbage-skipped": "an unreadable record leaves no trace in the outcomes",
+    }
+    Nodes {
+        AckBeforeFsync = "ack-before-fsync": "an entry is acknowledged to the leader before it is on disk",
+        FsyncErrorIgnored = "fsync-error-ignored": "a failed fsync is taken for one that succeeded",
+        VoteNotDurable = "vote-not-durable": "a vote is given before it is on disk",
+        ChecksumUnchecked = "checksum-unchecked": "a snapshot is installed without verifying its checksums",
+        SnapshotMergesRuns = "snapshot-merges-runs": "snapshots merge the runs of cells that replicas must agree on",
+        TruncationIgnored = "truncation-ignored": "a follower keeps the entries that its new leader contradicts",
+        PurgeBeyondSnapshot = "purge-beyond-snapshot": "the log is purged up to what is applied, beyond the newest durable snapshot",
+        LevelUnchecked = "level-unchecked": "commands are proposed that the build of a member does not know",
+        NewerRejected = "newer-rejected": "a replica rejects a newer build's command that the others apply, instead of stopping",
+        HaltUnsaid = "halt-unsaid": "a shard whose log was cut halts without reporting it",
+        StaleRead = "stale-read": "a replica takes itself for fresh without asking the leader",
+        LeaderReadsAlone = "leader-reads-alone": "a leader answers a read without asking a majority whether it still leads",
+        AnsweredUncommitted = "answered-uncommitted": "a proposal is answered before it is committed",
+        LogLostIgnored = "log-lost-ignored": "a node whose disk has lost acknowledged entries joins as if it had not",
+        RecoveredNotForgotten = "recovered-not-forgotten": "a log begins again over entries that a recovery brought back",
+    }
 }
 
 #[cfg(debug_assertions)]
@@ -173,7 +158,7 @@ mod active {
         *BROKEN.get_or_init(|| {
             let name = std::env::var("CLICKTALLY_BREAK").ok()?;
             let known = Mutant::ALL.iter().copied().find(|mutant| mutant.name() == name);
-            assert!(known.is_some(), "CLICKTALLY_BREAK={name}: there is no such mutant");
+            assert!(known.is_some(), "CLICKTALLY_BREAK={name}: no such mutant");
             known
         })
     }
@@ -188,7 +173,7 @@ pub fn point(name: &str) {
     let _ = name;
 }
 
-/// Whether this process makes the given mistake.
+/// True if this process must make the given mistake.
 #[inline]
 pub fn is_broken(mutant: Mutant) -> bool {
     #[cfg(debug_assertions)]
@@ -202,7 +187,7 @@ pub fn is_broken(mutant: Mutant) -> bool {
     }
 }
 
-/// Whether the caller must behave as if the network had lost the message that it just received.
+/// True if the caller must behave as if the message it has just received had been lost on the way.
 #[inline]
 pub fn loses(name: &str) -> bool {
     #[cfg(debug_assertions)]

@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use clicktally_chaos_tests::simulation::campaign::{Campaign, CampaignReport, explain};
-use clicktally_chaos_tests::simulation::mutants::{CASES, table, with_table};
+use clicktally_chaos_tests::simulation::mutants::{Hunt, seeds_max, table, with_table};
 use clicktally_chaos_tests::simulation::nodes::{ONE_SEED, run_seed};
 use clicktally_chaos_tests::simulation::tier::Tier;
+use clicktally_proto::fault::Mutant;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
@@ -132,14 +133,15 @@ fn print_json(report: &impl Serialize) -> anyhow::Result<()> {
 fn hunt_all(names: &[String], document: Option<PathBuf>) -> anyhow::Result<()> {
     let program = std::env::current_exe().context("where this program is")?;
     let mut hunts = Vec::new();
-    for case in CASES.iter().filter(|case| names.is_empty() || names.iter().any(|name| name == case.mutant.name())) {
-        let hunt = case.hunt(&program)?;
+    let is_wanted = |mutant: &Mutant| names.is_empty() || names.iter().any(|name| name == mutant.name());
+    for mutant in Mutant::ALL.iter().copied().filter(is_wanted) {
+        let hunt = Hunt::run(mutant, &program)?;
         println!(
             "{}: {}",
-            case.mutant.name(),
+            mutant.name(),
             match &hunt.killed {
                 Some((check, seed)) => format!("killed by {check} in seed {seed}"),
-                None => format!("SURVIVED {} seeds", case.seeds_max),
+                None => format!("SURVIVED {} seeds", seeds_max(mutant)),
             }
         );
         hunts.push(hunt);
@@ -149,7 +151,7 @@ fn hunt_all(names: &[String], document: Option<PathBuf>) -> anyhow::Result<()> {
         std::fs::write(&path, with_table(&before, &table(&hunts))?)?;
     }
     let survivors: Vec<&str> =
-        hunts.iter().filter(|hunt| hunt.killed.is_none()).map(|hunt| hunt.case.mutant.name()).collect();
+        hunts.iter().filter(|hunt| hunt.killed.is_none()).map(|hunt| hunt.mutant.name()).collect();
     println!("{} of {} mutants killed", hunts.len() - survivors.len(), hunts.len());
     if !survivors.is_empty() {
         bail!("a check or a schedule is missing: {} survived", survivors.join(", "));

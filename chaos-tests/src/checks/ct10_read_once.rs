@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Violation;
+use super::{Invariant, Violation};
 use crate::cluster_client::{ClusterView, OutcomesView};
 
 /// For a cluster that has read to the end of the log. `in_log`: clicks of each partition, a malformed record being one.
@@ -22,13 +22,13 @@ fn check_shard(shard: u16, outcomes: &OutcomesView, in_log: &BTreeMap<u16, u64>)
     if read != holds {
         details.push(format!("shard {shard}: {read} clicks read, {holds} in the log"));
     }
-    details.into_iter().map(|detail| Violation { invariant: "CT-10", detail }).collect()
+    details.into_iter().map(|detail| Violation { invariant: Invariant::ReadOnce, detail }).collect()
 }
 
 /// The same, outcome by outcome, where somebody knows what each had to be.
 pub fn check_outcomes(shard: u16, outcomes: &OutcomesView, expected: &OutcomesView) -> Option<Violation> {
     let detail = format!("shard {shard}: {outcomes:?}, expected {expected:?}");
-    (outcomes != expected).then_some(Violation { invariant: "CT-10", detail })
+    (outcomes != expected).then_some(Violation { invariant: Invariant::ReadOnce, detail })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
-use super::Violation;
+use super::{Invariant, Violation};
 
 /// Named in the message at most.
 const NAMED_MAX: usize = 40;
@@ -16,7 +16,7 @@ pub fn check<T: Ord + Debug>(acknowledged: &BTreeSet<T>, in_log: &BTreeSet<T>) -
     }
     let named = &missing[..missing.len().min(NAMED_MAX)];
     let detail = format!("{} acknowledged clicks are not in the log: {named:?}", missing.len());
-    vec![Violation { invariant: "CT-11", detail }]
+    vec![Violation { invariant: Invariant::AcknowledgedIsLogged, detail }]
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Violation;
+use super::{Invariant, Violation};
 use crate::database::AdMinute;
 use crate::oracle::{Measures, RowKey};
 
@@ -23,7 +23,7 @@ pub fn check(exact: &BTreeMap<RowKey, Measures>, rows: &[AdMinute]) -> Vec<Viola
             .into_iter()
             .map(move |detail| format!("ad {ad} of campaign {campaign}, minute {minute}: {detail}"))
     });
-    details.map(|detail| Violation { invariant: "CT-12", detail }).collect()
+    details.map(|detail| Violation { invariant: Invariant::UsersAndCosts, detail }).collect()
 }
 
 pub fn is_within_bound(estimate: u64, exact: u64) -> bool {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
-use super::Violation;
+use super::{Invariant, Violation};
 
 /// What a committed checkpoint says, and what the log knows. Times in milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub fn check_late<T: Ord + Debug>(expected: &BTreeSet<T>, declared: &BTreeSet<T>
 }
 
 fn violation(detail: String) -> Violation {
-    Violation { invariant: "CT-13", detail }
+    Violation { invariant: Invariant::WatermarkHonest, detail }
 }
 
 #[cfg(test)]

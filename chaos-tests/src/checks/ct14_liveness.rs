@@ -1,7 +1,7 @@
 //! CT-14: after the faults everything heals: each shard has an owner and is read to its end, each replica holds the same, and what has
 //! fired is published and written.
 
-use super::Violation;
+use super::{Invariant, Violation};
 
 /// What still stands between a cluster and rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub enum Unfinished {
 pub fn check(unfinished: &[Unfinished], waited_ms: u64) -> Vec<Violation> {
     let violation = |what: &Unfinished| {
         let detail = format!("still {what:?} after {waited_ms} ms without a fault");
-        Violation { invariant: "CT-14", detail }
+        Violation { invariant: Invariant::Liveness, detail }
     };
     unfinished.iter().map(violation).collect()
 }

@@ -1,6 +1,6 @@
 //! CT-15: no shard is taken from a node that its leader has heard within a lease, whatever anybody's wall clock says.
 
-use super::Violation;
+use super::{Invariant, Violation};
 
 /// An assignment that the owner did not ask for, as its leader saw the owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub fn check(robbery: &Robbery, lease_ms: u64) -> Option<Violation> {
     let heard_ago_ms = heard_ago_ms.filter(|ago| *ago < lease_ms)?;
     let detail =
         format!("node {leader} took shard {shard} from node {owner}, which it had heard {heard_ago_ms} ms before");
-    Some(Violation { invariant: "CT-15", detail })
+    Some(Violation { invariant: Invariant::HeardIsNotRobbed, detail })
 }
 
 #[cfg(test)]

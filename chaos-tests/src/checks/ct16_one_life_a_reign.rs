@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Violation;
+use super::{Invariant, Violation};
 
 /// Of one group.
 #[derive(Debug, Default)]
@@ -16,7 +16,7 @@ impl Reigns {
     pub fn observe(&mut self, term: u64, node: u64, life: u64) -> Option<Violation> {
         let first = *self.lives.entry((term, node)).or_insert(life);
         let detail = format!("node {node} leads term {term} in its life {life}, as it did in its life {first}");
-        (first != life).then_some(Violation { invariant: "CT-16", detail })
+        (first != life).then_some(Violation { invariant: Invariant::OneLifeAReign, detail })
     }
 }
 

@@ -1,7 +1,7 @@
 //! CT-17: what a client was told was done stays done, and a read that was proven fresh holds everything committed before it was asked
 //! for: the register of linearizability, one writer to each value, values that only rise.
 
-use super::Violation;
+use super::{Invariant, Violation};
 
 /// A read, and what was true before it was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub fn check_promise(what: &str, acknowledged: i64, found: Option<i64>) -> Optio
 }
 
 fn violation(detail: String) -> Violation {
-    Violation { invariant: "CT-17", detail }
+    Violation { invariant: Invariant::AnswersHold, detail }
 }
 
 #[cfg(test)]

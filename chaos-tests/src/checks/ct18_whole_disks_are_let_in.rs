@@ -2,19 +2,19 @@
 //! disk does has acknowledged what was not durable, or is refused for nothing; either is a violation where the disk has lost nothing. One whose
 //! disk was replaced by an older copy is refused wherever a leader remembers more: it might vote twice.
 
-use super::Violation;
+use super::{Invariant, Violation};
 
 /// `refusal`: what the node says of its start; `None` if it was let in. `has_lost`: the disk was damaged or replaced.
 pub fn check(node: u64, refusal: Option<&str>, has_lost: bool) -> Option<Violation> {
     let refusal = refusal.filter(|_| !has_lost)?;
     let detail = format!("node {node}, whose disk has kept what it synced, is refused: {refusal}");
-    Some(Violation { invariant: "CT-18", detail })
+    Some(Violation { invariant: Invariant::WholeDisksLetIn, detail })
 }
 
 /// A node that was let in with a log that ends at `last`, while a leader that it could ask had `remembered` its acknowledgements up to there.
 pub fn check_let_in(node: u64, last: Option<u64>, remembered: Option<u64>) -> Option<Violation> {
     let detail = format!("node {node} is let in with a log that ends at {last:?}, and has acknowledged {remembered:?}");
-    (last < remembered).then_some(Violation { invariant: "CT-18", detail })
+    (last < remembered).then_some(Violation { invariant: Invariant::WholeDisksLetIn, detail })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! CT-19: a log reaches back to the snapshot before the newest, so that one that rots costs a longer replay and nothing else. What a
 //! peer sent takes the place of everything before it.
 
-use super::Violation;
+use super::{Invariant, Violation};
 
 /// The snapshots that one replica has made durable, by the last log index in each.
 #[derive(Debug, Default, Clone)]
@@ -29,7 +29,7 @@ impl SnapshotReach {
     /// Entries up to and with `forgotten` are forgotten, others are kept.
     pub fn check(&self, forgotten: u64) -> Option<Violation> {
         let detail = || format!("the log is forgotten up to {forgotten}, and the snapshots are {self:?}");
-        (Some(forgotten) > self.fallback).then(|| Violation { invariant: "CT-19", detail: detail() })
+        (Some(forgotten) > self.fallback).then(|| Violation { invariant: Invariant::LogReachesBack, detail: detail() })
     }
 }
 

@@ -1,6 +1,6 @@
 //! CT-1: per (ad, minute) the stream's final count is the number of distinct valid on-time clicks. Never more, never fewer.
 
-use super::Violation;
+use super::{Invariant, Violation};
 use crate::oracle::Counts;
 
 /// Compares two countings, each (ad, minute) on its own.
@@ -12,7 +12,7 @@ pub fn check(expected: &Counts, counted: &Counts) -> Vec<Violation> {
             let have = counted.get(key).copied().unwrap_or(0);
             let (ad, minute) = key;
             let detail = format!("ad {ad}, minute {minute}: {have} counted, {want} expected");
-            (want != have).then_some(Violation { invariant: "CT-1", detail })
+            (want != have).then_some(Violation { invariant: Invariant::Conservation, detail })
         })
         .collect()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Violation;
+use super::{Invariant, Violation};
 use crate::cluster_client::{ClusterView, ShardView};
 
 /// Watches successive views of a cluster. Views may come from different nodes, so an older one may follow a newer one: only what the
@@ -33,7 +33,7 @@ impl OffsetChain {
     }
 
     fn violate(&mut self, detail: String) {
-        self.violations.push(Violation { invariant: "CT-2", detail });
+        self.violations.push(Violation { invariant: Invariant::OffsetChain, detail });
     }
 
     /// A later epoch never shows an offset below what an earlier one had committed.
@@ -69,7 +69,7 @@ impl AppliedChain {
         let detail = format!(
             "shard {shard}: [{from}, {to}) of epoch {epoch} was taken under epoch {assigned_epoch}, after {to_before} of epoch {epoch_before}"
         );
-        (!is_continued).then_some(Violation { invariant: "CT-2", detail })
+        (!is_continued).then_some(Violation { invariant: Invariant::OffsetChain, detail })
     }
 }
 
@@ -81,7 +81,7 @@ pub fn check_read_to_end(view: &ClusterView, end_offsets: &[u64]) -> Vec<Violati
         .filter_map(|(shard, &end)| {
             let committed = shards.get(&shard).map_or(0, |shard| shard.committed_offset);
             let detail = format!("shard {shard}: committed {committed}, the log ends at {end}");
-            (committed != end).then_some(Violation { invariant: "CT-2", detail })
+            (committed != end).then_some(Violation { invariant: Invariant::OffsetChain, detail })
         })
         .collect()
 }

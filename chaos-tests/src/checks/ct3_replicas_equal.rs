@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Violation;
+use super::{Invariant, Violation};
 
 /// A replica, by what its state encodes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub fn check(replicas: &[ReplicaDigest]) -> Vec<Violation> {
         if first.digest != replica.digest {
             let detail =
                 format!("at index {}, nodes {} and {} hold different states", replica.index, first.node, replica.node);
-            violations.push(Violation { invariant: "CT-3", detail });
+            violations.push(Violation { invariant: Invariant::ReplicasEqual, detail });
         }
     }
     violations

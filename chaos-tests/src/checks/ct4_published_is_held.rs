@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clicktally_proto::counts::window_count::WindowCount;
 
-use super::Violation;
+use super::{Invariant, Violation};
 
 /// (minute, ad, campaign).
 pub type RowKey = (u32, u64, u64);
@@ -26,7 +26,7 @@ pub fn check(
     let unheld = in_a_held_minute.filter(|key| !held.contains_key(*key));
     let differs = due.chain(unheld).filter(|key| held.get(*key) != written.get(*key));
     let detail = |key| format!("row {key:?}: {:?} written, {:?} held", written.get(key), held.get(key));
-    differs.map(|key| Violation { invariant: "CT-4", detail: detail(key) }).collect()
+    differs.map(|key| Violation { invariant: Invariant::PublishedRows, detail: detail(key) }).collect()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Violation;
+use super::{Invariant, Violation};
 use crate::database::AdMinute;
 
 /// Watches successive readings of `reports.ad_minute`.
@@ -22,7 +22,7 @@ impl RevisionsRise {
                     || (changed && (before.state == "final" || row.revision == before.revision))
                 {
                     let detail = format!("{before:?} became {row:?}");
-                    self.violations.push(Violation { invariant: "CT-4", detail });
+                    self.violations.push(Violation { invariant: Invariant::PublishedRows, detail });
                 }
             }
             self.rows.insert(key, row);

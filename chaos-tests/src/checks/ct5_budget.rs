@@ -1,13 +1,13 @@
 //! CT-5: what the stream says a campaign has spent is its counted clicks at its price, each once; and no positive answer about a
 //! budget outlives its expiry, nor risks more than remains and is tolerated.
 
-use super::Violation;
+use super::{Invariant, Violation};
 
 /// The longest a positive answer may hold.
 pub const ANSWER_LIFE_MS_MAX: u64 = 1_000;
 
 fn violation(detail: String) -> Violation {
-    Violation { invariant: "CT-5", detail }
+    Violation { invariant: Invariant::Budget, detail }
 }
 
 /// For a price that never changed. Amounts in micros.

@@ -1,6 +1,6 @@
 //! CT-6: a replica that was not proven current lately says no, and one that says how current it is does not flatter itself.
 
-use super::Violation;
+use super::{Invariant, Violation};
 
 /// A positive answer about a budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub fn check(answer: &AnswerSight, staleness_ms_max: u64, uncounted_ms_max: u64)
     if uncounted_for_ms > uncounted_ms_max {
         details.push(format!("node {node}: a yes while clicks have been waiting for {uncounted_for_ms} ms"));
     }
-    details.into_iter().map(|detail| Violation { invariant: "CT-6", detail }).collect()
+    details.into_iter().map(|detail| Violation { invariant: Invariant::FailClosed, detail }).collect()
 }
 
 #[cfg(test)]

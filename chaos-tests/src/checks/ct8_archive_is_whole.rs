@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Violation;
+use super::{Invariant, Violation};
 
 /// What the manifest says, and what the log says.
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ pub fn check(facts: &ArchiveFacts) -> Vec<Violation> {
             facts.archived_malformed, facts.log_malformed
         ));
     }
-    details.into_iter().map(|detail| Violation { invariant: "CT-8", detail }).collect()
+    details.into_iter().map(|detail| Violation { invariant: Invariant::ArchiveWhole, detail }).collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,9 @@
-//! The invariants, one file each, numbered as in `ARCHITECTURE.md`. Each is a pure comparison of plain views, so that the same
-//! functions judge real processes and simulated ones; an empty list of violations is a pass.
+//! The table of invariants ([`invariant`]) and their checks, one file each.
+//!
+//! Each check is a pure comparison of plain views, so that the same functions judge real processes and simulated ones. An empty
+//! list of violations is a pass.
+
+pub mod invariant;
 
 pub mod ct10_read_once;
 pub mod ct11_acknowledged_is_logged;
@@ -23,10 +27,12 @@ pub mod ct8_archive_is_whole;
 
 use std::fmt;
 
-/// One breach of one invariant, in words an operator can act on.
+pub use invariant::Invariant;
+
+/// One breach of one invariant, in words that an operator can act on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    pub invariant: &'static str,
+    pub invariant: Invariant,
     pub detail: String,
 }
 

@@ -9,7 +9,7 @@ use super::screen::Screen;
 use super::settle::end_offsets;
 use super::stage::Stage;
 use crate::checks::ct8_archive_is_whole::{self, ArchiveFacts};
-use crate::checks::{Violation, ct1_conservation};
+use crate::checks::{Invariant, Violation, ct1_conservation};
 use crate::oracle::{self, Counts, Recount};
 
 /// Steady ads, by the load's default numbering.
@@ -65,14 +65,19 @@ pub(super) async fn reach(stage: &Stage, summary: &LoadSummary, screen: &Screen)
         }
     };
     let unique = summary.unique_valid;
-    equal("CT-8", "distinct valid clicks in the log", u64::try_from(recount.unique_valid())?, unique);
-    equal("CT-1", "late clicks in the side output", late_valid, summary.late_beyond);
-    equal("CT-9", "clicks invoiced", billed.clicks, unique);
-    equal("CT-7", "ledger transactions that do not sum to zero", database.ledger_imbalances().await?, 0);
+    equal(Invariant::ArchiveWhole, "distinct valid clicks in the log", u64::try_from(recount.unique_valid())?, unique);
+    equal(Invariant::Conservation, "late clicks in the side output", late_valid, summary.late_beyond);
+    equal(Invariant::DifferencesExplained, "clicks invoiced", billed.clicks, unique);
+    equal(
+        Invariant::LedgerBalanced,
+        "ledger transactions that do not sum to zero",
+        database.ledger_imbalances().await?,
+        0,
+    );
     let reconciled: u64 = causes.get("unexplained").copied().unwrap_or(0).unsigned_abs();
-    equal("CT-9", "differences the reconciliation cannot explain", reconciled, 0);
+    equal(Invariant::DifferencesExplained, "differences the reconciliation cannot explain", reconciled, 0);
     let pending = causes.get("stream_pending").copied().unwrap_or(0).unsigned_abs();
-    equal("CT-9", "differences that the stream has yet to explain", pending, 0);
+    equal(Invariant::DifferencesExplained, "differences that the stream has yet to explain", pending, 0);
     violations.extend(ct8_archive_is_whole::check(&ArchiveFacts {
         archived_to: database.archived_to().await?,
         breaks: database.archive_breaks().await?,

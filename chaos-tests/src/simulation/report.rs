@@ -23,17 +23,35 @@ pub struct SeedReport {
     pub violation: Option<Violation>,
 }
 
+/// What ends a run before its time.
+#[derive(Debug, Clone)]
+pub enum Breach {
+    Invariant(checks::Violation),
+    /// An assert of the product fired. The message is that of the panic.
+    Panic(String),
+}
+
+impl From<checks::Violation> for Breach {
+    fn from(violation: checks::Violation) -> Breach {
+        Breach::Invariant(violation)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
-    /// `CT-n`, or `panic` where an assert of the product itself fired.
+    /// `CT-n`, or `panic` for an assert of the product.
     pub check: String,
     pub message: String,
     pub trace_tail: Vec<String>,
 }
 
 impl Violation {
-    pub fn of(breach: &checks::Violation, trace_tail: Vec<String>) -> Violation {
-        Violation { check: breach.invariant.to_owned(), message: breach.detail.clone(), trace_tail }
+    pub fn of(breach: Breach, trace_tail: Vec<String>) -> Violation {
+        let (check, message) = match breach {
+            Breach::Invariant(violation) => (violation.invariant.to_string(), violation.detail),
+            Breach::Panic(message) => ("panic".to_owned(), message),
+        };
+        Violation { check, message, trace_tail }
     }
 }
 

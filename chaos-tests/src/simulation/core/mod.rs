@@ -27,7 +27,7 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::random::Seed;
-use super::report::{SeedReport, Violation};
+use super::report::{Breach, SeedReport, Violation};
 use world::World;
 
 /// Runs one seed to its end, or to its first violation. An assert of the product that fires is one too.
@@ -55,12 +55,9 @@ impl World {
     }
 
     fn into_report(self, panic: Option<String>) -> SeedReport {
-        let tail = self.trace.tail();
-        let violation = match (panic, self.watch.first_violation()) {
-            (Some(message), _) => Some(Violation { check: "panic".into(), message, trace_tail: tail }),
-            (None, Some(breach)) => Some(Violation::of(breach, tail)),
-            (None, None) => None,
-        };
+        let broken = self.watch.first_violation().cloned().map(Breach::Invariant);
+        let breach = panic.map(Breach::Panic).or(broken);
+        let violation = breach.map(|breach| Violation::of(breach, self.trace.tail()));
         SeedReport {
             trace_hash: self.trace.hash(),
             trace_lines: self.trace.lines(),

@@ -9,7 +9,7 @@ use super::plan::HEAL_MS;
 use super::world::World;
 use crate::checks::ct4_published_is_held::RowKey;
 use crate::checks::ct14_liveness::Unfinished;
-use crate::checks::{Violation, ct3_replicas_equal, ct4_published_is_held, ct11_acknowledged_is_logged};
+use crate::checks::{Invariant, Violation, ct3_replicas_equal, ct4_published_is_held, ct11_acknowledged_is_logged};
 use crate::simulation::click_oracle::declared_late;
 use crate::simulation::recount::Recount;
 use crate::simulation::sim_sink::{TransactionFate, read_rows, rows_held};
@@ -150,7 +150,7 @@ impl World {
         }
         let halted = self.watch.halted.iter().filter(|(shard, _)| !truncated.contains(shard));
         found.extend(halted.map(|(shard, reason)| Violation {
-            invariant: "CT-14",
+            invariant: Invariant::Liveness,
             detail: format!("shard {} was halted: {reason}", shard.0),
         }));
         let held = rows_held(&self.consensus.state);

@@ -12,7 +12,7 @@ use super::event::Proposal;
 use crate::checks::ct2_offset_chain::{AppliedChain, OffsetChain};
 use crate::checks::ct4_revisions_rise::RevisionsRise;
 use crate::checks::ct13_watermark_honest::{self, WatermarkClaim};
-use crate::checks::{Violation, ct14_liveness};
+use crate::checks::{Invariant, Violation, ct14_liveness};
 use crate::cluster_client::{OutcomesView, ShardView};
 use crate::simulation::click_oracle::{ClickOracle, CommittedWatermark};
 use crate::simulation::recount::ad_minute;
@@ -99,7 +99,7 @@ impl Watch {
         let is_assigned = matches!(outcome, Outcome::Assigned { .. });
         if entry.epoch < entry_before.epoch || (is_assigned && entry.epoch == entry_before.epoch) {
             let detail = format!("shard {}: epoch {} after {}", shard.0, entry.epoch.0, entry_before.epoch.0);
-            self.found([Violation { invariant: "CT-2", detail }]);
+            self.found([Violation { invariant: Invariant::OffsetChain, detail }]);
         }
         self.chain.observe_shard(shard.0, &shard_view(shard, entry));
         let Command::Checkpoint(checkpoint) = &proposal.command else { return };

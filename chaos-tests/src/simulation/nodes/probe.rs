@@ -16,6 +16,7 @@ use clicktally_raft_store::group::Group;
 
 use super::watch::breach;
 use super::world::{World, millis};
+use crate::checks::Invariant;
 use crate::checks::ct5_budget::ANSWER_LIFE_MS_MAX;
 use crate::checks::ct6_fail_closed::{self, AnswerSight};
 use crate::checks::ct17_answers_hold::{self, FreshRead};
@@ -86,7 +87,8 @@ impl Probe {
             };
             let staleness_ms_max = millis(BudgetRules::default().staleness_max);
             let life_ms = answer.expires_at_ms.saturating_sub(clock.now_ms());
-            let outlives = (life_ms > ANSWER_LIFE_MS_MAX).then(|| breach("CT-5", format!("a yes for {life_ms} ms")));
+            let outlives =
+                (life_ms > ANSWER_LIFE_MS_MAX).then(|| breach(Invariant::Budget, format!("a yes for {life_ms} ms")));
             ct6_fail_closed::check(&sight, staleness_ms_max, 0)
                 .into_iter()
                 .chain(outlives)

@@ -15,10 +15,10 @@ use super::shape::Shape;
 use super::verdict;
 use super::watch::{Watch, breach};
 use super::world::{World, millis};
-use crate::checks::Violation;
+use crate::checks::Invariant;
 use crate::simulation::click_oracle::ClickOracle;
 use crate::simulation::random::Seed;
-use crate::simulation::report::{self, SeedReport};
+use crate::simulation::report::{self, Breach, SeedReport};
 use crate::simulation::traffic::{Traffic, TrafficPlan};
 
 /// Traffic comes in spurts.
@@ -79,11 +79,11 @@ impl Run {
         let (hash, lines, tail) = self.world.with_trace(|trace| (trace.hash(), trace.lines(), trace.tail()));
         self.report.simulated_ms = millis(self.world.elapsed());
         (self.report.trace_hash, self.report.trace_lines) = (hash, lines);
-        self.report.violation = verdict.err().map(|breach| report::Violation::of(&breach, tail));
+        self.report.violation = verdict.err().map(|breach| report::Violation::of(breach, tail));
         self.report
     }
 
-    fn live_through(&mut self) -> Result<(), Violation> {
+    fn live_through(&mut self) -> Result<(), Breach> {
         self.until(START_MS)?;
         let end_ms = START_MS + FAULTS_MS;
         while millis(self.world.elapsed()) < end_ms {
@@ -116,7 +116,7 @@ impl Run {
         }
     }
 
-    fn until(&mut self, ms: u64) -> Result<(), Violation> {
+    fn until(&mut self, ms: u64) -> Result<(), Breach> {
         while millis(self.world.elapsed()) < ms {
             let actions = self.faults.tend(&self.world, &mut self.traffic);
             self.act(actions);
@@ -125,15 +125,15 @@ impl Run {
         Ok(())
     }
 
-    fn step(&mut self) -> Result<(), Violation> {
+    fn step(&mut self) -> Result<(), Breach> {
         self.hosts.tick();
         if let Some(panic) = self.world.panic() {
-            return Err(breach("panic", panic));
+            return Err(Breach::Panic(panic));
         }
         if let Some(violation) = self.world.violation() {
-            return Err(violation);
+            return Err(violation.into());
         }
-        self.watch.look(&self.world, &mut self.oracle)
+        Ok(self.watch.look(&self.world, &mut self.oracle)?)
     }
 
     /// What people click on, straight into the log.
@@ -151,12 +151,13 @@ impl Run {
         }
     }
 
-    fn converge(&mut self, deadline_ms: u64) -> Result<(), Violation> {
+    fn converge(&mut self, deadline_ms: u64) -> Result<(), Breach> {
         loop {
             let missing = self.missing();
             let Some(missing) = missing else { break };
             if millis(self.world.elapsed()) >= deadline_ms {
-                return Err(breach("CT-14", format!("still not healed after {HEALED_WITHIN_MS} ms: {missing}")));
+                let detail = format!("still not healed after {HEALED_WITHIN_MS} ms: {missing}");
+                return Err(breach(Invariant::Liveness, detail).into());
             }
             self.until(millis(self.world.elapsed()) + 50)?;
         }
@@ -211,8 +212,8 @@ impl Run {
         })
     }
 
-    fn judge(&mut self) -> Result<(), Violation> {
+    fn judge(&mut self) -> Result<(), Breach> {
         let Some(groups) = self.world.groups(self.world.nodes[0]) else { return Ok(()) };
-        verdict::judge(&self.world, &mut self.oracle, &groups)
+        Ok(verdict::judge(&self.world, &mut self.oracle, &groups)?)
     }
 }

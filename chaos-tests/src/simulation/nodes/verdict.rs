@@ -8,7 +8,7 @@ use clicktally_raft_store::state::ShardEntry;
 
 use super::watch::breach;
 use super::world::World;
-use crate::checks::{Violation, ct4_published_is_held};
+use crate::checks::{Invariant, Violation, ct4_published_is_held};
 use crate::simulation::click_oracle::{ClickOracle, declared_late};
 use crate::simulation::recount::Recount;
 use crate::simulation::sim_sink::rows_held;
@@ -56,5 +56,5 @@ fn said_so(truncated: &BTreeMap<ShardId, u64>) -> Option<Violation> {
     let halted = families.iter().filter(|family| family.name() == SHARDS_HALTED);
     let halted: f64 = halted.flat_map(|family| family.get_metric()).map(|metric| metric.get_gauge().get_value()).sum();
     let detail = format!("the log of shards {:?} was cut, and no shard says that it stands still", truncated.keys());
-    (!truncated.is_empty() && halted < 1.0).then(|| breach("CT-14", detail))
+    (!truncated.is_empty() && halted < 1.0).then(|| breach(Invariant::Liveness, detail))
 }

@@ -8,9 +8,9 @@ use clicktally_proto::identity::shard_key::{GroupId, ShardId};
 use clicktally_raft_store::group::Group;
 
 use super::world::{World, millis};
-use crate::checks::Violation;
 use crate::checks::ct3_replicas_equal::{self, ReplicaDigest};
 use crate::checks::ct16_one_life_a_reign::Reigns;
+use crate::checks::{Invariant, Violation};
 use crate::simulation::click_oracle::{ClickOracle, CommittedWatermark};
 use crate::simulation::random::{FNV_OFFSET, fnv1a};
 
@@ -116,7 +116,7 @@ impl Watch {
         let two_owners = new.epoch == old.epoch && new.owner != old.owner && old.index > 0;
         if goes_back || two_owners {
             let detail = format!("shard {}: from {old:?} to {new:?}", shard.0);
-            return Err(breach("CT-2", detail));
+            return Err(breach(Invariant::OffsetChain, detail));
         }
         if now.index >= before.index && place(&now) != place(before) {
             if (now.offset, now.watermark_ms) != (before.offset, before.watermark_ms) {
@@ -156,7 +156,7 @@ impl Watch {
     }
 }
 
-pub(super) fn breach(invariant: &'static str, detail: String) -> Violation {
+pub(super) fn breach(invariant: Invariant, detail: String) -> Violation {
     Violation { invariant, detail }
 }
 

@@ -49,7 +49,7 @@ fix: ## Formats the code and applies the fixes that the lints suggest.
 
 sim: deps ## Simulates the cluster: SEEDS=1000 schedules from SEED=1 on, TIER=1 for whole nodes.
 	$(CARGO) build --locked -p clicktally-chaos-tests --bin sim
-	"$$CARGO_TARGET_DIR/debug/sim" run --tier $(or $(TIER),0) --seeds $(or $(SEEDS),1000) --seed $(or $(SEED),1)
+	"$$CARGO_TARGET_DIR/debug/sim" run --tier $(or $(TIER),0) --seeds $(or $(SEEDS),1000) --seed $(or $(SEED),1) $(if $(EDITION),--edition $(EDITION))
 
 sim-mutants: deps ## Plants every known mistake, fails if one is not found, writes the table of docs/simulation.md.
 	$(CARGO) build --locked -p clicktally-chaos-tests --bin sim

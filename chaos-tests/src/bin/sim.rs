@@ -7,8 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use clicktally_chaos_tests::simulation::campaign::{Campaign, CampaignReport, explain};
+use clicktally_chaos_tests::simulation::edition::{Edition, Story};
 use clicktally_chaos_tests::simulation::mutants::{Hunt, seeds_max, table, with_table};
-use clicktally_chaos_tests::simulation::nodes::{ONE_SEED, run_seed};
+use clicktally_chaos_tests::simulation::nodes::{ONE_SEED, run_story};
+use clicktally_chaos_tests::simulation::random::Seed;
 use clicktally_chaos_tests::simulation::tier::Tier;
 use clicktally_proto::fault::Mutant;
 use serde::Serialize;
@@ -31,7 +33,11 @@ enum What {
     Hunt(Run),
     /// Runs one seed of tier 1 in this process, and prints its report as JSON.
     #[command(hide = true, name = ONE_SEED)]
-    One { seed: u64 },
+    One {
+        seed: u64,
+        #[arg(long, default_value_t, value_parser = parse_edition)]
+        edition: Edition,
+    },
     /// Plants each known mistake in a process of its own, and fails if one is not found.
     Mutants {
         /// Only these.
@@ -53,6 +59,9 @@ struct Run {
     /// The first one.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// The edition of the stories: a seed that failed once is replayed in the edition it failed in.
+    #[arg(long, default_value_t, value_parser = parse_edition)]
+    edition: Edition,
     /// Begins no seed after so many minutes.
     #[arg(long)]
     minutes: Option<u64>,
@@ -73,6 +82,10 @@ fn parse_tier(text: &str) -> Result<Tier, String> {
     text.parse().ok().and_then(Tier::of).ok_or_else(|| format!("there is no tier {text}"))
 }
 
+fn parse_edition(text: &str) -> Result<Edition, String> {
+    text.parse().ok().and_then(Edition::of).ok_or_else(|| format!("there is no edition {text}"))
+}
+
 fn main() -> ExitCode {
     let what = Options::parse().what;
     if !matches!(what, What::One { .. }) {
@@ -82,9 +95,9 @@ fn main() -> ExitCode {
     let done = match what {
         What::Run(run) => simulate(&run),
         What::Hunt(run) => hunt(&run),
-        What::One { seed } => {
+        What::One { seed, edition } => {
             narrate();
-            print_json(&run_seed(seed))
+            print_json(&run_story(Story { seed: Seed(seed), edition }))
         }
         What::Mutants { names, document } => hunt_all(&names, document),
     };
@@ -98,6 +111,7 @@ impl Run {
     fn campaign(&self) -> anyhow::Result<Campaign> {
         Ok(Campaign {
             tier: self.tier,
+            edition: self.edition,
             simulator: std::env::current_exe().context("where this program is")?,
             first_seed: self.seed,
             seeds: self.seeds,

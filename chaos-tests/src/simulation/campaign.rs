@@ -9,6 +9,8 @@ use std::time::Duration;
 use clicktally_proto::clock::{Clock, SystemClock};
 use serde::{Deserialize, Serialize};
 
+use super::edition::{Edition, Story};
+use super::random::Seed;
 use super::report::{SeedReport, Violation};
 use super::tier::Tier;
 
@@ -19,7 +21,8 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Campaign {
     pub tier: Tier,
-    /// The program `sim`, as [`Tier::run_seed`] wants it.
+    pub edition: Edition,
+    /// The program `sim`, as [`Tier::run_story`] wants it.
     pub simulator: PathBuf,
     pub first_seed: u64,
     pub seeds: u64,
@@ -107,11 +110,12 @@ impl Campaign {
     }
 
     fn run_seed(&self, seed: u64, is_twice: bool) -> SeedReport {
-        let first = self.tier.run_seed(seed, &self.simulator);
+        let story = Story { seed: Seed(seed), edition: self.edition };
+        let first = self.tier.run_story(story, &self.simulator);
         if !is_twice || first.violation.is_some() {
             return first;
         }
-        let second = self.tier.run_seed(seed, &self.simulator);
+        let second = self.tier.run_story(story, &self.simulator);
         if first == second {
             return first;
         }
@@ -128,12 +132,13 @@ impl Campaign {
 pub fn explain(report: &SeedReport, tier: Tier) -> String {
     let Some(violation) = &report.violation else { return format!("seed {}: no violation", report.seed) };
     format!(
-        "{}\n\nseed {}{}: {}: {}\nreplay: make sim SEEDS=1 SEED={} TIER={tier}",
+        "{}\n\nseed {}{}: {}: {}\nreplay: make sim SEEDS=1 SEED={} TIER={tier} EDITION={}",
         violation.trace_tail.join("\n"),
         report.seed,
         if report.shape.is_empty() { String::new() } else { format!(" ({})", report.shape) },
         violation.check,
         violation.message,
-        report.seed
+        report.seed,
+        report.edition
     )
 }

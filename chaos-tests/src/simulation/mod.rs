@@ -3,6 +3,7 @@
 //!
 //! What both tiers share first, in the order of a run; then the tiers.
 
+pub mod edition;
 pub mod random;
 pub mod traffic;
 
@@ -10,6 +11,7 @@ pub mod sim_log;
 pub mod sim_sink;
 
 pub mod click_oracle;
+pub mod commands;
 pub mod recount;
 pub mod trace;
 

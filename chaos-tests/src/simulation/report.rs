@@ -1,14 +1,16 @@
 //! What became of one seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::edition::Edition;
 use crate::checks;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeedReport {
     pub seed: u64,
+    pub edition: Edition,
     /// Of the cluster, where that is drawn as well.
     pub shape: String,
     /// Of every line of the trace.
@@ -19,6 +21,10 @@ pub struct SeedReport {
     pub clicks: u64,
     /// How often each kind of fault struck.
     pub faults: BTreeMap<String, u64>,
+    /// How many commands of each kind were committed; tier 0 alone counts them.
+    pub commands: BTreeMap<String, u64>,
+    /// The command levels of the builds that nodes were started with; tier 1 alone has several.
+    pub levels: BTreeSet<u16>,
     /// The first one; the run ends there.
     pub violation: Option<Violation>,
 }
@@ -57,13 +63,22 @@ impl Violation {
 
 impl SeedReport {
     pub fn fault(&mut self, kind: &str) {
-        match self.faults.get_mut(kind) {
-            Some(times) => *times += 1,
-            None => drop(self.faults.insert(kind.to_owned(), 1)),
-        }
+        count(&mut self.faults, kind);
+    }
+
+    pub fn command(&mut self, name: &str) {
+        count(&mut self.commands, name);
     }
 
     pub fn faults_injected(&self) -> u64 {
         self.faults.values().sum()
+    }
+}
+
+/// Allocates for the first of a kind only.
+fn count(times_by_kind: &mut BTreeMap<String, u64>, kind: &str) {
+    match times_by_kind.get_mut(kind) {
+        Some(times) => *times += 1,
+        None => drop(times_by_kind.insert(kind.to_owned(), 1)),
     }
 }

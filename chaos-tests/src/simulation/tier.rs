@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
+use super::edition::Story;
 use super::report::SeedReport;
 use super::{core, nodes};
 
@@ -24,11 +25,11 @@ impl Tier {
         }
     }
 
-    /// Runs one seed. `simulator` is the program `sim`, for the tier whose seeds need a process each.
-    pub fn run_seed(self, seed: u64, simulator: &Path) -> SeedReport {
+    /// Runs one story. `simulator` is the program `sim`, for the tier whose stories need a process each.
+    pub fn run_story(self, story: Story, simulator: &Path) -> SeedReport {
         match self {
-            Tier::Core => core::run_seed(seed),
-            Tier::Nodes => nodes::run_seed_apart(simulator, seed),
+            Tier::Core => core::run_story(story),
+            Tier::Nodes => nodes::run_story_apart(simulator, story),
         }
     }
 }

@@ -26,6 +26,8 @@ pub(super) enum Event {
     Traffic,
     Election,
     Fault,
+    /// Of a kind added later: which of the story's.
+    Happening(usize),
     Heal(Healing),
     Sink(WriterId),
     BackUp,

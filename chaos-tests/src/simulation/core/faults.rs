@@ -43,7 +43,8 @@ enum FaultKind {
     Truncate,
 }
 
-/// With how likely each is, relative to the others.
+/// With how likely each is, relative to the others. Closed: another row would shift every draw behind it, so a new kind goes into
+/// `happenings.rs`.
 const KINDS: [(FaultKind, u64); 20] = [
     (FaultKind::Crash, 20),
     (FaultKind::CrashEverybody, 3),
@@ -95,7 +96,7 @@ impl World {
         }
     }
 
-    fn running(&self) -> Vec<NodeId> {
+    pub(super) fn running(&self) -> Vec<NodeId> {
         let now_ms = self.now_ms();
         self.nodes.values().filter(|node| node.is_running(now_ms)).map(|node| node.id).collect()
     }

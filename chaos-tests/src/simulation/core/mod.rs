@@ -20,19 +20,24 @@ mod shard_work;
 mod sink_work;
 
 mod faults;
+mod happenings;
 mod settle;
 mod watch;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::random::Seed;
+use super::edition::Story;
 use super::report::{Breach, SeedReport, Violation};
 use world::World;
 
 /// Runs one seed to its end, or to its first violation. An assert of the product that fires is one too.
-pub fn run_seed(seed: u64) -> SeedReport {
-    let mut world = World::new(Seed(seed));
+pub fn run_story(story: Story) -> SeedReport {
+    run_with(story, happenings::KINDS)
+}
+
+fn run_with(story: Story, kinds: &'static [happenings::Kind]) -> SeedReport {
+    let mut world = World::new(story, kinds);
     let ended = catch_unwind(AssertUnwindSafe(|| {
         world.run_until(world.faulty_ms());
         if world.is_clean() {

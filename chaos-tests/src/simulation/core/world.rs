@@ -14,12 +14,15 @@ use clicktally_raft_store::group::ProposeError;
 use super::agenda::Agenda;
 use super::consensus::Consensus;
 use super::event::{Event, IndexFor, Life, NodeEvent, Proposal, Proposer};
+use super::happenings::{Happening, Kind};
 use super::node::SimNode;
 use super::node_clock::NodeClock;
 use super::plan::{LEADER_DEADLINE_MS, Plan, START_MS};
 use super::sink_work::Sink;
 use super::watch::Watch;
-use crate::simulation::random::{Seed, Stream};
+use crate::simulation::commands;
+use crate::simulation::edition::Story;
+use crate::simulation::random::Stream;
 use crate::simulation::report::SeedReport;
 use crate::simulation::sim_log::SimLog;
 use crate::simulation::trace::Trace;
@@ -52,11 +55,13 @@ pub(super) struct World {
     pub(super) steps: Stream,
     pub(super) faults: Stream,
     pub(super) budget: Stream,
+    pub(super) happenings: Vec<Happening>,
     pub(super) ids: u64,
 }
 
 impl World {
-    pub(super) fn new(seed: Seed) -> World {
+    pub(super) fn new(story: Story, kinds: &'static [Kind]) -> World {
+        let seed = story.seed;
         let plan = Plan::draw(seed);
         let partitioner = Partitioner::new(1);
         let mut clocks = seed.stream("clocks");
@@ -73,7 +78,7 @@ impl World {
         let mut world = World {
             agenda: Agenda::new(),
             trace: Trace::default(),
-            report: SeedReport { seed: seed.0, ..SeedReport::default() },
+            report: SeedReport { seed: seed.0, edition: story.edition, ..SeedReport::default() },
             watch: Watch::new(partitioner, plan.rules),
             log: SimLog::new(SALTS),
             traffic,
@@ -88,6 +93,7 @@ impl World {
             steps: seed.stream("steps"),
             faults: seed.stream("faults"),
             budget: seed.stream("budget"),
+            happenings: Happening::draw(story, kinds),
             ids: 0,
             plan,
         };
@@ -125,6 +131,7 @@ impl World {
         self.begin_sink();
         if let Some(every_ms) = self.plan.fault_every_ms {
             self.agenda.after(every_ms, Event::Fault);
+            self.await_happenings();
         }
     }
 
@@ -177,6 +184,7 @@ impl World {
             Event::Traffic => self.produce(),
             Event::Election => self.hold_election(),
             Event::Fault => self.strike(),
+            Event::Happening(at) => self.happening(at),
             Event::Heal(healing) => self.heal(healing),
             Event::Sink(writer) => self.work_sink(writer),
             Event::BackUp => self.back_up(),
@@ -293,8 +301,20 @@ impl World {
     }
 
     pub(super) fn commit(&mut self, proposal: &Proposal) -> Outcome {
+        let outcome = self.append(proposal);
+        for node in self.nodes.keys().copied().collect::<Vec<_>>() {
+            if self.consensus.leader.is_some_and(|leader| self.is_linked(leader, node)) {
+                let (life, delay_ms) = (self.nodes[&node].life(), self.network.between(1, self.plan.latency_ms_max));
+                self.agenda.after(delay_ms, Event::To(life, NodeEvent::CatchUp { is_periodic: false }));
+            }
+        }
+        outcome
+    }
+
+    fn append(&mut self, proposal: &Proposal) -> Outcome {
         let before = self.watch.before(&self.consensus.state, &proposal.command);
         let outcome = self.consensus.commit(Arc::clone(&proposal.bytes));
+        self.report.command(commands::name(&proposal.command));
         let index = self.consensus.committed();
         self.trace_line(format_args!("{index} {} by {:?}: {outcome:?}", describe(&proposal.command), proposal.from));
         if let Command::Checkpoint(checkpoint) = &proposal.command {
@@ -309,19 +329,25 @@ impl World {
         {
             self.watch.proof_of_an_earlier_life(checkpoint.shard);
         }
-        for node in self.nodes.keys().copied().collect::<Vec<_>>() {
-            if self.consensus.leader.is_some_and(|leader| self.is_linked(leader, node)) {
-                let (life, delay_ms) = (self.nodes[&node].life(), self.network.between(1, self.plan.latency_ms_max));
-                self.agenda.after(delay_ms, Event::To(life, NodeEvent::CatchUp { is_periodic: false }));
-            }
-        }
         outcome
     }
 
     pub(super) fn commit_directly(&mut self, command: Command) -> Outcome {
+        let proposal = self.driver_proposal(command);
+        self.commit(&proposal)
+    }
+
+    /// The replicas learn of it when they next catch up by themselves: telling them would draw from the network's stream, and shift
+    /// the latency of every later message.
+    pub(super) fn commit_unannounced(&mut self, command: Command) -> Outcome {
+        let proposal = self.driver_proposal(command);
+        self.append(&proposal)
+    }
+
+    fn driver_proposal(&self, command: Command) -> Proposal {
         let bytes: Arc<[u8]> = codec::encode(&command).expect("a command encodes").into();
         let from = Life { node: 0, incarnation: 0 };
-        self.commit(&Proposal { id: 0, from, proposer: Proposer::Nobody, command, bytes, term: self.consensus.term })
+        Proposal { id: 0, from, proposer: Proposer::Nobody, command, bytes, term: self.consensus.term }
     }
 
     fn answered(&mut self, life: Life, id: u64, answer: Result<Outcome, ProposeError>) {

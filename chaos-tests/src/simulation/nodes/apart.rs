@@ -1,36 +1,38 @@
-//! A seed in a process of its own: a process has one world, and what it has drawn before would be part of the story.
+//! A story in a process of its own, because a process has one world and its earlier draws would be part of the story.
 
 use std::path::Path;
 use std::process::Command;
 
+use crate::simulation::edition::Story;
 use crate::simulation::report::{SeedReport, Violation};
 
-/// What the simulator has to be called with, before the seed, to answer with the report of [`super::run_seed`] as JSON.
+/// The argument of the simulator, before the seed, that makes it print the report of [`super::run_story`] as JSON.
 pub const ONE_SEED: &str = "one";
 
-/// Lines of what a dying process said that are worth showing.
+/// The last lines of a panicking process that a report shows.
 const COMPLAINT_LINES_MAX: usize = 20;
 
-/// Runs a seed by the program `simulator`, with whatever mutant this process was told to plant. A process that does not come to a
-/// report has panicked, which is a finding with a seed like any other.
-pub fn run_seed_apart(simulator: &Path, seed: u64) -> SeedReport {
-    let output = match Command::new(simulator).args([ONE_SEED, &seed.to_string()]).output() {
+/// Runs a story by the program `simulator`, with the mutant that this process was told to plant, if any. A process without a report
+/// has panicked, which is a finding with a seed like any other.
+pub fn run_story_apart(simulator: &Path, story: Story) -> SeedReport {
+    let (seed, edition) = (story.seed.0.to_string(), story.edition.to_string());
+    let output = match Command::new(simulator).args([ONE_SEED, &seed, "--edition", &edition]).output() {
         Ok(output) => output,
-        Err(error) => return panicked(seed, format!("cannot run {}: {error}", simulator.display()), ""),
+        Err(error) => return panicked(story, format!("cannot run {}: {error}", simulator.display()), ""),
     };
     match serde_json::from_slice(&output.stdout) {
         Ok(report) if output.status.success() => report,
         _ => panicked(
-            seed,
+            story,
             format!("the process ended with {}", output.status),
             &String::from_utf8_lossy(&output.stderr),
         ),
     }
 }
 
-fn panicked(seed: u64, message: String, complaint: &str) -> SeedReport {
+fn panicked(story: Story, message: String, complaint: &str) -> SeedReport {
     let lines: Vec<&str> = complaint.lines().collect();
     let trace_tail = lines[lines.len().saturating_sub(COMPLAINT_LINES_MAX)..].iter().map(|&line| line.to_owned());
     let violation = Violation { check: "panic".to_owned(), message, trace_tail: trace_tail.collect() };
-    SeedReport { seed, violation: Some(violation), ..SeedReport::default() }
+    SeedReport { seed: story.seed.0, edition: story.edition, violation: Some(violation), ..SeedReport::default() }
 }

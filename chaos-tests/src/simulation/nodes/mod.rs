@@ -2,7 +2,7 @@
 //!
 //! The node is the one of production ([`clicktally_node::member`]): actors, checkpoints, openraft, snapshots, placement, leadership,
 //! publishing. What is simulated is what it meets through its seams. One seed to a process, because a process has one world:
-//! [`run_seed`].
+//! [`run_story`].
 
 mod builds;
 mod committed;
@@ -30,8 +30,9 @@ mod watch;
 mod apart;
 mod run;
 
-pub use apart::{ONE_SEED, run_seed_apart};
+pub use apart::{ONE_SEED, run_story_apart};
+pub use builds::levels_at_start;
 pub use click_log::LoneLog;
 pub use database::LoneTables;
 pub use disk::{End as SimEnd, SimDisk};
-pub use run::run_seed;
+pub use run::run_story;

@@ -17,7 +17,7 @@ use super::watch::{Watch, breach};
 use super::world::{World, millis};
 use crate::checks::Invariant;
 use crate::simulation::click_oracle::ClickOracle;
-use crate::simulation::random::Seed;
+use crate::simulation::edition::Story;
 use crate::simulation::report::{self, Breach, SeedReport};
 use crate::simulation::traffic::{Traffic, TrafficPlan};
 
@@ -29,14 +29,14 @@ const FAULTS_MS: u64 = 60_000;
 /// After the last fault everything must have converged within this.
 const HEALED_WITHIN_MS: u64 = 30_000;
 
-/// Runs one seed. Once to a process.
+/// Runs one story, once in a process.
 ///
 /// # Panics
 /// The second time in a process.
-pub fn run_seed(seed: u64) -> SeedReport {
-    entropy::sow(seed);
+pub fn run_story(story: Story) -> SeedReport {
+    entropy::sow(story.seed.0);
     // A thread that has not drawn anything yet.
-    let ran = std::thread::Builder::new().name("simulation".to_owned()).spawn(move || Run::new(Seed(seed)).run());
+    let ran = std::thread::Builder::new().name("simulation".to_owned()).spawn(move || Run::new(story).run());
     ran.expect("a thread").join().expect("the driver does not panic")
 }
 
@@ -51,19 +51,20 @@ struct Run {
 }
 
 impl Run {
-    fn new(seed: Seed) -> Run {
+    fn new(story: Story) -> Run {
+        let seed = story.seed;
         let shape = Shape::draw(seed);
         let partitioner = shape.partitioner();
         let world = World::new(seed, shape).install();
         world.line(format_args!("{shape}"));
-        let builds = Builds::new(seed.stream("builds"), &world, START_MS);
-        let mut hosts = Hosts::new(Arc::clone(&world), seed.stream("hosts"));
-        shape.nodes().for_each(|node| hosts.start(node, live(Arc::clone(&world), node)));
+        let builds = Builds::new(story, &world, START_MS);
+        let hosts = Hosts::new(Arc::clone(&world), seed.stream("hosts"));
         let faults = Faults::new(seed.stream("faults"), builds, &world, START_MS);
         let plan = TrafficPlan::draw(seed, u16::try_from(partitioner.partitions()).unwrap_or(0));
-        let report = SeedReport { seed: seed.0, shape: shape.to_string(), ..SeedReport::default() };
+        let report =
+            SeedReport { seed: seed.0, edition: story.edition, shape: shape.to_string(), ..SeedReport::default() };
         let rules = event_time_rules();
-        Run {
+        let mut run = Run {
             world,
             hosts,
             traffic: Traffic::new(seed, plan, partitioner, rules),
@@ -71,7 +72,14 @@ impl Run {
             watch: Watch::default(),
             faults,
             report,
-        }
+        };
+        shape.nodes().for_each(|node| run.start(node));
+        run
+    }
+
+    fn start(&mut self, node: NodeId) {
+        self.report.levels.insert(self.world.host(node, |host| host.build).command_level());
+        self.hosts.start(node, live(Arc::clone(&self.world), node));
     }
 
     fn run(mut self) -> SeedReport {
@@ -103,7 +111,7 @@ impl Run {
         for action in actions {
             match action {
                 Action::End(node) => self.hosts.end(node),
-                Action::Start(node) => self.hosts.start(node, live(Arc::clone(&self.world), node)),
+                Action::Start(node) => self.start(node),
                 Action::Freeze(node) => self.hosts.freeze(node),
                 Action::Thaw(node) => self.hosts.thaw(node),
                 Action::Truncate(shard, end) => {

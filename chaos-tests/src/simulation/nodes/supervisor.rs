@@ -3,7 +3,7 @@
 use clicktally_proto::identity::ids::NodeId;
 use clicktally_raft_store::APPLYING_NEWER;
 
-use super::builds::{self, Build};
+use super::builds;
 use super::cures::{Cure, Cures};
 use super::disk::End;
 use super::faults::Action;
@@ -36,7 +36,7 @@ pub(super) fn look_after(world: &World, random: &mut Stream, cures: &mut Cures, 
         actions.push(Action::End(node));
         if matches!(&ended, Ended::FailStop(doing) if doing.as_str() == APPLYING_NEWER) {
             let is_away = world.chores.lock().of(node).is_some_and(Chore::is_away);
-            let was_set_back = world.host(node, |host| host.build) == Build::SetBack;
+            let was_set_back = world.host(node, |host| host.build).is_set_back();
             let breach = ct20_older_builds_go_on::check(node, is_away || was_set_back);
             breach.into_iter().for_each(|violation| world.violate(violation));
             builds::upgrade(world, node);

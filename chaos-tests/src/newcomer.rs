@@ -1,4 +1,4 @@
-//! Nodes that join a running cluster, by the command line, as an operator would have them.
+//! Nodes that join a running cluster by the command line, as an operator adds them.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
@@ -11,8 +11,8 @@ use crate::node_process::NodeProcess;
 const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
 
 impl Cluster {
-    /// The configuration of node 1, with an identity and addresses of its own, and no data. The founders stay as they are: it is not
-    /// one of them. Returns it, not started, with its peer address.
+    /// The configuration of node 1, with its own identity and addresses, and without data. The founders stay the same,
+    /// because it is not one of them. Returns the node, not started, and its peer address.
     pub fn prepare_newcomer(&mut self, id: u64) -> anyhow::Result<(NodeProcess, SocketAddr)> {
         let founder = self.node(1)?.config().to_owned();
         let mut config: toml::Table = std::fs::read_to_string(&founder)?.parse()?;
@@ -30,7 +30,7 @@ impl Cluster {
         Ok((NodeProcess::new(id, format!("http://{http}"), binary_beside_this_program()?, path), peer))
     }
 
-    /// `clicktally cluster …`, asked of this node; ended if it takes longer than anything that waits here may.
+    /// Runs `clicktally cluster …` against this node. The command is ended if it takes longer than any wait here may.
     pub async fn command(&self, url: &str, arguments: &[&str]) -> anyhow::Result<()> {
         let mut command = tokio::process::Command::new(binary_beside_this_program()?);
         let ends = command.arg("cluster").args(arguments).args(["--url", url]).kill_on_drop(true).output();

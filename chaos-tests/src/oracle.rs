@@ -1,5 +1,5 @@
-//! A naive recount of the raw log: every record, one hash map, no windows, no watermarks, no shards. It shares the record schema
-//! and the definition of validity with the system, and nothing that counts.
+//! A naive recount of the raw log: every record, one hash map, no windows, no watermarks, no shards. It shares the
+//! record schema and the definition of validity with the system, and no counting code.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -19,10 +19,10 @@ const BROKER_DEADLINE: Duration = Duration::from_secs(20);
 /// (ad, minute since the Unix epoch) → distinct valid clicks.
 pub type Counts = BTreeMap<(u64, u64), u64>;
 
-/// A row of what the stream says: (minute since the Unix epoch, ad, campaign).
+/// A row of the stream: (minute since the Unix epoch, ad, campaign).
 pub type RowKey = (u64, u64, u64);
 
-/// What the valid clicks of one row amount to, besides their number.
+/// Sums over the valid clicks of one row, besides their number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Measures {
     pub users: u64,
@@ -36,26 +36,26 @@ struct SeenClick {
     campaign_id: u64,
     event_time_ms: u64,
     is_valid: bool,
-    /// Empty where there is none.
+    /// Empty if the click has none.
     user_id: String,
     cost_micros: i64,
 }
 
-/// What the log says.
+/// The content of the log.
 #[derive(Debug, Default)]
 pub struct Recount {
     clicks: HashMap<u64, SeenClick>,
     /// Clicks in the log, repeats included.
     pub clicks_in_log: u64,
     pub malformed_records: u64,
-    /// The two together, by partition: what each shard has to read.
+    /// The sum of both, by partition: what each shard has to read.
     pub by_partition: BTreeMap<u16, u64>,
     /// The producers' own ids.
     pub event_ids: HashSet<String>,
 }
 
 impl Recount {
-    /// Reads all of `raw_clicks`, as far as it reaches now.
+    /// Reads all of `raw_clicks` up to its present end.
     pub fn of_log(bootstrap: &str) -> anyhow::Result<Recount> {
         let mut recount = Recount::default();
         read_topic(bootstrap, RAW_CLICKS, |message| {
@@ -66,7 +66,8 @@ impl Recount {
         Ok(recount)
     }
 
-    /// The first copy of a click wins, as everywhere. Returns how many clicks the record is worth; one that nobody can read is one.
+    /// The first copy of a click counts. Returns the number of clicks in the record; an unreadable record counts as
+    /// one.
     fn take(&mut self, record: &[u8]) -> u64 {
         let Ok(clicks) = decode_record_owned(record) else {
             self.malformed_records += 1;
@@ -96,7 +97,7 @@ impl Recount {
         self.clicks.values().filter(|click| click.is_valid).count()
     }
 
-    /// Distinct valid clicks, without those the stream declared late.
+    /// Distinct valid clicks, without those that the stream declared late.
     pub fn counts_without(&self, late: &HashMap<u64, LateClick>) -> Counts {
         let mut counts = Counts::new();
         #[allow(clippy::iter_over_hash_type)] // Added up: in any order the same.
@@ -108,12 +109,12 @@ impl Recount {
         counts
     }
 
-    /// Distinct users and costs of the same clicks, exactly, by row.
+    /// Exact distinct users and costs of the same clicks, by row.
     pub fn measures_without(&self, late: &HashMap<u64, LateClick>) -> BTreeMap<RowKey, Measures> {
         self.measure(late, |click| (click.event_time_ms / 60_000, click.ad_id, click.campaign_id))
     }
 
-    /// The same by ad, over all minutes: a user of two of them is one.
+    /// The same by ad, over all minutes: a user of two minutes counts once.
     pub fn ad_measures_without(&self, late: &HashMap<u64, LateClick>) -> BTreeMap<u64, Measures> {
         self.measure(late, |click| click.ad_id)
     }
@@ -140,7 +141,7 @@ impl Recount {
     }
 }
 
-/// The late side output, by click.
+/// The late side output, by click id.
 pub fn late_clicks(bootstrap: &str) -> anyhow::Result<HashMap<u64, LateClick>> {
     let mut late = HashMap::new();
     read_topic(bootstrap, LATE_CLICKS, |message| {

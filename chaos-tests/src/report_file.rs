@@ -1,11 +1,11 @@
-//! Reports that programs read: pretty JSON in a file.
+//! Reports for programs: pretty JSON in a file.
 
 use std::path::Path;
 
 use anyhow::Context;
 use serde::Serialize;
 
-/// Writes it, and makes the folder it is in.
+/// Writes the report, and creates its folder.
 pub(crate) fn write_json(path: &Path, report: &impl Serialize) -> anyhow::Result<()> {
     let write = || -> anyhow::Result<()> {
         if let Some(folder) = path.parent() {

@@ -1,5 +1,5 @@
-//! The documents are true: files behind links, paths in backticks and make targets exist, and every table that a document repeats
-//! equals the one in the code.
+//! The documents are true: files behind links, paths in backticks and make targets exist, and every table that a
+//! document repeats equals the one in the code.
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 

@@ -1,5 +1,5 @@
-//! What the Log seam promises, asked of the simulated log: the claims are those that the adapter on real Kafka has to meet
-//! (`proto/kafka/tests/kafka_log/`), because the simulation is worth as much as the two agree.
+//! The contract of the Log seam, tested on the simulated log. The adapter on real Kafka has to meet the same claims
+//! (`proto/kafka/tests/kafka_log/`): the simulation is worth only as much as the two agree.
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
@@ -37,7 +37,7 @@ async fn a_write_is_repeated_whatever_became_of_it() {
     }
 }
 
-/// On real Kafka this takes two brokers that lose one; a scripted one has it (`wire_faults.rs`).
+/// On real Kafka this takes two brokers that lose one; a scripted broker does it (`wire_faults.rs`).
 #[tokio::test(start_paused = true)]
 async fn a_reader_beyond_a_cut_hears_of_the_loss_and_not_of_what_was_written_since() {
     let lone = LoneLog::new(Seed(1));

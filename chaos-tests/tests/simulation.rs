@@ -20,8 +20,8 @@ use clicktally_proto::fault::Mutant;
 const FRESH_SEEDS: u64 = 200;
 /// Of whole nodes, which take a second each.
 const FRESH_SEEDS_OF_NODES: u64 = 20;
-/// Each broke an invariant once, by a mistake of the product or of a check; docs/simulation.md has the stories. A new one is recorded
-/// with the edition it failed in, so that later kinds of faults, commands and draws do not shift it.
+/// Each broke an invariant once, by a mistake of the product or of a check; docs/simulation.md has the stories. A new
+/// one is recorded with the edition it failed in, so that later kinds of faults, commands and draws do not shift it.
 const FAILED_ONCE: [FailedOnce; 10] = [
     rules(88, Edition::FIRST, 0),
     rules(7_304, Edition::FIRST, 0),
@@ -37,7 +37,8 @@ const FAILED_ONCE: [FailedOnce; 10] = [
 struct FailedOnce {
     tier: Tier,
     story: Story,
-    /// Covers every committed command and every fault, so that a shifted draw changes it. Known for tier 0, where it follows from the rules alone. In tier 1 it also depends on the timers of openraft and tokio.
+    /// Covers every committed command and every fault, so that a shifted draw changes it. Known for tier 0, where it
+    /// follows from the rules alone. In tier 1 it also depends on the timers of openraft and tokio.
     trace_hash: Option<u64>,
 }
 

@@ -1,5 +1,5 @@
-//! What the Sink seam promises, asked of the simulated tables: the claims are those that the adapter to real PostgreSQL has to meet
-//! (`node/tests/postgres_tables/`), because the simulation is worth as much as the two agree.
+//! The contract of the Sink seam, tested on the simulated tables. The adapter to real PostgreSQL has to meet the same
+//! claims (`node/tests/postgres_tables/`): the simulation is worth only as much as the two agree.
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 

@@ -1,4 +1,5 @@
-//! What [`Storage`] promises, asked of the disk of production and of the simulated one: the simulation is worth as much as the two agree.
+//! The contract of [`Storage`], tested on the production disk and on the simulated one: the simulation is worth only as
+//! much as the two agree.
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
@@ -17,7 +18,7 @@ use tokio::sync::oneshot;
 const GROUP: GroupId = GroupId(2);
 const OTHER: GroupId = GroupId(3);
 
-/// Opens the same storage again: what a start of the process does.
+/// Opens the same storage again, as a start of the process does.
 trait Reopen {
     fn reopen(&self) -> Arc<dyn Storage>;
 }
@@ -154,7 +155,7 @@ async fn a_snapshot_is_whole_under_its_name_or_nobody_sees_it() {
         assert!(snapshots.names().unwrap().is_empty());
         let mut read = String::new();
         opened.read_to_string(&mut read).unwrap();
-        assert_eq!(read, "older", "whoever reads a snapshot may read it to its end");
+        assert_eq!(read, "older", "an open reader reads its snapshot to the end");
         assert!(snapshots.open(older).is_err());
     }
 }
@@ -192,7 +193,7 @@ async fn after_a_failed_fsync_nothing_that_is_written_later_survives() {
     let operations = vec![entries(4..5, "a")];
     log.submit(LogWrite { group: GROUP, operations }, true, Some(completion)).await.unwrap();
     assert!(finished.await.unwrap());
-    // It succeeds, and is not there.
+    // The write succeeds, and is not on disk.
     write(log.as_ref(), GROUP, vec![entries(5..6, "a")]).await;
     disk.detach(SimEnd::Killed);
     assert_eq!(disk.attach().open_log().unwrap().last_index(GROUP).unwrap(), Some(3));

@@ -1,6 +1,7 @@
 //! Planted faults, for tests of builds with debug assertions only. Release builds compile them away.
 //!
-//! * `CLICKTALLY_FAIL_AT=point:n` aborts the process when it reaches the named point for the n-th time, as `kill -9` would.
+//! * `CLICKTALLY_FAIL_AT=point:n` aborts the process when it reaches the named point for the n-th time, as `kill -9`
+//!   would.
 //! * `CLICKTALLY_BREAK=mutant` breaks one promise (see [`Mutant`]), so that a test can show that its check notices.
 //! * `CLICKTALLY_LOSE=point:n` loses every n-th message received at the named point, as a network may.
 
@@ -8,8 +9,8 @@ macro_rules! mutants {
     ($($layer:ident { $($name:ident = $text:literal: $mistake:literal,)+ })+) => {
         /// One promise broken on purpose, as a plausible mistake would break it.
         ///
-        /// This table is the only place where a mutant is written. The simulation hunts every one of them, and `make sim-mutants`
-        /// writes them into `docs/simulation.md`.
+        /// This table is the only place where a mutant is written. The simulation hunts every one of them, and `make
+        /// sim-mutants` writes them into `docs/simulation.md`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Mutant {
             $($(#[doc = $mistake] $name,)+)+

@@ -16,7 +16,7 @@ use clicktally_proto::fault::Mutant;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
-/// The cluster in a deterministic simulation: thousands of schedules, each a number.
+/// The cluster in a deterministic simulation: thousands of schedules, each named by a number.
 #[derive(Debug, Parser)]
 #[command(name = "sim")]
 struct Options {
@@ -28,7 +28,7 @@ struct Options {
 enum What {
     /// Runs seeds until one breaks an invariant.
     Run(Run),
-    /// The same, for programs: prints the report as JSON.
+    /// The same for programs: prints the report as JSON.
     #[command(hide = true)]
     Hunt(Run),
     /// Runs one seed of tier 1 in this process, and prints its report as JSON.
@@ -40,9 +40,9 @@ enum What {
     },
     /// Plants each known mistake in a process of its own, and fails if one is not found.
     Mutants {
-        /// Only these.
+        /// Only these mutants.
         names: Vec<String>,
-        /// A document whose table is to be written anew.
+        /// The document whose table of mutants is replaced.
         #[arg(long, value_name = "FILE")]
         document: Option<PathBuf>,
     },
@@ -53,24 +53,24 @@ struct Run {
     /// 0: the pure rules. 1: whole nodes.
     #[arg(long, default_value = "0", value_parser = parse_tier)]
     tier: Tier,
-    /// How many.
+    /// How many seeds.
     #[arg(long, default_value_t = 1_000)]
     seeds: u64,
-    /// The first one.
+    /// The first seed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// The edition of the stories: a seed that failed once is replayed in the edition it failed in.
     #[arg(long, default_value_t, value_parser = parse_edition)]
     edition: Edition,
-    /// Begins no seed after so many minutes.
+    /// Begins no seed after this many minutes.
     #[arg(long)]
     minutes: Option<u64>,
-    /// Seeds side by side.
+    /// How many seeds run side by side.
     #[arg(long, default_value_t = 2)]
     threads: usize,
 }
 
-/// Beside the trace, which `CLICKTALLY_SIM_TRACE` asks for, what the nodes and openraft themselves have to say, by `RUST_LOG`.
+/// Prints the logs of the nodes and of openraft, as `RUST_LOG` asks. `CLICKTALLY_SIM_TRACE` asks for the trace.
 fn narrate() {
     if std::env::var_os("RUST_LOG").is_some() {
         let filter = EnvFilter::from_default_env();
@@ -89,7 +89,7 @@ fn parse_edition(text: &str) -> Result<Edition, String> {
 fn main() -> ExitCode {
     let what = Options::parse().what;
     if !matches!(what, What::One { .. }) {
-        // A panic is a finding with a seed; the report tells it.
+        // A panic is a finding with a seed, and the report contains it.
         std::panic::set_hook(Box::new(|_| {}));
     }
     let done = match what {

@@ -1,12 +1,14 @@
-//! CT-10: counted + duplicate + late + invalid + quarantined + misrouted = read, for each shard; and what a shard has read up to its
-//! committed offset is what the log holds up to there: nothing skipped, nothing read into the count twice.
+//! CT-10: for each shard, counted + duplicate + late + invalid + quarantined + misrouted = read. What a shard has read
+//! up to its committed offset is what the log holds up to there: nothing is skipped, and nothing is read into the count
+//! twice.
 
 use std::collections::BTreeMap;
 
 use super::{Invariant, Violation};
 use crate::cluster_client::{ClusterView, OutcomesView};
 
-/// For a cluster that has read to the end of the log. `in_log`: clicks of each partition, a malformed record being one.
+/// For a cluster that has read to the end of the log. `in_log`: the clicks of each partition; a malformed record counts
+/// as one.
 pub fn check(view: &ClusterView, in_log: &BTreeMap<u16, u64>) -> Vec<Violation> {
     let shards = view.shards();
     shards.iter().flat_map(|(shard, seen)| check_shard(*shard, &seen.outcomes, in_log)).collect()
@@ -25,7 +27,7 @@ fn check_shard(shard: u16, outcomes: &OutcomesView, in_log: &BTreeMap<u16, u64>)
     details.into_iter().map(|detail| Violation { invariant: Invariant::ReadOnce, detail }).collect()
 }
 
-/// The same, outcome by outcome, where somebody knows what each had to be.
+/// The same, outcome by outcome, for a caller that knows each of them.
 pub fn check_outcomes(shard: u16, outcomes: &OutcomesView, expected: &OutcomesView) -> Option<Violation> {
     let detail = format!("shard {shard}: {outcomes:?}, expected {expected:?}");
     (outcomes != expected).then_some(Violation { invariant: Invariant::ReadOnce, detail })

@@ -5,10 +5,10 @@ use std::fmt::Debug;
 
 use super::{Invariant, Violation};
 
-/// Named in the message at most.
+/// The message names at most this many.
 const NAMED_MAX: usize = 40;
 
-/// `acknowledged` and `in_log`: what producers know a click by.
+/// `acknowledged` and `in_log`: the ids by which producers know clicks.
 pub fn check<T: Ord + Debug>(acknowledged: &BTreeSet<T>, in_log: &BTreeSet<T>) -> Vec<Violation> {
     let missing: Vec<&T> = acknowledged.difference(in_log).collect();
     if missing.is_empty() {

@@ -6,8 +6,8 @@ use super::{Invariant, Violation};
 use crate::database::AdMinute;
 use crate::oracle::{Measures, RowKey};
 
-/// Five standard errors (1.04 / √4096 each) are never seen in practice; two more users either way, where a collision of few users is
-/// more than that.
+/// Five standard errors (1.04 / √4096 each) never occur in practice. Two more users are allowed either way, because a
+/// collision among few users exceeds that.
 const ERROR_PER_MILLE_MAX: u64 = 5 * 16 + 2;
 const ERROR_USERS_MIN: u64 = 2;
 
@@ -65,6 +65,6 @@ mod tests {
             assert_eq!(check(&exact, &[wrong]).len(), 1);
         }
         assert_eq!(check(&exact, &[]).len(), 2, "a row that is not there");
-        assert_eq!(check(&BTreeMap::new(), &[row(Some(3), 1, 1)]).len(), 2, "a row of nobody's clicks");
+        assert_eq!(check(&BTreeMap::new(), &[row(Some(3), 1, 1)]).len(), 2, "a row without clicks");
     }
 }

@@ -1,12 +1,12 @@
-//! CT-13: a watermark never goes back, and moves only as far as clicks have passed it or a partition was proven empty: never by a
-//! timer. What is declared late is what it says, and nothing else.
+//! CT-13: a watermark never goes back. It advances only as far as clicks have passed it or a partition was proven
+//! empty, never by a timer. Exactly the late clicks are declared late.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 use super::{Invariant, Violation};
 
-/// What a committed checkpoint says, and what the log knows. Times in milliseconds since the Unix epoch.
+/// The claim of a committed checkpoint, and the facts of the log. Times in milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WatermarkClaim {
     pub shard: u16,
@@ -18,7 +18,7 @@ pub struct WatermarkClaim {
     pub newest_event_ms: u64,
     pub complete_before_ms: u64,
     pub complete_to_ms: u64,
-    /// When the first record that is not covered arrived, if there is one.
+    /// When the first uncovered record arrived, if there is one.
     pub unread_arrival_ms: Option<u64>,
     /// How far the owner's clock may have been ahead of the log's.
     pub clock_ahead_ms: u64,
@@ -47,12 +47,12 @@ pub fn check(claim: &WatermarkClaim) -> Vec<Violation> {
     details.into_iter().map(violation).collect()
 }
 
-/// A watermark as applied, of a shard or a group.
+/// The applied watermark of a shard or a group.
 pub fn check_monotone(what: &str, before_ms: u64, after_ms: u64) -> Option<Violation> {
     (after_ms < before_ms).then(|| violation(format!("{what}: its watermark went back from {before_ms} to {after_ms}")))
 }
 
-/// Compares what was declared late with what had to be.
+/// Compares the clicks declared late with those that had to be.
 pub fn check_late<T: Ord + Debug>(expected: &BTreeSet<T>, declared: &BTreeSet<T>) -> Vec<Violation> {
     let missing = expected.difference(declared).map(|click| format!("late, but not in the late topic: {click:?}"));
     let surplus = declared.difference(expected).map(|click| format!("in the late topic, but not late: {click:?}"));

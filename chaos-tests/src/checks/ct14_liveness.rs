@@ -1,9 +1,9 @@
-//! CT-14: after the faults everything heals: each shard has an owner and is read to its end, each replica holds the same, and what has
-//! fired is published and written.
+//! CT-14: after the faults everything heals. Each shard has an owner and is read to its end, all replicas are equal,
+//! and fired windows are published and written.
 
 use super::{Invariant, Violation};
 
-/// What still stands between a cluster and rest.
+/// What keeps a cluster from being at rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unfinished {
     NoLeader,
@@ -14,7 +14,7 @@ pub enum Unfinished {
     Unwritten { partition: i32, read: i64, end: i64 },
 }
 
-/// `waited_ms`: how long there has been no fault.
+/// `waited_ms`: the time since the last fault.
 pub fn check(unfinished: &[Unfinished], waited_ms: u64) -> Vec<Violation> {
     let violation = |what: &Unfinished| {
         let detail = format!("still {what:?} after {waited_ms} ms without a fault");

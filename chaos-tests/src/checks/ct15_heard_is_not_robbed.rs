@@ -1,4 +1,4 @@
-//! CT-15: no shard is taken from a node that its leader has heard within a lease, whatever anybody's wall clock says.
+//! CT-15: no shard is taken from a node that its leader has heard within a lease, regardless of wall clocks.
 
 use super::{Invariant, Violation};
 
@@ -8,11 +8,11 @@ pub struct Robbery {
     pub shard: u16,
     pub owner: u64,
     pub leader: u64,
-    /// In true time; `None` if the leader has not heard the owner in this life.
+    /// In true time. `None` if the leader has not heard the owner in this life.
     pub heard_ago_ms: Option<u64>,
 }
 
-/// `lease_ms` less what clocks may drift apart within it.
+/// `lease_ms`: the lease minus the possible drift of two clocks within it.
 pub fn check(robbery: &Robbery, lease_ms: u64) -> Option<Violation> {
     let Robbery { shard, owner, leader, heard_ago_ms } = *robbery;
     let heard_ago_ms = heard_ago_ms.filter(|ago| *ago < lease_ms)?;

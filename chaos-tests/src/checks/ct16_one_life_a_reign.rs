@@ -1,18 +1,19 @@
-//! CT-16: nobody leads twice by one vote. A reign is a term and a node (openraft orders leaders by both, so that a term may see several
-//! of them, each stronger than the one before); a node that comes back has to win another one, or it would lead with a log it has lost.
+//! CT-16: no node leads in two of its lives by one vote. A reign is a term and a node: openraft orders leaders by both,
+//! so a term may see several leaders, each stronger than the one before. A node that comes back must win another vote,
+//! or it would lead with a log that it has lost.
 
 use std::collections::BTreeMap;
 
 use super::{Invariant, Violation};
 
-/// Of one group.
+/// The reigns of one group: (term, node) → life.
 #[derive(Debug, Default)]
 pub struct Reigns {
     lives: BTreeMap<(u64, u64), u64>,
 }
 
 impl Reigns {
-    /// A node says of itself that it leads; `life` tells one run of its process from another.
+    /// A node claims to lead. `life` identifies one run of its process.
     pub fn observe(&mut self, term: u64, node: u64, life: u64) -> Option<Violation> {
         let first = *self.lives.entry((term, node)).or_insert(life);
         let detail = format!("node {node} leads term {term} in its life {life}, as it did in its life {first}");

@@ -1,15 +1,15 @@
-//! CT-17: what a client was told was done stays done, and a read that was proven fresh holds everything committed before it was asked
-//! for: the register of linearizability, one writer to each value, values that only rise.
+//! CT-17: what was acknowledged to a client stays done, and a read proven fresh holds everything committed before it
+//! was requested. This is the register of linearizability: one writer for each value, values that only rise.
 
 use super::{Invariant, Violation};
 
-/// A read, and what was true before it was asked for.
+/// A read, and the facts before it was requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FreshRead {
     pub node: u64,
     /// The highest log index that any replica had applied.
     pub committed_before: u64,
-    /// Of the replica that answered.
+    /// The log index of the replica that answered.
     pub applied: u64,
 }
 
@@ -19,7 +19,7 @@ pub fn check_fresh(read: &FreshRead) -> Option<Violation> {
     (applied < committed_before).then(|| violation(detail))
 }
 
-/// `acknowledged` before the read was asked for, `found` by it.
+/// `acknowledged` before the read was requested, `found` by the read.
 pub fn check_promise(what: &str, acknowledged: i64, found: Option<i64>) -> Option<Violation> {
     let detail = format!("{what}: {acknowledged} was acknowledged, a fresh read finds {found:?}");
     (found < Some(acknowledged)).then(|| violation(detail))

@@ -1,17 +1,20 @@
-//! CT-18: a disk holds what its node has acknowledged. A node that is refused at its start because its leader remembers more than its
-//! disk does has acknowledged what was not durable, or is refused for nothing; either is a violation where the disk has lost nothing. One whose
-//! disk was replaced by an older copy is refused wherever a leader remembers more: it might vote twice.
+//! CT-18: a disk holds what its node has acknowledged. A leader refuses a starting node if it remembers more than the
+//! node's disk holds. If the disk has lost nothing, that is a violation: the node acknowledged something that was not
+//! durable, or the refusal is wrong. A node whose disk was replaced by an older copy must be refused by a leader that
+//! remembers more, because it might vote twice.
 
 use super::{Invariant, Violation};
 
-/// `refusal`: what the node says of its start; `None` if it was let in. `has_lost`: the disk was damaged or replaced.
+/// `refusal`: the node's reason for not starting; `None` if it was let in. `has_lost`: the disk was damaged or
+/// replaced.
 pub fn check(node: u64, refusal: Option<&str>, has_lost: bool) -> Option<Violation> {
     let refusal = refusal.filter(|_| !has_lost)?;
     let detail = format!("node {node}, whose disk has kept what it synced, is refused: {refusal}");
     Some(Violation { invariant: Invariant::WholeDisksLetIn, detail })
 }
 
-/// A node that was let in with a log that ends at `last`, while a leader that it could ask had `remembered` its acknowledgements up to there.
+/// A node was let in with a log that ends at `last`. `remembered`: the last acknowledgement of that node in the memory
+/// of a leader that it could ask.
 pub fn check_let_in(node: u64, last: Option<u64>, remembered: Option<u64>) -> Option<Violation> {
     let detail = format!("node {node} is let in with a log that ends at {last:?}, and has acknowledged {remembered:?}");
     (last < remembered).then_some(Violation { invariant: Invariant::WholeDisksLetIn, detail })

@@ -1,13 +1,13 @@
-//! CT-19: a log reaches back to the snapshot before the newest, so that one that rots costs a longer replay and nothing else. What a
-//! peer sent takes the place of everything before it.
+//! CT-19: a log reaches back to the snapshot before the newest, so that a rotten snapshot only costs a longer replay. A
+//! peer's snapshot replaces everything before it.
 
 use super::{Invariant, Violation};
 
-/// The snapshots that one replica has made durable, by the last log index in each.
+/// The durable snapshots of one replica, by the last log index in each.
 #[derive(Debug, Default, Clone)]
 pub struct SnapshotReach {
     newest: Option<u64>,
-    /// As far as the log may be forgotten.
+    /// The log may be forgotten up to this index.
     fallback: Option<u64>,
 }
 
@@ -26,7 +26,7 @@ impl SnapshotReach {
         self.fallback = self.fallback.max(Some(index));
     }
 
-    /// Entries up to and with `forgotten` are forgotten, others are kept.
+    /// Entries up to and including `forgotten` are forgotten; others are kept.
     pub fn check(&self, forgotten: u64) -> Option<Violation> {
         let detail = || format!("the log is forgotten up to {forgotten}, and the snapshots are {self:?}");
         (Some(forgotten) > self.fallback).then(|| Violation { invariant: Invariant::LogReachesBack, detail: detail() })

@@ -1,9 +1,10 @@
-//! CT-1: per (ad, minute) the stream's final count is the number of distinct valid on-time clicks. Never more, never fewer.
+//! CT-1: for each (ad, minute), the stream's final count is the number of distinct valid on-time clicks, never more and
+//! never fewer.
 
 use super::{Invariant, Violation};
 use crate::oracle::Counts;
 
-/// Compares two countings, each (ad, minute) on its own.
+/// Compares two counts, each (ad, minute) on its own.
 pub fn check(expected: &Counts, counted: &Counts) -> Vec<Violation> {
     let keys: std::collections::BTreeSet<_> = expected.keys().chain(counted.keys()).collect();
     keys.into_iter()
@@ -17,7 +18,7 @@ pub fn check(expected: &Counts, counted: &Counts) -> Vec<Violation> {
         .collect()
 }
 
-/// Sum of the absolute differences: the clicks that nothing explains.
+/// The sum of the absolute differences: the unexplained clicks.
 pub fn unexplained(expected: &Counts, counted: &Counts) -> u64 {
     let missing = expected.iter().map(|(key, want)| want.abs_diff(counted.get(key).copied().unwrap_or(0)));
     let surplus = counted.iter().filter(|(key, _)| !expected.contains_key(key)).map(|(_, have)| *have);

@@ -1,12 +1,13 @@
-//! CT-2: offsets and epochs of a shard only move forward, at most one owner an epoch, and a quiet shard has read all there is.
+//! CT-2: offsets and epochs of a shard only move forward, an epoch has at most one owner, and a quiet shard has read
+//! its whole partition.
 
 use std::collections::BTreeMap;
 
 use super::{Invariant, Violation};
 use crate::cluster_client::{ClusterView, ShardView};
 
-/// Watches successive views of a cluster. Views may come from different nodes, so an older one may follow a newer one: only what the
-/// replicated state can never have said is a violation.
+/// Watches successive views of a cluster. They may come from different nodes, so an older view may follow a newer one.
+/// Only a view that the replicated state can never have had is a violation.
 #[derive(Debug, Default)]
 pub struct OffsetChain {
     owners: BTreeMap<(u16, u64), u64>,
@@ -55,14 +56,15 @@ impl OffsetChain {
     }
 }
 
-/// Watches checkpoints in the order in which they are applied: nothing may be skipped or repeated, and no former owner heard.
+/// Watches checkpoints in the order of their application: none may skip or repeat offsets, and none of a former owner
+/// may be accepted.
 #[derive(Debug, Default)]
 pub struct AppliedChain {
     shards: BTreeMap<u16, (u64, u64)>,
 }
 
 impl AppliedChain {
-    /// Of a checkpoint that was taken: `[from, to)` under `epoch`, while `assigned_epoch` was the shard's.
+    /// An accepted checkpoint: `[from, to)` under `epoch`, while the shard's epoch was `assigned_epoch`.
     pub fn observe(&mut self, shard: u16, epoch: u64, assigned_epoch: u64, from: u64, to: u64) -> Option<Violation> {
         let (epoch_before, to_before) = self.shards.insert(shard, (epoch, to)).unwrap_or((0, 0));
         let is_continued = from == to_before && to >= from && epoch >= epoch_before && epoch == assigned_epoch;

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 
 use super::{Invariant, Violation};
 
-/// A replica, by what its state encodes to.
+/// A replica and the digest of its encoded state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplicaDigest {
     pub node: u64,
-    /// Of the last entry applied.
+    /// The log index of the last applied entry.
     pub index: u64,
     pub digest: u64,
 }
 
-/// Of one group; replicas at different indexes say nothing about each other.
+/// Compares the replicas of one group. Replicas at different indexes are not compared.
 pub fn check(replicas: &[ReplicaDigest]) -> Vec<Violation> {
     let mut first_at: BTreeMap<u64, &ReplicaDigest> = BTreeMap::new();
     let mut violations = Vec::new();

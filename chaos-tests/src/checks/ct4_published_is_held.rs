@@ -1,4 +1,4 @@
-//! CT-4: what is published is what the replicas hold.
+//! CT-4: the published rows are those that the replicas hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,8 +13,8 @@ pub fn keyed(rows: impl Iterator<Item = WindowCount>) -> BTreeMap<RowKey, Window
     rows.map(|row| ((row.minute, row.ad_id, row.campaign_id), row)).collect()
 }
 
-/// `held` by the replicas, of which everything up to the revision `published` must be `written`. Replicas forget a window some time after it
-/// is final, so rows of a minute that they hold nothing of say nothing.
+/// `held`: the rows of the replicas. Those up to the revision `published` must be in `written`. Replicas forget a
+/// window some time after it is final, so written rows of a minute without held rows are not judged.
 pub fn check(
     held: &BTreeMap<RowKey, WindowCount>,
     published: u64,
@@ -42,6 +42,6 @@ mod tests {
         assert!(check(&held, 8, &rows(&[(0, 1, 1), (1, 1, 5), (1, 2, 6)])).is_empty());
         assert_eq!(check(&held, 8, &rows(&[(1, 1, 5)])).len(), 1, "missing");
         assert_eq!(check(&held, 8, &rows(&[(1, 1, 4), (1, 2, 6)])).len(), 1, "old");
-        assert_eq!(check(&held, 8, &rows(&[(1, 1, 5), (1, 2, 6), (1, 3, 2)])).len(), 1, "nobody's");
+        assert_eq!(check(&held, 8, &rows(&[(1, 1, 5), (1, 2, 6), (1, 3, 2)])).len(), 1, "not held");
     }
 }

@@ -29,13 +29,13 @@ impl RevisionsRise {
         }
     }
 
-    /// The database was restored to an older state: these rows are what stands from now on.
+    /// The database was restored to an older state: these rows are the current ones from now on.
     pub fn restored(&mut self, rows: Vec<AdMinute>) {
         let key = |row: &AdMinute| (row.minute, row.ad_id, row.campaign_id);
         self.rows = rows.into_iter().map(|row| (key(&row), row)).collect();
     }
 
-    /// What was found so far.
+    /// The violations found so far.
     pub fn violations(&self) -> &[Violation] {
         &self.violations
     }

@@ -1,9 +1,9 @@
-//! CT-5: what the stream says a campaign has spent is its counted clicks at its price, each once; and no positive answer about a
-//! budget outlives its expiry, nor risks more than remains and is tolerated.
+//! CT-5: the stream's spend of a campaign is its counted clicks at its price, each once. No positive answer about a
+//! budget outlives its expiry, or risks more than what remains plus the tolerance.
 
 use super::{Invariant, Violation};
 
-/// The longest a positive answer may hold.
+/// The longest life of a positive answer.
 pub const ANSWER_LIFE_MS_MAX: u64 = 1_000;
 
 fn violation(detail: String) -> Violation {
@@ -25,19 +25,20 @@ pub fn check_spend(
     })
 }
 
-/// A positive answer, and what was true when it was given.
+/// A positive answer, and the facts at its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PositiveAnswer {
     pub campaign: u64,
-    /// Both by the answering node's wall clock.
+    /// Both times by the answering node's wall clock.
     pub answered_at_ms: u64,
     pub expires_at_ms: u64,
     pub budget_micros: i64,
     pub tolerance_micros: i64,
-    /// In the replica that answered.
+    /// The spend in the answering replica.
     pub spend_micros: i64,
     pub velocity_micros_per_s: i64,
-    /// How long ago everything that had arrived was certainly counted, or the replica certainly current, whichever is longer.
+    /// The longer of two times: since everything that had arrived was certainly counted, and since the replica was
+    /// certainly current.
     pub blind_ms: u64,
 }
 

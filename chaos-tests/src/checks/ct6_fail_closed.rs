@@ -1,4 +1,5 @@
-//! CT-6: a replica that was not proven current lately says no, and one that says how current it is does not flatter itself.
+//! CT-6: a replica that was not recently proven current says no, and a replica does not claim to be more current than
+//! it is.
 
 use super::{Invariant, Violation};
 
@@ -6,17 +7,19 @@ use super::{Invariant, Violation};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnswerSight {
     pub node: u64,
-    /// Since the replica was last proven to hold everything committed, by the node's monotonic clock; `None`: never.
+    /// The time since the replica was last proven to hold everything committed, by the node's monotonic clock; `None`:
+    /// never.
     pub staleness_ms: Option<u64>,
-    /// Up to where the group had committed when that proof was asked for.
+    /// The group's committed index when that proof was requested.
     pub committed_then: u64,
-    /// Up to where the replica has applied.
+    /// The replica's applied index.
     pub applied: u64,
-    /// In true time, how long ago the oldest click arrived that nobody has counted yet; 0 where there is none.
+    /// The age of the oldest uncounted click, in true time; 0 if there is none.
     pub uncounted_for_ms: u64,
 }
 
-/// `staleness_ms_max`: beyond it nobody may say yes. `uncounted_ms_max`: the same for the counting, wrong clocks allowed for.
+/// `staleness_ms_max`: a staler replica must not say yes. `uncounted_ms_max`: the same for uncounted clicks, with an
+/// allowance for wrong clocks.
 pub fn check(answer: &AnswerSight, staleness_ms_max: u64, uncounted_ms_max: u64) -> Vec<Violation> {
     let AnswerSight { node, staleness_ms, committed_then, applied, uncounted_for_ms } = *answer;
     let mut details = Vec::new();

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use super::{Invariant, Violation};
 
-/// What the manifest says, and what the log says.
+/// The facts of the manifest, and those of the log.
 #[derive(Debug, Clone)]
 pub struct ArchiveFacts {
     pub archived_to: BTreeMap<u16, u64>,
-    /// Files that do not continue the one before.
+    /// Files that do not continue their predecessor.
     pub breaks: u64,
     pub archived_clicks: u64,
     pub archived_malformed: u64,

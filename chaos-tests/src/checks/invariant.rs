@@ -1,7 +1,8 @@
 //! The table of invariants: the only place where a number and its statement are written.
 //!
-//! A check names its invariant by variant. `ARCHITECTURE.md` repeats the statements for people, and `tests/documents.rs` compares
-//! it with this table. The same test compares the numbers in the names of the files of this folder.
+//! A check names its invariant by variant. `ARCHITECTURE.md` repeats the statements for people, and
+//! `tests/documents.rs` compares it with this table. The same test compares the numbers in the names of the files of
+//! this folder.
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
 //! The table of invariants ([`invariant`]) and their checks, one file each.
 //!
-//! Each check is a pure comparison of plain views, so that the same functions judge real processes and simulated ones. An empty
-//! list of violations is a pass.
+//! Each check is a pure comparison of plain views, so that the same functions judge real processes and simulated ones.
+//! An empty list of violations is a pass.
 
 pub mod invariant;
 

@@ -1,4 +1,4 @@
-//! The kill: which node, and how long until all shards counted on without it.
+//! The kill: of which node, and how long until all shards count without it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::eventually::eventually;
 
 const RECOVERY_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Kills the leader of the first group (`kill -9`) and waits until every shard has another owner and has counted further than
-/// it had at the moment of the kill.
+/// Kills the leader of the first group (`kill -9`). Waits until every shard has another owner and has counted further
+/// than at the moment of the kill.
 pub(super) async fn kill_the_leader(stage: &mut Stage) -> anyhow::Result<Killed> {
     let before = eventually("there is a leader that owns shards", RECOVERY_DEADLINE, async || {
         let view = stage.cluster.client.cluster().await?;

@@ -1,4 +1,4 @@
-//! The clicks: through both doors, with everything that makes counting hard, and a kill on the way.
+//! The load: clicks through both entrances, with everything that makes counting hard, and a kill on the way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::stage::{CAMPAIGNS, Stage};
 const KILL_AT_PERCENT: u64 = 40;
 const RESTART_AT_PERCENT: u64 = 65;
 const REDRAW_EVERY: Duration = Duration::from_millis(200);
-/// Without a terminal a line is drawn only every so many redraws.
+/// Without a terminal, one line is printed in so many redraws.
 const REDRAWS_PER_LINE: u32 = 50;
 
 #[derive(Parser)]
@@ -55,7 +55,7 @@ pub(super) async fn drive(
     Ok((summary, Some(killed)))
 }
 
-/// Parsed like a command line, so that the demo says nothing that a user could not.
+/// Parsed like a command line, so that the demo uses only what a user can.
 fn load_options(stage: &Stage, options: &DemoOptions) -> anyhow::Result<LoadOptions> {
     let mut arguments = vec!["load".to_owned(), "--quiet".to_owned()];
     arguments.extend(stage.cluster.client.urls.iter().map(|url| format!("--url={url}")));
@@ -92,7 +92,7 @@ struct Progress {
 }
 
 impl Progress {
-    /// Draws until so much is acknowledged, or the load has ended.
+    /// Draws the progress until that many clicks are acknowledged, or the load has ended.
     async fn until(&mut self, percent: u64, load: &JoinHandle<anyhow::Result<LoadSummary>>, screen: &Screen) {
         while self.watch.acknowledged() * 100 < self.total * percent && !load.is_finished() {
             self.draw(screen, false);

@@ -1,7 +1,7 @@
-//! `make demo`: the main job on three nodes, with a `kill -9` of the node that leads Raft and owns shards in mid-stream, then the
-//! batch, and one table that must agree.
+//! `make demo`: the main job on three nodes, with a `kill -9` of the node that leads Raft and owns shards while clicks
+//! arrive. Then the batch, and one table that must agree.
 //!
-//! In the order of the show.
+//! The modules are in the order of the demo.
 
 mod options;
 mod stage;

@@ -1,4 +1,4 @@
-//! What the demo may be told.
+//! The options of the demo.
 
 use std::path::PathBuf;
 
@@ -19,7 +19,8 @@ pub struct DemoOptions {
     /// Ads that get exactly 1,000 clicks a minute, shown as a grid at the end.
     #[arg(long, default_value_t = 10)]
     pub steady_ads: u64,
-    /// How long a window takes corrections; the product's default is 15 minutes, the demo's lets a window's whole life be seen.
+    /// How long a window takes corrections; the product's default is 15 minutes, the demo's lets a window's whole life
+    /// be seen.
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     pub allowed_lateness_s: u64,
     /// Where the numbers go, as JSON.

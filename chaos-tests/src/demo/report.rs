@@ -1,4 +1,4 @@
-//! `target/demo/report.json`: names and types are part of the outside contract.
+//! `target/demo/report.json`: its names and types are a public contract.
 
 use std::path::Path;
 
@@ -22,14 +22,14 @@ pub struct Report {
     pub dashboard: String,
 }
 
-/// The node that was killed in mid-stream.
+/// The node that was killed while clicks arrived.
 #[derive(Debug, Clone, Serialize)]
 pub struct Killed {
     pub node: u64,
     pub was_leader: bool,
     /// How many shards it owned.
     pub shards: usize,
-    /// From the kill until every shard had an owner that lives and had counted on.
+    /// From the kill until every shard had a living owner that had counted further.
     pub recovered_ms: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What a person sees: phases, one progress line, one table, one grid.
+//! The screen of the demo: phases, one progress line, one table, one grid.
 
 use std::io::{IsTerminal, Write};
 
@@ -18,7 +18,7 @@ impl Screen {
         println!("{line}");
     }
 
-    /// Rewrites one line on a terminal; elsewhere every call is a line of its own, so call it seldom there.
+    /// Rewrites one line on a terminal. Elsewhere every call prints a line of its own, so call it rarely there.
     pub(super) fn progress(&self, line: &str) {
         let mut out = std::io::stdout();
         let outcome = if self.is_live() { write!(out, "\r\x1b[K{line}") } else { writeln!(out, "{line}") };

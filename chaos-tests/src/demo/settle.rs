@@ -1,4 +1,4 @@
-//! After the last click: until the stream has nothing left to say, the archive has everything, and the batch has run.
+//! After the last click: waits until the stream is final, the archive is complete, and the batch has run.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use crate::checks::{self, ct2_offset_chain};
 use crate::eventually::eventually;
 use crate::oracle;
 
-/// Beyond the lateness: reading a backlog, publishing and writing its windows.
+/// The time beyond the lateness: to read a backlog, and to publish and write its windows.
 const SLACK: Duration = Duration::from_secs(180);
 /// A minute that has just begun when the load ends must still pass.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// All shards have read to the end of the log, and all windows in PostgreSQL are final.
+/// Waits until all shards have read to the end of the log, and all windows in PostgreSQL are final.
 pub(super) async fn stream(stage: &Stage, summary: &LoadSummary, screen: &Screen) -> anyhow::Result<()> {
     screen.say(&format!("All {} clicks are acknowledged. Waiting until every window is final …", summary.sent));
     let ends = end_offsets(stage).await?;
@@ -30,14 +30,14 @@ pub(super) async fn stream(stage: &Stage, summary: &LoadSummary, screen: &Screen
     eventually("all windows are final in PostgreSQL", lateness + MINUTE + SLACK, async || {
         let (clicks, not_final) = stage.database.stream_progress().await?;
         anyhow::ensure!(not_final == 0, "{not_final} rows are not final");
-        // Too few rows means that some are still on their way; too many is for the verdict to see.
+        // Too few rows: some are still on their way. Too many: the verdict reports them.
         anyhow::ensure!(clicks >= summary.counted, "{clicks} of {} clicks are there", summary.counted);
         Ok(())
     })
     .await
 }
 
-/// Every partition is archived to its end.
+/// Waits until every partition is archived to its end.
 pub(super) async fn archive(stage: &Stage, screen: &Screen) -> anyhow::Result<()> {
     screen.say("Waiting for the archive …");
     let ends = end_offsets(stage).await?;

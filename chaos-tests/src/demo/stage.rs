@@ -1,4 +1,4 @@
-//! What the demo plays on: real Kafka, real PostgreSQL, three node processes, and campaigns with budgets that last.
+//! The stage of the demo: real Kafka, real PostgreSQL, three node processes, and campaigns with sufficient budgets.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
-//! Do the numbers agree? The generator's tally, a naive recount of the log, the stream's rows, the archive and the invoices, each
-//! against the others.
+//! The verdict: compares the generator's tally, a naive recount of the log, the stream's rows, the archive and the
+//! invoices.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::checks::ct8_archive_is_whole::{self, ArchiveFacts};
 use crate::checks::{Invariant, Violation, ct1_conservation};
 use crate::oracle::{self, Counts, Recount};
 
-/// Steady ads, by the load's default numbering.
+/// The steady ads, by the load's default numbering.
 const FIRST_STEADY_AD: u64 = 900_001;
 
 #[derive(Debug)]

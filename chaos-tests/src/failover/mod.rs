@@ -1,8 +1,8 @@
-//! `make bench-failover`: how long no click of some shard is counted when a node dies, and when it is stopped in order.
+//! `make bench-failover`: for how long some shard counts no click when a node dies, and when it stops in order.
 //!
-//! Three real nodes at the product's defaults, real Kafka, real PostgreSQL. A run kills (or stops) a node that leads a group and owns
-//! shards, sends one click to every shard at that moment, and waits until each of them is behind its shard's committed offset, as
-//! a survivor says. In the order of a run.
+//! It runs three real nodes with the product's defaults, real Kafka and real PostgreSQL. A run kills (or stops) a node
+//! that leads a group and owns shards, and sends one click to every shard at that moment. It waits until a survivor
+//! reports each of them below its shard's committed offset. The modules are in the order of a run.
 
 mod options;
 mod probe;
@@ -26,7 +26,7 @@ use report::Run;
 
 const RECOVERY_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How a node goes.
+/// How a node ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Farewell {
     /// `kill -9`.
@@ -104,7 +104,7 @@ async fn run_once(cluster: &mut Cluster, probe: &mut Probe, farewell: Farewell) 
     })
 }
 
-/// Once the cluster is whole and at rest: the leader of the first group, and the shards it owns.
+/// The leader of the first group and the shards it owns, once the cluster is complete and at rest.
 async fn leader_with_shards(cluster: &Cluster) -> anyhow::Result<(u64, BTreeSet<u16>)> {
     cluster.wait_ready().await?;
     eventually("shards are spread and none is moving", RECOVERY_DEADLINE, async || {
@@ -126,7 +126,7 @@ fn is_at_rest(view: &ClusterView, nodes: usize) -> bool {
         && view.groups.iter().all(|group| group.leader.is_some())
 }
 
-#[allow(clippy::print_stderr)] // A run takes seconds; whoever waits wants to see them pass.
+#[allow(clippy::print_stderr)] // A run takes seconds, so it shows its progress.
 fn show_progress(farewell: Farewell, run: &Run) {
     let Run { victim, shards, undisturbed_ms, moved_ms, recovered_ms } = run;
     eprintln!(

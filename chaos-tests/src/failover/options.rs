@@ -1,4 +1,4 @@
-//! What the failover bench may be told.
+//! The options of the failover bench.
 
 use std::path::PathBuf;
 

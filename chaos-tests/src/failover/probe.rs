@@ -1,4 +1,4 @@
-//! A click for every shard, straight into the log, and the wait until each is counted.
+//! One click for every shard, straight into the log, and the wait until each is counted.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::cluster_client::ClusterClient;
 
-/// Between two looks: small beside what is measured.
+/// The pause between two requests: small compared with the measured times.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 const SEND_DEADLINE: Duration = Duration::from_secs(10);
 const SOURCE: &str = "failover-probe";
@@ -26,11 +26,11 @@ const AD: u64 = 700_001;
 pub(super) struct Probe {
     producer: FutureProducer,
     partitioner: Partitioner,
-    /// So that no click is like another one.
+    /// Makes every click distinct.
     sent: u64,
 }
 
-/// Clicks that are in the log: the offset behind each, by shard.
+/// Clicks in the log: the offset behind each, by shard.
 pub(super) struct Sent(BTreeMap<u16, u64>);
 
 impl Probe {
@@ -52,7 +52,7 @@ impl Probe {
         Ok(Sent(try_join_all(sends).await.context("sending probes")?.into_iter().collect()))
     }
 
-    /// A campaign of the shard's group, and the next id that has its salt.
+    /// A campaign of the shard's group, and the next id with its salt.
     fn click_for(&mut self, shard: ShardId) -> Click {
         let in_group = |campaign: &u64| self.partitioner.group(*campaign) == shard.group();
         let campaign_id = (1..).find(in_group).unwrap_or_default();
@@ -76,7 +76,8 @@ impl Probe {
 }
 
 impl Sent {
-    /// Until a node among these says that each shard's committed offset is past its click; when it first said so, in monotonic time.
+    /// Waits until one of these nodes reports that each shard's committed offset is past its click. Returns when it
+    /// first did, in monotonic time.
     pub(super) async fn until_counted(
         mut self,
         client: &ClusterClient,
@@ -88,7 +89,7 @@ impl Sent {
             looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             while !self.0.is_empty() {
                 looks.tick().await;
-                // A node that does not answer now is asked again.
+                // A node without an answer is asked again.
                 let Ok(view) = client.cluster().await else { continue };
                 let shards = view.shards();
                 let is_counted =

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::report_file::write_json;
 
-/// Milliseconds throughout.
+/// All times are milliseconds.
 #[derive(Debug, Clone, Serialize)]
 pub struct FailoverReport {
     pub groups: u16,
@@ -31,7 +31,7 @@ pub struct KindReport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Spread {
     pub min_ms: u128,
-    /// Of an even number of runs the slower of the two in the middle.
+    /// For an even number of runs, the slower of the two in the middle.
     pub median_ms: u128,
     pub max_ms: u128,
 }
@@ -39,13 +39,13 @@ pub struct Spread {
 #[derive(Debug, Clone, Serialize)]
 pub struct Run {
     pub victim: u64,
-    /// How many it owned.
+    /// The number of shards it owned.
     pub shards: usize,
-    /// The same measurement just before, with nothing wrong.
+    /// The same measurement just before, without a fault.
     pub undisturbed_ms: u128,
-    /// From the signal until a click of every shard that the victim owned, sent after it, was counted.
+    /// From the signal until every shard that the victim owned had counted a click sent after it.
     pub moved_ms: u128,
-    /// From the signal until a click of every shard, sent after it, was counted.
+    /// From the signal until every shard had counted a click sent after it.
     pub recovered_ms: u128,
 }
 

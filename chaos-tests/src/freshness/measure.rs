@@ -79,7 +79,7 @@ async fn measure(options: &FreshnessOptions, checkpoint_ms: u64) -> anyhow::Resu
     })
 }
 
-/// Through the log, packed, as the watcher writes under load: what is measured is the way from there on.
+/// Through the log, packed, as the watcher writes under load: the measurement covers the way from there on.
 fn load_options(options: &FreshnessOptions, services: &Services) -> anyhow::Result<LoadOptions> {
     let arguments = [
         "load".to_owned(),

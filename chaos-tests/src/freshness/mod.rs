@@ -1,7 +1,7 @@
-//! `make bench-freshness`: how long after its acknowledgement a click is in `aggregated_count`, and in the budget's spend, while a
-//! steady load runs on three nodes; for several checkpoint intervals, with what each costs.
+//! `make bench-freshness`: how long after its acknowledgement a click is in `aggregated_count`, and in the budget's
+//! spend, while a steady load runs on three nodes. It measures several checkpoint intervals and the cost of each.
 //!
-//! A measurement, not a test: nothing here fails because a machine is slow.
+//! This is a measurement, not a test: it does not fail because a machine is slow.
 
 mod measure;
 mod probe;

@@ -1,4 +1,4 @@
-//! Probe clicks: each of an ad of its own, so that seeing it is seeing exactly this click.
+//! Probe clicks: each has its own ad, so that its count shows exactly this click.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub(super) struct Prober {
     sent: u64,
 }
 
-/// Of one click: from its acknowledgement to its being there.
+/// The times of one click, from its acknowledgement until it is visible.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Freshness {
     pub(super) in_count: Duration,
@@ -48,8 +48,9 @@ impl Prober {
         Ok(prober)
     }
 
-    /// Sends one click and looks for it, every few milliseconds and at both places at once. Begins at a random moment within
-    /// `checkpoint_interval`: probes that follow upon each other's sight would all wait for a whole one.
+    /// Sends one click and looks for it every few milliseconds in both places. Begins at a random moment within
+    /// `checkpoint_interval`, because probes that start as soon as the previous one is seen would all wait for a whole
+    /// interval.
     pub(super) async fn probe(&mut self, checkpoint_interval: Duration) -> anyhow::Result<Freshness> {
         let pause = self.random.random_range(Duration::ZERO..=checkpoint_interval);
         tokio::time::sleep(pause).await;

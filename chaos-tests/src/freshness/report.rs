@@ -1,4 +1,4 @@
-//! What was measured, as a row of a table or a line of JSON.
+//! The measured values, as a row of a table or a line of JSON.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use serde::Serialize;
 pub struct Measured {
     pub checkpoint_ms: u64,
     pub probes: usize,
-    /// What the load reached.
+    /// The rate that the load reached.
     pub clicks_per_s: f64,
-    /// Of the three nodes together, everything they do included (archive, PostgreSQL writer, elections).
+    /// The CPU time of the three nodes together, with everything they do (archive, PostgreSQL writer, elections).
     pub cpu_s_per_million: f64,
     /// From the acknowledgement of a click to its being in `aggregated_count`.
     pub in_count: Percentiles,
-    /// The same, in the answer of the budget check.
+    /// The same until it is in the answer of the budget check.
     pub in_spend: Percentiles,
 }
 

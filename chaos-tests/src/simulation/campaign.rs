@@ -1,4 +1,5 @@
-//! Many seeds, side by side, until one fails or all are done. One in a hundred is run twice, and both runs must tell the same.
+//! Runs many seeds side by side, until one fails or all are done. One in a hundred runs twice, and both runs must be
+//! equal.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,10 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::edition::{Edition, Story};
 use super::random::Seed;
-use super::report::{SeedReport, Violation};
+use super::report::{Finding, SeedReport};
 use super::tier::Tier;
 
-/// One seed in so many is run twice.
+/// One seed in this many runs twice.
 const TWICE_ONE_IN: u64 = 100;
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
@@ -26,12 +27,12 @@ pub struct Campaign {
     pub simulator: PathBuf,
     pub first_seed: u64,
     pub seeds: u64,
-    /// No seed is begun after that.
+    /// No seed begins after this time.
     pub time_max: Option<Duration>,
     pub threads: usize,
 }
 
-/// What was done, and the first failure.
+/// The totals of a campaign, and its first failure.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct CampaignReport {
     pub seeds: u64,
@@ -40,7 +41,7 @@ pub struct CampaignReport {
     pub clicks: u64,
     pub faults: BTreeMap<String, u64>,
     pub took_ms: u64,
-    /// The lowest seed that failed of those that were run.
+    /// The lowest failed seed among those that ran.
     pub failed: Option<SeedReport>,
 }
 
@@ -75,7 +76,7 @@ impl CampaignReport {
 }
 
 impl Campaign {
-    /// `progress` hears how far things are every few seconds.
+    /// Reports to `progress` every few seconds.
     pub fn run(&self, progress: &(dyn Fn(&CampaignReport) + Sync)) -> CampaignReport {
         let clock = SystemClock;
         let began_at = clock.monotonic();
@@ -123,12 +124,12 @@ impl Campaign {
             "two runs differ: {} lines with hash {:x}, {} lines with hash {:x}",
             first.trace_lines, first.trace_hash, second.trace_lines, second.trace_hash
         );
-        let violation = Violation { check: "determinism".into(), message, trace_tail: Vec::new() };
+        let violation = Finding { check: "determinism".into(), message, trace_tail: Vec::new() };
         SeedReport { violation: Some(violation), ..first }
     }
 }
 
-/// What a person needs of a failure: what was broken, what led to it, and how to see it again.
+/// A failure for people: the broken invariant, what led to it, and the command that replays it.
 pub fn explain(report: &SeedReport, tier: Tier) -> String {
     let Some(violation) = &report.violation else { return format!("seed {}: no violation", report.seed) };
     format!(

@@ -1,8 +1,9 @@
-//! What must come out of a log, found the slow way: one pass, one map of ids for each partition, and nothing of the code that counts.
+//! What must come out of a log, found the slow way: one pass, one map of ids for each partition, and none of the
+//! product's counting code.
 //!
-//! It shares the record schema and the definitions (partitioner, validity, when a window is final) with the product. Of the
-//! product's own doing it takes one thing: which watermarks were *committed* with which offset, because a proof of emptiness is a
-//! fact that no log holds. Whether those watermarks were honest is a check of its own (CT-13).
+//! It shares the record schema and the definitions (partitioner, validity, when a window is final) with the product. It
+//! takes one fact from the product's own run: which watermarks were *committed* with which offset, because no log holds
+//! a proof of emptiness. A check of its own judges those watermarks (CT-13).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -19,7 +20,7 @@ use super::sim_log::SimLog;
 use crate::cluster_client::OutcomesView;
 use crate::oracle::{Counts, Measures, RowKey};
 
-/// A click where it stands in the log.
+/// A click at its place in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Instance {
     pub shard: ShardId,
@@ -27,8 +28,8 @@ pub struct Instance {
     pub click_id: u64,
 }
 
-/// What the late topic says, once for each click however often it was sent. `ends`: what a halted shard sent ahead of a checkpoint that never
-/// came is read again once somebody has looked at it, and does not count.
+/// The clicks of the late topic, each once however often it was sent. `ends`: a halted shard may have sent clicks ahead
+/// of a checkpoint that never came. They are read again after an operator's repair, and do not count.
 pub fn declared_late(log: &SimLog, ends: &BTreeMap<ShardId, u64>) -> BTreeSet<Instance> {
     let partitions = 0..log.partitions(LATE_CLICKS);
     let records = partitions.flat_map(|partition| log.read_out(LATE_CLICKS, partition, 0, usize::MAX));
@@ -45,31 +46,31 @@ pub fn declared_late(log: &SimLog, ends: &BTreeMap<ShardId, u64>) -> BTreeSet<In
 /// A record, decoded once.
 #[derive(Debug)]
 struct KnownRecord {
-    /// `None`: nobody can read it.
+    /// `None`: the record is unreadable.
     clicks: Option<Vec<Click>>,
     arrival_ms: UnixMillis,
-    /// Newest event time of the partition's own, honestly dated clicks, up to and with this record.
+    /// Newest event time of the partition's own, honestly dated clicks, up to and including this record.
     newest_event_ms: UnixMillis,
 }
 
-/// A checkpoint as it was committed: the shard's watermark after everything below the offset.
+/// A committed checkpoint: the shard's watermark after everything below the offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CommittedWatermark {
     pub to: u64,
     pub watermark_ms: UnixMillis,
 }
 
-/// What must be there.
+/// What the log amounts to.
 #[derive(Debug, Default)]
 pub struct Expected {
     /// Distinct valid on-time clicks.
     pub counts: Counts,
     pub measures: BTreeMap<RowKey, Measures>,
-    /// By campaign.
+    /// Distinct valid clicks by campaign.
     pub counted_by_campaign: BTreeMap<u64, u64>,
     pub outcomes: BTreeMap<u16, OutcomesView>,
     pub late: BTreeSet<Instance>,
-    /// Clicks found in another's partition that their own does not hold.
+    /// Clicks found in a foreign partition that their own partition does not hold.
     pub not_rerouted: BTreeSet<u64>,
     pub clicks_in_log: u64,
     pub ids: BTreeSet<u64>,
@@ -81,9 +82,9 @@ pub struct ClickOracle {
     rules: EventTimeRules,
     known: BTreeMap<ShardId, Vec<KnownRecord>>,
     committed: BTreeMap<ShardId, Vec<CommittedWatermark>>,
-    /// Known to be in the log: their producer has an answer that says so.
+    /// Acknowledged: their producer knows that they are in the log.
     acknowledged: BTreeSet<u64>,
-    /// Ever handed to the log, whatever became of it.
+    /// Ever handed to the log, with any outcome.
     sent: BTreeSet<u64>,
 }
 
@@ -99,7 +100,7 @@ impl ClickOracle {
         }
     }
 
-    /// A producer's record: with a known outcome, or an unknown one, which promises nothing either way.
+    /// A producer's record. An unknown outcome promises nothing.
     pub fn sent(&mut self, ids: &[u64], is_acknowledged: bool) {
         self.sent.extend(ids);
         if is_acknowledged {
@@ -115,10 +116,10 @@ impl ClickOracle {
         &self.sent
     }
 
-    /// Looks at what was written since the last look.
+    /// Reads what was written since the last look.
     pub fn read_on(&mut self, log: &SimLog, shard: ShardId) {
         let known = self.known.entry(shard).or_default();
-        // What an unclean election has taken away was read before it; what comes behind it is nobody's business.
+        // Records that an unclean election took away were read before it. Records behind the cut do not count.
         if log.truncated_from(shard).is_some() {
             return;
         }
@@ -135,7 +136,7 @@ impl ClickOracle {
         }
     }
 
-    /// Newest honest event time below an offset; 0 where there is none.
+    /// Newest honest event time below an offset; 0 if there is none.
     pub fn newest_event_ms(&self, shard: ShardId, to: u64) -> UnixMillis {
         let known = self.known.get(&shard).map_or(&[][..], Vec::as_slice);
         let last = usize::try_from(to).unwrap_or(usize::MAX).min(known.len()).checked_sub(1);
@@ -151,9 +152,11 @@ impl ClickOracle {
         self.committed.entry(shard).or_default().push(committed);
     }
 
-    /// The recount. `late_says_the_log`: of these shards a proof was committed that its owner did not know of (an earlier life's), so
-    /// that the late topic, not the oracle, says which clicks it holds for late. `ends`: where a partition that has lost records ends
-    /// for this purpose.
+    /// The recount.
+    ///
+    /// * `late_says_the_log`: a proof of an earlier life was committed for these shards, and their owner did not know
+    ///   it. For them the late topic, not the oracle, decides which clicks are late.
+    /// * `ends`: where a partition that has lost records ends for this purpose.
     pub fn expect(
         &self,
         late_says_the_log: &BTreeMap<ShardId, BTreeSet<Instance>>,
@@ -199,8 +202,9 @@ impl ClickOracle {
                     let is_known =
                         counted.get(&click.click_id).is_some_and(|minute| !self.rules.is_final(*minute, watermark_ms));
                     let instance = Instance { shard, offset, click_id: click.click_id };
-                    // The owner's watermark was this one or, where it did not know of a proof, an older one: nothing is late for it
-                    // that is not late here. So of two copies in one record, which are one instance, the first may be counted.
+                    // The owner's watermark was this one, or an older one if it did not know of a proof. So a click
+                    // that is not late here is not late for the owner either, and of two copies in one record, which
+                    // are one instance, the first may be counted.
                     let may_be_late = self.rules.is_final(minute, watermark_ms) && !is_known;
                     let is_late = may_be_late && told.is_none_or(|told| told.contains(&instance));
                     if is_late {

@@ -4,7 +4,8 @@ use clicktally_proto::command::Command;
 
 macro_rules! commands {
     ($($name:ident)+) => {
-        /// Every command. A new one does not compile until it is listed here, and is then expected of the seeds of `make test`.
+        /// Every command. A new one does not compile until it is listed here, and is then expected of the seeds of
+        /// `make test`.
         pub const COMMANDS: &[&str] = &[$(stringify!($name),)+];
 
         pub fn name(command: &Command) -> &'static str {

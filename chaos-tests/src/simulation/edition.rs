@@ -3,9 +3,9 @@
 //! A seed that failed once guards a fixed bug only while its story meets the same coincidence. Two rules keep it so:
 //!
 //! 1. Each concern draws from a stream of its own ([`super::random`]). A new draw never joins an existing stream.
-//! 2. A concern that is added later names the edition it came with, and a story of an earlier edition does not contain it. A new kind
-//!    of fault or command in tier 0 is a row in `core/happenings.rs`. In tier 1 it is a struct with its own stream and timetable, as
-//!    `nodes/builds.rs` is, behind a comparison with [`Story::edition`].
+//! 2. A concern that is added later names the edition it came with, and a story of an earlier edition does not contain
+//!    it. A new kind of fault or command in tier 0 is a row in `core/happenings.rs`. In tier 1 it is a struct with its
+//!    own stream and timetable, as `nodes/builds.rs` is, behind a comparison with [`Story::edition`].
 //!
 //! A change of the product may still change a story: then a test in `tests/simulation.rs` says which.
 

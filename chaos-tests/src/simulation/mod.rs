@@ -1,7 +1,7 @@
-//! The cluster in a simulation: everything it does follows from one number, faults included, and the same number always tells the
-//! same story.
+//! The cluster in a simulation: everything that happens, faults included, follows from one number, and the same number
+//! always tells the same story.
 //!
-//! What both tiers share first, in the order of a run; then the tiers.
+//! First what both tiers share, in the order of a run, then the tiers.
 
 pub mod edition;
 pub mod random;

@@ -1,7 +1,7 @@
 //! The hunt for planted mistakes: how many seeds it takes until a check finds each.
 //!
-//! The table of mutants is in [`clicktally_proto::fault`]. A mutant that survives its budget of seeds means that a check or a
-//! schedule is missing.
+//! The table of mutants is in [`clicktally_proto::fault`]. A mutant that survives its budget of seeds means that a
+//! check or a schedule is missing.
 
 use std::path::Path;
 use std::process::Command;
@@ -47,7 +47,8 @@ pub struct Hunt {
 }
 
 impl Hunt {
-    /// Hunts one mutant in a process of its own, because a mutant affects the whole process. `program` is the simulator itself.
+    /// Hunts one mutant in a process of its own, because a mutant affects the whole process. `program` is the simulator
+    /// itself.
     pub fn run(mutant: Mutant, program: &Path) -> anyhow::Result<Hunt> {
         ensure!(cfg!(debug_assertions), "mutants are compiled into debug builds only");
         let seeds = seeds_max(mutant).to_string();

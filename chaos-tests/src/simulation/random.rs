@@ -1,7 +1,7 @@
-//! Everything random of a simulation, from one number.
+//! All randomness of a simulation, from one number.
 //!
-//! Each purpose draws from a stream of its own: a draw that is added for one of them shifts none of the others, so that a seed goes on
-//! telling much the same story while the simulation grows.
+//! Each purpose draws from a stream of its own. A draw added for one purpose does not shift the others, so a seed keeps
+//! its story while the simulation grows ([`super::edition`]).
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -38,14 +38,15 @@ impl Stream {
         self.below(1_000) < chance
     }
 
-    /// `None` of nothing.
+    /// `None` if `of` is empty.
     pub fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
         of.get(usize::try_from(self.below(of.len() as u64)).unwrap_or(0))
     }
 
-    /// `0..ranks`, the first the likeliest, each next one half as likely as its share in a Zipf law of exponent about one.
+    /// `0..ranks`. The first is the likeliest; the likelihoods follow a Zipf law with an exponent of about one.
     pub fn zipf(&mut self, ranks: u64) -> u64 {
-        // The product of two uniform draws has the density −ln x: near enough to Zipf's for a viral head and a long tail.
+        // The product of two uniform draws has the density −ln x, which is near enough to Zipf's for a viral head and a
+        // long tail.
         let (a, b) = (self.below(1 << 20), self.below(1 << 20));
         (((a * b) >> 20) * ranks) >> 20
     }
@@ -53,7 +54,7 @@ impl Stream {
 
 pub(crate) const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 
-/// FNV-1a (Fowler, Noll, Vo), continued from `hash`. Fixed for ever, unlike the hashes of the standard library.
+/// FNV-1a (Fowler, Noll, Vo), continued from `hash`. It never changes, unlike the hashes of the standard library.
 pub(crate) fn fnv1a(hash: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }

@@ -1,4 +1,4 @@
-//! A cluster at rest against the naive recount of its log.
+//! Compares a cluster at rest with the naive recount of its log.
 
 use std::collections::BTreeSet;
 
@@ -14,19 +14,20 @@ use crate::cluster_client::OutcomesView;
 use crate::database::AdMinute;
 use crate::oracle::Counts;
 
-/// Takes one group after the other.
-pub struct Recount<'a> {
+/// Judges one group after the other.
+pub struct RecountComparison<'a> {
     expected: &'a Expected,
     rows: Vec<AdMinute>,
     found: Vec<Violation>,
 }
 
-impl<'a> Recount<'a> {
-    pub fn new(expected: &'a Expected) -> Recount<'a> {
-        Recount { expected, rows: Vec::new(), found: Vec::new() }
+impl<'a> RecountComparison<'a> {
+    pub fn new(expected: &'a Expected) -> RecountComparison<'a> {
+        RecountComparison { expected, rows: Vec::new(), found: Vec::new() }
     }
 
-    /// What a group says was counted: its replicas as long as they hold a window, behind that the rows `stored` of the group's campaigns.
+    /// Takes what a group has counted: from its replicas as long as they hold a window, and after that from the rows
+    /// `stored` of the group's campaigns.
     pub fn group<'r>(&mut self, state: &GroupState, stored: impl Iterator<Item = &'r WindowCount>) {
         for (minute, window) in state.windows() {
             let held = window.cells().map(|(campaign_id, ad_id, cell)| AdMinute {
@@ -53,7 +54,7 @@ impl<'a> Recount<'a> {
         }
     }
 
-    /// `declared` late, by the late topic.
+    /// `declared`: the clicks of the late topic.
     pub fn finish(self, declared: &BTreeSet<Instance>) -> Vec<Violation> {
         let mut counts = Counts::new();
         for row in self.rows.iter().filter(|row| row.clicks > 0) {
@@ -68,7 +69,7 @@ impl<'a> Recount<'a> {
     }
 }
 
-/// As the row stands in PostgreSQL.
+/// The row as it is stored in PostgreSQL.
 pub fn ad_minute(row: &WindowCount) -> AdMinute {
     AdMinute {
         minute: row.minute.into(),

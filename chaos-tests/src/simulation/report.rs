@@ -1,4 +1,4 @@
-//! What became of one seed.
+//! The result of one story.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,13 +11,13 @@ use crate::checks;
 pub struct SeedReport {
     pub seed: u64,
     pub edition: Edition,
-    /// Of the cluster, where that is drawn as well.
+    /// The size of the cluster, in tier 1, which draws it.
     pub shape: String,
-    /// Of every line of the trace.
+    /// The hash of every line of the trace.
     pub trace_hash: u64,
     pub trace_lines: u64,
     pub simulated_ms: u64,
-    /// In the raw log, repeats included.
+    /// Clicks in the raw log, repeats included.
     pub clicks: u64,
     /// How often each kind of fault struck.
     pub faults: BTreeMap<String, u64>,
@@ -25,11 +25,11 @@ pub struct SeedReport {
     pub commands: BTreeMap<String, u64>,
     /// The command levels of the builds that nodes were started with; tier 1 alone has several.
     pub levels: BTreeSet<u16>,
-    /// The first one; the run ends there.
-    pub violation: Option<Violation>,
+    /// The first violation. The run ends there.
+    pub violation: Option<Finding>,
 }
 
-/// What ends a run before its time.
+/// What ends a run early.
 #[derive(Debug, Clone)]
 pub enum Breach {
     Invariant(checks::Violation),
@@ -44,20 +44,20 @@ impl From<checks::Violation> for Breach {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Violation {
+pub struct Finding {
     /// `CT-n`, or `panic` for an assert of the product.
     pub check: String,
     pub message: String,
     pub trace_tail: Vec<String>,
 }
 
-impl Violation {
-    pub fn of(breach: Breach, trace_tail: Vec<String>) -> Violation {
+impl Finding {
+    pub fn of(breach: Breach, trace_tail: Vec<String>) -> Finding {
         let (check, message) = match breach {
             Breach::Invariant(violation) => (violation.invariant.to_string(), violation.detail),
             Breach::Panic(message) => ("panic".to_owned(), message),
         };
-        Violation { check, message, trace_tail }
+        Finding { check, message, trace_tail }
     }
 }
 

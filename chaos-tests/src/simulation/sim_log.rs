@@ -1,7 +1,8 @@
-//! The log as a model: partitions of `raw_clicks` and the outbound topics, as Kafka keeps them, without Kafka.
+//! A model of the log: partitions of `raw_clicks` and the outbound topics, as Kafka keeps them.
 //!
-//! Pure: time and fate are told, never drawn here. What a write comes to is the caller's choice ([`Fate`]), so that a seed decides
-//! it; what a reader sees follows from the state alone. Arrival times are the log's own clock and never go back within a partition.
+//! It is pure: the caller passes the time and the outcome of a write ([`Fate`]), so that a seed decides them. What a
+//! reader sees follows from the state alone. Arrival times are the log's own clock and never go back within a
+//! partition.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,17 +13,17 @@ use clicktally_proto::identity::shard_key::ShardId;
 
 use super::random::{FNV_OFFSET, fnv1a};
 
-/// What becomes of one write.
+/// The outcome of one write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     Written,
-    /// Written, but the answer is lost: the writer cannot know.
+    /// Written, but the answer is lost, so the writer does not know.
     WrittenUnknown,
     /// The first half is written, the rest is not, and the answer is lost.
     HalfWrittenUnknown,
-    /// Written twice: a retry inside the client whose first attempt had arrived.
+    /// Written twice: the client retried although its first attempt had arrived.
     WrittenTwice,
-    /// Not written, and the writer does not know that either.
+    /// Not written, and the writer does not know that.
     Lost,
 }
 
@@ -35,7 +36,8 @@ pub struct StoredRecord {
 #[derive(Debug, Default)]
 struct Partition {
     records: Vec<StoredRecord>,
-    /// An unclean election has cut this partition once: whoever has read beyond must never be given what is written there now.
+    /// An unclean election has cut this partition once. A reader that has read beyond the cut must never get what is
+    /// written there now.
     truncated_from: Option<u64>,
     is_unavailable: bool,
 }
@@ -49,7 +51,8 @@ pub struct SimLog {
 }
 
 impl SimLog {
-    /// `partitions` of the raw topic; the outbound topics have one, but for `late_clicks` with two, so that their order is not total.
+    /// `partitions`: of the raw topic. The outbound topics have one each, except `late_clicks`, which has two, so that
+    /// its order is not total.
     pub fn new(partitions: u16) -> SimLog {
         SimLog {
             raw: (0..partitions).map(|_| Partition::default()).collect(),
@@ -62,7 +65,7 @@ impl SimLog {
         (0..u16::try_from(self.raw.len()).unwrap_or(u16::MAX)).map(ShardId)
     }
 
-    /// Appends to a partition of the raw topic; the record's offset.
+    /// Appends to a partition of the raw topic and returns the record's offset.
     pub fn append(&mut self, shard: ShardId, now_ms: UnixMillis, value: Arc<[u8]>) -> u64 {
         let partition = &mut self.raw[usize::from(shard.0)];
         let before_ms = partition.records.last().map_or(0, |record| record.arrival_ms);
@@ -70,7 +73,8 @@ impl SimLog {
         partition.records.len() as u64 - 1
     }
 
-    /// As a producer sees it: `Ok` only where everything is durable. A partition without a leader refuses before anything is written.
+    /// As a producer sees it: `Ok` only if everything is durable. A partition without a leader refuses before it writes
+    /// anything.
     pub fn publish(&mut self, records: &[OutRecord], now_ms: UnixMillis, fate: Fate) -> Result<(), LogError> {
         let no_leader = |record: &&OutRecord| {
             let partition = usize::try_from(record.partition.unwrap_or(-1));
@@ -109,15 +113,15 @@ impl SimLog {
         self.out.entry((record.topic, partition)).or_default().push(StoredRecord { arrival_ms: now_ms, value });
     }
 
-    /// Records of the raw topic from `from` on, at most `records_max`. Errors where the log no longer holds, or never held, what is
-    /// asked for.
+    /// Records of the raw topic from `from` on, at most `records_max`. Fails if the log no longer holds the offset, or
+    /// never did.
     pub fn read(&self, shard: ShardId, from: u64, records_max: usize) -> Result<&[StoredRecord], LogError> {
         let partition = &self.raw[usize::from(shard.0)];
         if partition.is_unavailable {
             return Err(LogError::Unavailable("the partition has no leader".into()));
         }
         let end = partition.records.len() as u64;
-        // Whatever is appended behind a cut is another history, to be recognised by its leader epoch.
+        // What is appended behind a cut is another history, which its leader epoch shows.
         let end_of_history = partition.truncated_from.map_or(end, |cut| cut.min(end));
         if from > end_of_history {
             let detail = format!("it ends at {end_of_history}");
@@ -136,24 +140,25 @@ impl SimLog {
         Ok(partition.records.len() as u64)
     }
 
-    /// What the partition holds, whether or not anybody can read it now: for oracles.
+    /// The records of the partition, readable at the moment or not: for oracles.
     pub fn held(&self, shard: ShardId) -> &[StoredRecord] {
         &self.raw[usize::from(shard.0)].records
     }
 
-    /// The leader of a partition changes: until it is back nobody reads, writes or learns its end.
+    /// Takes the leader of a partition away, or brings it back. Without one, the partition cannot be read or written,
+    /// and its end is unknown.
     pub fn set_available(&mut self, shard: ShardId, is_available: bool) {
         self.raw[usize::from(shard.0)].is_unavailable = !is_available;
     }
 
-    /// An unclean election: everything from `end` on is gone, although it was acknowledged.
+    /// An unclean election: everything from `end` on is lost, although it was acknowledged.
     pub fn truncate(&mut self, shard: ShardId, end: u64) {
         let partition = &mut self.raw[usize::from(shard.0)];
         partition.records.truncate(usize::try_from(end).unwrap_or(usize::MAX));
         partition.truncated_from = Some(partition.truncated_from.map_or(end, |before| before.min(end)));
     }
 
-    /// Where an unclean election has cut the partition, if one has.
+    /// Where an unclean election has cut the partition, if one did.
     pub fn truncated_from(&self, shard: ShardId) -> Option<u64> {
         self.raw[usize::from(shard.0)].truncated_from
     }
@@ -163,7 +168,7 @@ impl SimLog {
         self.out_partitions.get(topic).copied().unwrap_or(0)
     }
 
-    /// (topic, partition) → its end: of everything that the window writer reads.
+    /// (topic, partition) → its end, for everything that the window writer reads.
     pub fn outbound_ends(&self) -> impl Iterator<Item = ((&'static str, i32), i64)> {
         let topics = [WINDOW_COUNTS, LATE_CLICKS].into_iter();
         let partitions = topics.flat_map(|topic| (0..self.partitions(topic)).map(move |partition| (topic, partition)));

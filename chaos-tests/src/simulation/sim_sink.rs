@@ -1,7 +1,9 @@
-//! PostgreSQL as the window writer sees it, as a model: rows by revision and the offsets they came from, in one transaction, or lost.
+//! A model of PostgreSQL as the window writer sees it: rows by revision and the offsets they came from, in one
+//! transaction.
 //!
-//! The rows of a transaction are put together by the writer's own [`WindowRows`]; what is modelled is the SQL behind it
-//! (`node/src/sink/postgres_tables.rs`), and a server that is down, slow, silent about a commit, or restored to an older state.
+//! The writer's own [`WindowRows`] puts the rows of a transaction together. The model covers the SQL behind it
+//! (`node/src/sink/postgres_tables.rs`), and a server that is down, slow, silent about a commit, or restored to an
+//! older state.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +16,10 @@ use clicktally_raft_store::state::GroupState;
 use super::sim_log::SimLog;
 use crate::checks::ct4_published_is_held::{RowKey, keyed};
 
-/// Records of one partition that are read at a time.
+/// Records of one partition read at a time.
 const RECORDS_PER_READ: usize = 200;
 
-/// What comes next in the outbound topics, behind `positions`, which move on.
+/// The next records of the outbound topics. Advances `positions`.
 pub fn read_rows(log: &SimLog, positions: &mut OutProgress) -> WindowRows {
     let mut rows = WindowRows::default();
     for ((topic, partition), _) in log.outbound_ends() {
@@ -30,12 +32,12 @@ pub fn read_rows(log: &SimLog, positions: &mut OutProgress) -> WindowRows {
     rows
 }
 
-/// What a replica holds, as it would stand in the tables.
+/// The rows of a replica, as they would be in the tables.
 pub fn rows_held(state: &GroupState) -> BTreeMap<RowKey, WindowCount> {
     keyed(state.windows().iter().flat_map(|(minute, window)| window.rows_after(*minute, 0)))
 }
 
-/// What the tables hold.
+/// The content of the tables.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SinkTables {
     pub rows: BTreeMap<RowKey, WindowCount>,
@@ -44,7 +46,7 @@ pub struct SinkTables {
     pub progress: OutProgress,
 }
 
-/// What becomes of one transaction.
+/// The outcome of one transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransactionFate {
     Committed,
@@ -55,7 +57,7 @@ pub enum TransactionFate {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteError {
-    /// Another writer has read on from there.
+    /// Another writer has read past this position.
     Overtaken,
     /// Down, rolled back, or silent.
     Unavailable,
@@ -76,7 +78,7 @@ impl SimSink {
         &self.tables
     }
 
-    /// Writes a batch as one transaction. On success the keys of the rows that changed.
+    /// Writes a batch as one transaction. Returns the keys of the rows that changed.
     pub fn write(&mut self, batch: &WindowRows, fate: TransactionFate) -> Result<Vec<RowKey>, WriteError> {
         let found = |at: &(&'static str, i32)| self.tables.progress.get(at).copied().unwrap_or(0);
         if batch.progress.iter().any(|(at, (first, _))| found(at) > *first) {
@@ -122,7 +124,7 @@ impl SimSink {
         self.backups.push(self.tables.clone());
     }
 
-    /// Puts back one of the backups, `age` 0 being the newest. False where there is none so old.
+    /// Restores one of the backups, `age` 0 being the newest. Returns false if there is none so old.
     pub fn restore(&mut self, age: usize) -> bool {
         let Some(index) = self.backups.len().checked_sub(age + 1) else { return false };
         self.backups.truncate(index + 1);

@@ -1,4 +1,4 @@
-//! How much of the cluster is real.
+//! How much of the cluster is real, and how much a model.
 
 use std::fmt;
 use std::path::Path;
@@ -9,14 +9,14 @@ use super::{core, nodes};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tier {
-    /// 0: the pure rules under a scheduler of ours, consensus as a model.
+    /// 0: the pure rules under the simulation's own scheduler, with a model of consensus.
     Core,
-    /// 1: whole nodes on simulated hosts, consensus as it is.
+    /// 1: whole nodes on simulated hosts, with real consensus.
     Nodes,
 }
 
 impl Tier {
-    /// As the command line numbers them.
+    /// By its number on the command line.
     pub fn of(number: u8) -> Option<Tier> {
         match number {
             0 => Some(Tier::Core),

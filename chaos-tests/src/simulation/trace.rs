@@ -1,6 +1,6 @@
-//! What happened, line by line: the last hundred lines for people, a running hash of all of them for comparing two runs.
+//! What happened, line by line. The last hundred lines are for people, and a hash of all lines compares two runs.
 //!
-//! Nothing may reach a line that depends on addresses, on the order of a hash map, or on the machine's clock.
+//! A line must not depend on addresses, on the order of a hash map, or on the machine's clock.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,7 +15,7 @@ pub struct Trace {
     hash: u64,
     lines: u64,
     tail: VecDeque<String>,
-    /// Every line goes to the standard error stream as well: `CLICKTALLY_SIM_TRACE` is set.
+    /// Prints every line to the standard error stream as well: `CLICKTALLY_SIM_TRACE` is set.
     is_loud: bool,
 }
 
@@ -29,7 +29,7 @@ impl Default for Trace {
 impl Trace {
     /// `at_ms`: simulated time since the start of the run.
     pub fn line(&mut self, at_ms: u64, what: fmt::Arguments<'_>) {
-        // The oldest line's memory serves the newest.
+        // Reuses the memory of the oldest line.
         let mut line = if self.tail.len() == TAIL_LINES { self.tail.pop_front() } else { None }.unwrap_or_default();
         line.clear();
         let (seconds, millis) = (at_ms / 1_000, at_ms % 1_000);
@@ -42,7 +42,7 @@ impl Trace {
         self.tail.push_back(line);
     }
 
-    /// Equal for two runs only if every line was, but for one chance in 2⁶⁴.
+    /// Two runs with different lines have equal hashes with a chance of one in 2⁶⁴.
     pub fn hash(&self) -> u64 {
         self.hash
     }
@@ -56,7 +56,7 @@ impl Trace {
     }
 }
 
-#[allow(clippy::print_stderr)] // Somebody asked for it.
+#[allow(clippy::print_stderr)] // `CLICKTALLY_SIM_TRACE` asks for it.
 fn say(line: &str) {
     eprintln!("{line}");
 }

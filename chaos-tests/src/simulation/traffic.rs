@@ -1,8 +1,8 @@
-//! Who clicks on what, drawn from a seed: everything a log may hold, honest and otherwise.
+//! The traffic, drawn from a seed: everything that a log may hold, honest or not.
 //!
-//! Minted and foreign ids, repeats and storms of them, clicks that come late and very late, clocks that run far ahead, records
-//! nobody can read, records in the wrong partition, packed and single ones, users, costs, robots, silent partitions, and an hour's
-//! backlog at the start.
+//! It has minted and foreign ids, repeats and storms of them, late and very late clicks, clocks that run far ahead,
+//! unreadable records, records in the wrong partition, packed and single ones, users, costs, robots, silent partitions,
+//! and an hour's backlog at the start.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -20,12 +20,12 @@ const RECENT_MAX: usize = 256;
 const ROBOT: &str = "examplebot/1.0";
 const PEOPLE: &str = "Mozilla/5.0";
 
-/// How much of what; chances in thousandths.
+/// The shares of each kind of traffic. Chances are in thousandths.
 #[derive(Debug, Clone)]
 pub struct TrafficPlan {
     pub campaigns: u64,
     pub ads_per_campaign: u64,
-    /// One ad has nearly everything.
+    /// One ad gets nearly all clicks.
     pub is_viral: bool,
     /// Clicks drawn at each tick.
     pub clicks_per_tick: u64,
@@ -38,9 +38,9 @@ pub struct TrafficPlan {
     pub garbage: u64,
     pub misrouted: u64,
     pub robots: u64,
-    /// Partitions nobody writes to.
+    /// Partitions without records.
     pub silent: Vec<ShardId>,
-    /// Event time that the clicks of the first tick are spread over, before the start.
+    /// The clicks of the first tick are spread over this much event time before the start.
     pub backlog_ms: u64,
 }
 
@@ -79,19 +79,19 @@ pub enum Storm {
     None,
     /// Nearly every click is a repeat.
     Repeats,
-    /// Half of the clicks are as late as a click may be, or later.
+    /// Half of the clicks are almost too late, or too late.
     Late,
-    /// Nobody clicks.
+    /// No clicks.
     Silence,
 }
 
 /// One record for the raw topic.
 #[derive(Debug, Clone)]
 pub struct Produced {
-    /// The partition it goes to; not its own, if it is misrouted.
+    /// The partition it goes to, which is not its own if it is misrouted.
     pub shard: ShardId,
     pub value: Arc<[u8]>,
-    /// Of its clicks; none for garbage.
+    /// The ids of its clicks; empty for garbage.
     pub ids: Vec<u64>,
 }
 
@@ -127,7 +127,7 @@ impl Traffic {
         self.storm = storm;
     }
 
-    /// The records of one tick, `now_ms` being wall time where they are made.
+    /// The records of one tick. `now_ms`: the wall time at the producer.
     pub fn tick(&mut self, now_ms: UnixMillis) -> Vec<Produced> {
         let is_first = !std::mem::replace(&mut self.has_begun, true);
         let backlog_ms = if is_first { self.plan.backlog_ms } else { 0 };
@@ -173,7 +173,7 @@ impl Traffic {
         if self.random.permille(repeats)
             && let Some(original) = self.random.pick(self.recent.make_contiguous()).cloned()
         {
-            // Now and then a repeat claims another time.
+            // Sometimes a repeat has another event time.
             let shift_ms = if self.random.permille(200) { self.random.below(2 * WINDOW_MS) } else { 0 };
             return Click { event_time_ms: original.event_time_ms.saturating_sub(shift_ms), ..original };
         }

@@ -1,4 +1,4 @@
-//! What happens when: a heap of events by time, and among those of one time in the order in which they were put in.
+//! Events by time. Events of the same time come in the order in which they were added.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -25,13 +25,13 @@ impl<E> PartialOrd for Entry<E> {
 }
 
 impl<E> Ord for Entry<E> {
-    /// The earliest is the greatest, as the heap gives that first.
+    /// The earliest is the greatest, because the heap returns the greatest first.
     fn cmp(&self, other: &Entry<E>) -> Ordering {
         (other.at_ms, other.sequence).cmp(&(self.at_ms, self.sequence))
     }
 }
 
-/// Simulated time, in milliseconds since the start of the run, and everything that is to come.
+/// Simulated time, in milliseconds since the start of the run, and all events to come.
 #[derive(Debug)]
 pub(super) struct Agenda<E> {
     now_ms: u64,
@@ -53,7 +53,8 @@ impl<E> Agenda<E> {
         self.entries.push(Entry { at_ms: self.now_ms + delay_ms, sequence: self.sequence, event });
     }
 
-    /// The next event, at which time now is; none beyond `until_ms`, where time then stands.
+    /// The next event, whose time becomes the present. Without an event up to `until_ms`, that time becomes the
+    /// present.
     pub(super) fn next(&mut self, until_ms: u64) -> Option<E> {
         if self.entries.peek().is_none_or(|entry| entry.at_ms > until_ms) {
             self.now_ms = until_ms;

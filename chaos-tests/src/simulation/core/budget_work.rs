@@ -1,4 +1,4 @@
-//! The budget lane of each node: how current its replica is, and what it answers.
+//! The budget lane of each node: how current its replica is, and which answers it gives.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ impl World {
         }
     }
 
-    /// How long the oldest click that nobody has counted has been waiting in a partition that lost nothing.
+    /// How long the oldest uncounted click has been waiting in a partition that lost nothing.
     fn uncounted_for_ms(&self) -> u64 {
         let now_ms = self.log_ms();
         let waiting = self.consensus.state.shards().iter().filter_map(|(&shard, entry)| {

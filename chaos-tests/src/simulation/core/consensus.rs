@@ -1,7 +1,7 @@
-//! What real consensus gives, as a model: one log of committed entries, at most one leader a term, and no promise about a proposal
-//! whose answer does not come back. Real openraft is the business of whole nodes.
+//! A model of consensus: one log of committed entries, at most one leader a term, and no promise about a proposal whose
+//! answer is lost. Tier 1 runs the real openraft.
 //!
-//! The state held here is that of a replica that is never behind and never dies: what every other one has to equal.
+//! The state here is that of a replica that is never behind and never dies. Every other replica must equal it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,10 +21,10 @@ pub(super) struct Consensus {
     pub(super) members: BTreeSet<NodeId>,
     pub(super) term: u64,
     pub(super) leader: Option<NodeId>,
-    /// The entry at index n is the n-th.
+    /// The n-th is the entry at index n.
     entries: Vec<Arc<[u8]>>,
     pub(super) state: GroupState,
-    /// Of the state, where replicas make snapshots.
+    /// Digests of the state at the indexes where replicas make snapshots.
     digests: BTreeMap<u64, u64>,
     digest_every: u64,
 }
@@ -61,7 +61,7 @@ impl Consensus {
         &self.entries[usize::try_from(index - 1).expect("an index of this run")]
     }
 
-    /// What a replica at this index has to encode to; known at some indexes only.
+    /// The digest that a replica at this index must have; known at some indexes only.
     pub(super) fn digest_at(&self, index: u64) -> Option<ReplicaDigest> {
         let digest =
             if index == self.committed() { digest(&encode(&self.state)) } else { *self.digests.get(&index)? };
@@ -73,7 +73,7 @@ impl Consensus {
     }
 }
 
-/// As in a snapshot.
+/// The bytes of a snapshot.
 pub(super) fn encode(state: &GroupState) -> Vec<u8> {
     let mut bytes = Vec::new();
     state.freeze().write_to(&mut bytes).expect("a vector takes every byte");

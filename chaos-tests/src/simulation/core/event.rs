@@ -1,4 +1,5 @@
-//! Everything that can happen in tier 0. Who is paused gets its events when it runs again; who has died meanwhile does not get them.
+//! Everything that can happen in tier 0. A paused node gets its events when it runs again. The events of a life that
+//! has ended are lost.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use clicktally_raft_store::heartbeats::Heartbeat;
 use super::owner::AttemptId;
 use super::sink_work::WriterId;
 
-/// One life of a node: a message to an earlier one is lost.
+/// One life of a node. A message to an earlier life is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Life {
     pub(super) node: NodeId,
@@ -26,20 +27,20 @@ pub(super) enum Event {
     Traffic,
     Election,
     Fault,
-    /// Of a kind added later: which of the story's.
+    /// A happening of the story, by its index.
     Happening(usize),
     Heal(Healing),
     Sink(WriterId),
     BackUp,
-    /// An entry that reached a majority, or did not, in this term.
+    /// An entry that was proposed in this term, and may or may not have reached a majority.
     Commit(Proposal),
 }
 
-/// What puts an end to a fault.
+/// What ends a fault.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Healing {
     Restart(NodeId),
-    /// Of a pause, which ends by itself.
+    /// A pause ends by itself.
     Nothing,
     Link(NodeId, NodeId),
     Partition(ShardId),
@@ -54,7 +55,7 @@ pub(super) enum Healing {
 pub(super) enum NodeEvent {
     Beat,
     Heard(Heartbeat),
-    /// Once, or again and again.
+    /// Once, or periodically.
     CatchUp {
         is_periodic: bool,
     },
@@ -66,7 +67,7 @@ pub(super) enum NodeEvent {
     Drain,
     CheckpointDue,
     Shard(ShardId, AttemptId, ShardEvent),
-    /// At the node that the proposer takes for the leader.
+    /// At the node that the proposer believes to lead.
     Proposed(Proposal),
     Answered(u64, Result<Outcome, ProposeError>),
     AskedIndex(Life, IndexFor),
@@ -91,11 +92,11 @@ pub(super) struct Publication {
     pub(super) newest_revision: u64,
 }
 
-/// Who asks how far the group has committed.
+/// The purpose of a question how far the group has committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum IndexFor {
     Shard(ShardId, AttemptId),
-    /// Monotonic milliseconds at the question.
+    /// Monotonic milliseconds when the question was asked.
     Freshness {
         asked_at_ms: u64,
     },
@@ -106,9 +107,10 @@ pub(super) enum Proposer {
     Checkpoint(ShardId, AttemptId),
     HandOver(ShardId, AttemptId),
     Placement,
-    /// Before the records are out, if somebody makes that mistake.
+    /// A report that a mutant sends before its records are published.
     Publisher,
-    Nobody,
+    /// No node waits for the answer.
+    Driver,
 }
 
 #[derive(Debug)]
@@ -118,6 +120,6 @@ pub(super) struct Proposal {
     pub(super) proposer: Proposer,
     pub(super) command: Command,
     pub(super) bytes: Arc<[u8]>,
-    /// The term in which its leader took it.
+    /// The term in which its leader accepted it.
     pub(super) term: u64,
 }

@@ -1,4 +1,4 @@
-//! What goes wrong, when, and for how long: drawn from the seed, one on top of the other.
+//! What goes wrong, when, and for how long: drawn from the seed and overlapping.
 
 use clicktally_proto::click_log::{OutRecord, RAW_CLICKS};
 use clicktally_proto::command::{Command, Outcome};
@@ -12,10 +12,10 @@ use super::world::{World, register};
 use crate::simulation::sim_log::Fate;
 use crate::simulation::traffic::{Produced, Storm};
 
-/// Wall clocks that jump by more than this are an accident of their own, and rare.
+/// A wall clock that jumps by more than this is a fault of its own, and rare.
 const JUMP_MS_MAX: u64 = 3_000;
 const BIG_JUMP_MS: u64 = 3_600_000;
-/// What a partition must have committed before an unclean election may cut it.
+/// An unclean election only cuts a partition of which this much is committed.
 const TRUNCATE_FROM_MIN: u64 = 20;
 
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +43,7 @@ enum FaultKind {
     Truncate,
 }
 
-/// With how likely each is, relative to the others. Closed: another row would shift every draw behind it, so a new kind goes into
+/// Each kind with its weight. The table is closed: another row would shift every draw behind it. A new kind goes into
 /// `happenings.rs`.
 const KINDS: [(FaultKind, u64); 20] = [
     (FaultKind::Crash, 20),
@@ -76,7 +76,7 @@ impl World {
         }
         let now_ms = self.log_ms();
         for Produced { shard, value, ids } in self.traffic.tick(now_ms) {
-            // Producers stay away from a partition that has lost records; whoever looks after it says when they may come back.
+            // Producers avoid a partition that has lost records until its operator lets them back.
             if self.log.truncated_from(shard).is_some() {
                 continue;
             }
@@ -128,7 +128,7 @@ impl World {
                 return;
             }
             FaultKind::Pause => {
-                // Nobody sleeps into the time in which everything has to heal.
+                // A pause must not reach into the time in which everything has to heal.
                 let until_ms = (self.now_ms() + for_ms).min(self.plan.faulty_ms);
                 self.nodes.get_mut(&node).expect("a running node").paused_until_ms = until_ms;
                 Healing::Nothing
@@ -235,7 +235,7 @@ impl World {
         self.agenda.after(for_ms, Event::Heal(Healing::Restart(node)));
     }
 
-    /// It comes back by itself, as under any supervisor.
+    /// It restarts by itself, as under any supervisor.
     pub(super) fn crash(&mut self, node: NodeId) {
         self.trace_line(format_args!("node {node} dies"));
         self.nodes.get_mut(&node).expect("a node").crash();
@@ -272,7 +272,7 @@ impl World {
         }
     }
 
-    /// No fault from here on, and none left.
+    /// Ends all faults. No new ones follow.
     pub(super) fn heal_everything(&mut self) {
         self.lose_a_node();
         self.is_calm = true;
@@ -292,7 +292,7 @@ impl World {
         }
     }
 
-    /// Now and then one dies for good at the end, and wall clocks may say what they like: its shards have to be counted all the same.
+    /// Sometimes a node dies for good at the end, while wall clocks go back. Its shards must be counted all the same.
     fn lose_a_node(&mut self) {
         let members: Vec<NodeId> = self.consensus.members.iter().copied().collect();
         if self.plan.fault_every_ms.is_none() || !self.faults.permille(300) {
@@ -330,7 +330,7 @@ impl World {
         let outcome = self.commit_directly(Command::RemoveNode(id));
         assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
         let node = self.nodes.get_mut(&id).expect("a node");
-        // As often as not it goes on for a while, without knowing.
+        // In half of the cases it continues for a while without knowing that it was removed.
         node.is_gone = true;
         if self.faults.permille(500) {
             self.nodes.get_mut(&id).expect("a node").crash();
@@ -338,7 +338,7 @@ impl World {
         self.note(FaultKind::NodeIsRemoved, id, 0);
     }
 
-    /// An unclean election loses half of what the shard has counted already.
+    /// An unclean election loses half of the records that the shard has counted.
     fn truncate(&mut self, shard: ShardId) {
         let committed = self.consensus.state.shard(shard).map_or(0, |entry| entry.committed_offset);
         if committed < TRUNCATE_FROM_MIN || self.log.truncated_from(shard).is_some() {

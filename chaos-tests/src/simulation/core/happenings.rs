@@ -1,8 +1,8 @@
 //! What happens now and then besides the faults of the first edition: each kind in a stream and a timetable of its own.
 //!
-//! The table of `faults.rs` is closed, because another row would shift every draw behind it. A new kind of fault or command is a row
-//! here: the stories of earlier editions do not contain it, and a seed in which it does not occur stays the same
-//! ([`crate::simulation::edition`]).
+//! The table of `faults.rs` is closed, because another row would shift every draw behind it. A new kind of fault or
+//! command is a row here: the stories of earlier editions do not contain it, and a seed in which it does not occur
+//! stays the same ([`crate::simulation::edition`]).
 
 use clicktally_proto::command::{COMMAND_LEVEL, COMMAND_LEVEL_MIN, Command};
 
@@ -14,10 +14,10 @@ use crate::simulation::random::Stream;
 /// One kind of happening.
 #[derive(Debug)]
 pub(super) struct Kind {
-    /// Of its stream, and in reports.
+    /// The name of its stream.
     pub(super) name: &'static str,
     pub(super) since: Edition,
-    /// In how many of a thousand seeds it occurs.
+    /// It occurs in this many of a thousand seeds.
     pub(super) seeds_permille: u64,
     /// The time between two of them is drawn from this range.
     pub(super) every_ms: (u64, u64),
@@ -51,7 +51,7 @@ pub(super) struct Happening {
 }
 
 impl Happening {
-    /// Those of a story, of the kinds that exist.
+    /// The happenings of a story, among `kinds`.
     pub(super) fn draw(story: Story, kinds: &'static [Kind]) -> Vec<Happening> {
         let of_edition = kinds.iter().filter(|kind| kind.since <= story.edition);
         let drawn =
@@ -61,7 +61,7 @@ impl Happening {
 }
 
 impl World {
-    /// The first of each kind.
+    /// Schedules the first of each kind.
     pub(super) fn await_happenings(&mut self) {
         (0..self.happenings.len()).for_each(|at| self.await_happening(at));
     }
@@ -107,7 +107,7 @@ mod tests {
     use crate::simulation::core::run_with;
     use crate::simulation::report::SeedReport;
 
-    /// A fault that nobody has thought of yet.
+    /// A fault that does not exist yet.
     const PLANTED: &[Kind] = &[Kind {
         name: "Planted",
         since: Edition::NEWEST,

@@ -1,4 +1,4 @@
-//! What every node does to be heard, and what the one that believes to lead does: placement, and publishing fired windows.
+//! Heartbeats of every node, and the work of the node that believes it leads: placement, and publishing fired windows.
 
 use clicktally_node::sink::window_news::WindowNews;
 use clicktally_proto::command::Command;
@@ -15,7 +15,7 @@ use crate::checks::ct15_heard_is_not_robbed::{self, Robbery};
 const BEAT_EVERY_MS: u64 = LEASE.as_millis() as u64 / 4;
 const PLACE_EVERY_MS: u64 = 250;
 const PUBLISH_EVERY_MS: u64 = 500;
-/// A lease by two clocks, each of which may drift by a thousandth.
+/// A lease measured by two clocks, each of which may drift by a thousandth.
 const LEASE_MS_MIN: u64 = LEASE.as_millis() as u64 * 99 / 100;
 
 impl World {
@@ -75,7 +75,7 @@ impl World {
             {
                 let heard_ago_ms = node.memory.heard_at_ms.get(&owner).map(|at_ms| now_ms - at_ms);
                 let (shard, leader) = (assignment.shard.0, life.node);
-                // Itself it always hears, unless it has just been frozen.
+                // A node always hears itself, unless it has just been frozen.
                 robberies.push(Robbery { shard, owner, leader, heard_ago_ms });
             }
         }
@@ -106,7 +106,7 @@ impl World {
         if is_broken(Mutant::ReportedUnpublished) {
             return self.report_published(life, publication);
         }
-        // What is on its way when a leader loses its office, or stands still, arrives late, behind newer values.
+        // A record in flight while its leader is deposed or frozen arrives late, behind newer values.
         let delay_ms = self.latency_ms();
         self.agenda.after(delay_ms, Event::To(life, NodeEvent::News(publication)));
     }

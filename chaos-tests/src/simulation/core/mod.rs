@@ -1,7 +1,8 @@
-//! Tier 0: the pure core. Real rules (`ShardState`, the commit decision, `GroupState`, placement, heartbeats, snapshots, the selection
-//! of rows, budgets) under a scheduler of ours; no sockets, no runtime, no threads, and consensus as a model.
+//! Tier 0: the pure core. Real rules (`ShardState`, the commit decision, `GroupState`, placement, heartbeats,
+//! snapshots, the selection of rows, budgets) run under the simulation's own scheduler, with a model of consensus and
+//! without sockets, runtime or threads.
 //!
-//! In the order of a run: the plan, the clockwork, the nodes and what they do, what goes wrong, who looks on, and the end.
+//! In the order of a run: the plan, the clockwork, the nodes and their work, the faults, the watch, and the end.
 
 mod agenda;
 mod event;
@@ -28,10 +29,10 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::edition::Story;
-use super::report::{Breach, SeedReport, Violation};
+use super::report::{Breach, Finding, SeedReport};
 use world::World;
 
-/// Runs one seed to its end, or to its first violation. An assert of the product that fires is one too.
+/// Runs one story to its end, or to its first violation. A failed assert of the product is a violation.
 pub fn run_story(story: Story) -> SeedReport {
     run_with(story, happenings::KINDS)
 }
@@ -62,7 +63,7 @@ impl World {
     fn into_report(self, panic: Option<String>) -> SeedReport {
         let broken = self.watch.first_violation().cloned().map(Breach::Invariant);
         let breach = panic.map(Breach::Panic).or(broken);
-        let violation = breach.map(|breach| Violation::of(breach, self.trace.tail()));
+        let violation = breach.map(|breach| Finding::of(breach, self.trace.tail()));
         SeedReport {
             trace_hash: self.trace.hash(),
             trace_lines: self.trace.lines(),

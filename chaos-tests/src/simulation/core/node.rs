@@ -1,4 +1,4 @@
-//! One simulated node: what dies with it, and what does not.
+//! One simulated node: what a crash takes, and what survives it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,14 +28,14 @@ pub(super) struct SimNode {
     pub(super) memory: Memory,
 }
 
-/// What a crash takes.
+/// Lost in a crash.
 #[derive(Debug)]
 pub(super) struct Memory {
     pub(super) replica: Replica,
     pub(super) known_leader: Option<NodeId>,
     pub(super) known_term: u64,
     pub(super) heartbeats: HeartbeatTable,
-    /// When each peer was last heard, in true time.
+    /// When each peer was last heard, in true time (milliseconds).
     pub(super) heard_at_ms: BTreeMap<NodeId, u64>,
     pub(super) owners: BTreeMap<ShardId, Owner>,
     pub(super) pending: BTreeMap<u64, Proposer>,
@@ -43,7 +43,7 @@ pub(super) struct Memory {
     pub(super) publication: Option<Publication>,
     pub(super) is_publishing: bool,
     pub(super) awaited: Vec<(u64, IndexFor)>,
-    /// When the replica was last proven current (monotonic milliseconds), and up to where the group had committed then.
+    /// When the replica was last proven current (monotonic milliseconds), and the group's committed index at that time.
     pub(super) fresh: Option<(u64, u64)>,
     pub(super) velocities: BTreeMap<CampaignId, SpendVelocity>,
 }
@@ -100,12 +100,12 @@ impl SimNode {
     pub(super) fn crash(&mut self) {
         self.is_alive = false;
         self.paused_until_ms = 0;
-        // Nothing of it may be looked at while the node is down.
+        // The memory must not be read while the node is down.
         let (replica, _) = Replica::restore(&mut ReplicaDisk::default());
         self.memory = Memory::new(replica);
     }
 
-    /// Returns how many damaged snapshots were found.
+    /// Returns the number of damaged snapshots.
     pub(super) fn restart(&mut self) -> usize {
         let (replica, damaged) = Replica::restore(&mut self.disk);
         self.memory = Memory::new(replica);
@@ -114,7 +114,7 @@ impl SimNode {
         damaged
     }
 
-    /// What leases are measured with.
+    /// The clock that leases go by.
     pub(super) fn lease_clock(&mut self, now_ms: u64) -> Duration {
         if is_broken(Mutant::LeaseByWallClock) {
             return Duration::from_millis(self.clock.wall_ms(now_ms));

@@ -1,4 +1,4 @@
-//! The clocks of one node: a wall clock that jumps, and a monotonic one; both drift.
+//! The clocks of one node: a wall clock that jumps, and a monotonic one. Both drift.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ impl NodeClock {
     }
 
     pub(super) fn monotonic(&self, true_ms: u64) -> Duration {
-        // Every process has a zero of its own; this one is old enough that nothing underflows.
+        // Every process has its own zero; this one is old enough that nothing underflows.
         Duration::from_millis(u64::try_from(self.drifted_ms(true_ms)).unwrap_or(0) + 1_000_000)
     }
 

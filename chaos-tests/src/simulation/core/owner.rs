@@ -1,5 +1,5 @@
-//! One ownership of one shard on one node: what the real shell (`node/src/shard/{shard_life,shard_actor}.rs`) keeps between two steps.
-//! The rules it goes by are the real ones; only the steps are the simulation's.
+//! One ownership of one shard on one node: what the real shell (`node/src/shard/{shard_life,shard_actor}.rs`) keeps
+//! between two steps. The rules are the real ones; only the steps belong to the simulation.
 
 use clicktally_node::shard::commit_answer::CommitAttempts;
 use clicktally_node::shard::shard_state::ShardState;
@@ -8,7 +8,7 @@ use clicktally_proto::click_log::OutRecord;
 use clicktally_proto::command::Command;
 use clicktally_proto::identity::ids::NodeId;
 
-/// Names one attempt to count a shard: another one for every restore.
+/// Names one attempt to count a shard. Every restore begins a new attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct AttemptId(pub(super) u64);
 
@@ -23,9 +23,9 @@ pub(super) struct Owner {
 
 #[derive(Debug)]
 pub(super) enum Phase {
-    /// Waits for the leader to say how far the group has committed.
+    /// Waits for the leader's answer how far the group has committed.
     AskingBarrier,
-    /// Waits for the replica to be there.
+    /// Waits until the replica has applied that much.
     AwaitingIndex,
     Counting(Box<Counting>),
     HandingOver,
@@ -40,12 +40,12 @@ pub(super) struct Counting {
     pub(super) checkpoint: CheckpointStep,
     pub(super) is_due: bool,
     pub(super) awaits_first: bool,
-    /// Reads no more, and ends with the next commit.
+    /// Reads no more. It ends with the next commit.
     pub(super) is_finishing: bool,
     pub(super) is_opened: bool,
 }
 
-/// How far the checkpoint on its way has come.
+/// The progress of the checkpoint in flight.
 #[derive(Debug)]
 pub(super) enum CheckpointStep {
     None,

@@ -1,4 +1,4 @@
-//! What a seed decides before anything happens: sizes, rules, and how much goes wrong.
+//! What a seed decides before the run: sizes, rules, and how much goes wrong.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use crate::simulation::random::{Seed, Stream};
 
 /// Wall time of the log at the start of every run.
 pub(super) const START_MS: u64 = 1_800_000_000_000;
-/// A node not heard for this long is dead to its peers.
+/// A node that was silent for this long is dead to its peers.
 pub(super) const LEASE: Duration = Duration::from_secs(2);
-/// From asking a group's leader to giving up.
+/// How long a question to a group's leader may take.
 pub(super) const LEADER_DEADLINE_MS: u64 = 3_000;
-/// How long an owner may take for its last commit before the shard goes without it (as in `shard_life`).
+/// How long an owner may take for its last commit before the shard moves without it (as in `shard_life`).
 pub(super) const LAST_COMMIT_DEADLINE_MS: u64 = 2_000;
-/// How long everything has to heal once there are no more faults.
+/// How long everything may take to heal after the last fault.
 pub(super) const HEAL_MS: u64 = 30_000;
 
 #[derive(Debug, Clone)]
@@ -33,11 +33,11 @@ pub(super) struct Plan {
     /// One in so many messages is lost, and one in so many writes to the log has no known outcome; 0 for none.
     pub(super) loss_one_in: u64,
     pub(super) latency_ms_max: u64,
-    /// How far readers are behind what the log would give.
+    /// How far readers lag behind the end of the log.
     pub(super) fetch_lag_ms: u64,
     /// A replica makes a snapshot at every multiple of this index.
     pub(super) snapshot_every: u64,
-    /// Entries a leader keeps for those behind; who needs older ones gets a snapshot.
+    /// Entries that a leader keeps for lagging replicas; a replica that needs older ones gets a snapshot.
     pub(super) log_kept: u64,
     pub(super) cost_per_click_micros: i64,
     pub(super) budget_micros: i64,
@@ -75,7 +75,7 @@ impl Plan {
     }
 }
 
-/// 0, never, in quiet runs and in some others.
+/// 0 (never) in quiet runs and in some others.
 fn one_in(random: &mut Stream, is_quiet: bool, low: u64, high: u64) -> u64 {
     if is_quiet || random.permille(300) { 0 } else { random.between(low, high) }
 }

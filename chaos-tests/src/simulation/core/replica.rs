@@ -1,4 +1,4 @@
-//! One node's replica of the group, and what of it survives the node: snapshots on a disk that may tear or rot.
+//! One node's replica of the group, and the snapshots that survive the node, on a disk that may tear or rot.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ impl ReplicaDisk {
         }
     }
 
-    /// Ruins the newest snapshot: only a part of it is there, or one bit is another. `at` is taken modulo its length.
+    /// Ruins the newest snapshot: truncates it, or flips one bit. `at` is taken modulo its length.
     pub(super) fn ruin(&mut self, at: u64, is_torn: bool) -> bool {
         let Some(newest) = self.snapshots.last_mut() else { return false };
         let at = usize::try_from(at % newest.bytes.len() as u64).unwrap_or(0);
@@ -53,7 +53,7 @@ pub(super) struct Replica {
 }
 
 impl Replica {
-    /// From the newest snapshot that is whole; damaged ones are set aside. Returns how many were.
+    /// Restores the newest intact snapshot and sets damaged ones aside. Returns the number of damaged ones.
     pub(super) fn restore(disk: &mut ReplicaDisk) -> (Replica, usize) {
         let mut damaged = 0;
         while let Some(newest) = disk.snapshots.last() {
@@ -66,7 +66,8 @@ impl Replica {
         (Replica { state: GroupState::new(GROUP), applied: 0 }, damaged)
     }
 
-    /// Applies the next entry. At every multiple of `snapshot_every` a snapshot goes to the disk, and what it says is returned.
+    /// Applies the next entry. At every multiple of `snapshot_every` it writes a snapshot to the disk and returns the
+    /// snapshot's digest.
     pub(super) fn apply_next(
         &mut self,
         node: NodeId,
@@ -86,7 +87,7 @@ impl Replica {
         Some(found)
     }
 
-    /// Takes over a peer's state, as it comes over the network.
+    /// Installs a peer's state, as received over the network.
     pub(super) fn install(&mut self, index: u64, bytes: Arc<[u8]>, disk: &mut ReplicaDisk) {
         if index <= self.applied {
             return;

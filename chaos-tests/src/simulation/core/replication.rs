@@ -1,4 +1,4 @@
-//! How replicas follow the group's log, and who waits for them.
+//! How replicas follow the group's log, and which questions wait for them.
 
 use std::sync::Arc;
 
@@ -21,11 +21,12 @@ impl World {
         let term = self.consensus.term;
         let committed = self.consensus.committed();
         let every = self.plan.snapshot_every;
-        // Leaders purge what their newest snapshot stands for, but for what those a little behind may need.
+        // A leader purges the entries that its newest snapshot covers, but keeps those that slightly lagging replicas
+        // may need.
         let purged_to = (committed / every * every).saturating_sub(self.plan.log_kept);
         let node = self.nodes.get_mut(&life.node).expect("a living node");
         (node.memory.known_leader, node.memory.known_term) = (Some(leader), term);
-        // A leader holds what is committed: it reads its own log.
+        // A leader holds everything committed: it reads its own log.
         if leader != life.node && node.memory.replica.applied < purged_to {
             return self.send_snapshot(leader, life);
         }
@@ -48,7 +49,8 @@ impl World {
         self.look_at_replica(life);
     }
 
-    /// The leader no longer has the entries that this replica lacks. Where its own replica is not further, there is nothing to send.
+    /// Sends a snapshot because the leader has purged the entries that this replica lacks. Sends nothing if the
+    /// leader's own replica is no further.
     fn send_snapshot(&mut self, leader: u64, to: Life) {
         let replica = &self.nodes[&leader].memory.replica;
         let (index, bytes) = (replica.applied, Arc::from(encode(&replica.state)));
@@ -67,7 +69,7 @@ impl World {
         self.look_at_replica(life);
     }
 
-    /// Whoever waited for an index that the replica has now.
+    /// Wakes the questions that waited for an index that the replica has now.
     pub(super) fn look_at_replica(&mut self, life: Life) {
         let committed = self.consensus.committed();
         let node = self.nodes.get_mut(&life.node).expect("a living node");

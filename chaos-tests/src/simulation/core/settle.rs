@@ -1,4 +1,4 @@
-//! The end of a run: everything heals, comes to rest, and is compared with what the log says.
+//! The end of a run: everything heals, comes to rest, and is compared with the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,18 +11,18 @@ use crate::checks::ct4_published_is_held::RowKey;
 use crate::checks::ct14_liveness::Unfinished;
 use crate::checks::{Invariant, Violation, ct3_replicas_equal, ct4_published_is_held, ct11_acknowledged_is_logged};
 use crate::simulation::click_oracle::declared_late;
-use crate::simulation::recount::Recount;
+use crate::simulation::recount::RecountComparison;
 use crate::simulation::sim_sink::{TransactionFate, read_rows, rows_held};
 
-/// How often a healing cluster is looked at: what was there at one look has to be everywhere at the next.
+/// How often a healing cluster is inspected. What was there at one inspection must be everywhere at the next.
 const LOOK_EVERY_MS: u64 = 2_000;
 
-/// How far everything had come at a look.
+/// The progress of everything at an inspection.
 #[derive(Debug, Clone, Default)]
 struct Progress {
     committed: u64,
     newest_revision: u64,
-    /// What `out_ends` hold.
+    /// The newest revision in the records up to `out_ends`.
     published_revision: u64,
     out_ends: BTreeMap<(&'static str, i32), i64>,
 }
@@ -67,7 +67,7 @@ impl World {
         }
         let state = &self.consensus.state;
         for (&shard, entry) in state.shards() {
-            // A shard whose log has lost records stands still until somebody looks at it.
+            // A shard whose log has lost records halts until an operator repairs it.
             if self.log.truncated_from(shard).is_some() {
                 continue;
             }
@@ -85,7 +85,7 @@ impl World {
                 unfinished.push(Unfinished::ReplicaBehind { node: node.id, applied, committed: before.committed });
             }
         }
-        // At the look before: what has come into the topic since need not be written yet.
+        // As of the previous inspection: records that reached the topic since then need not be written yet.
         let (published, newest) = (before.published_revision, before.newest_revision);
         if published < newest {
             unfinished.push(Unfinished::Unpublished { published, newest });
@@ -100,7 +100,8 @@ impl World {
         unfinished
     }
 
-    /// What PostgreSQL holds or will: a window may have been published and let go of since the last look.
+    /// The rows that PostgreSQL holds or will hold: a window may have been published and evicted since the last
+    /// inspection.
     fn published_rows(&self) -> BTreeMap<RowKey, WindowCount> {
         let mut database = self.sink.database.clone();
         let mut positions = database.tables().progress.clone();
@@ -109,7 +110,7 @@ impl World {
             if unread.is_empty() {
                 return database.tables().rows.clone();
             }
-            database.write(&unread, TransactionFate::Committed).expect("nobody else writes to the copy");
+            database.write(&unread, TransactionFate::Committed).expect("the copy has no other writer");
         }
     }
 
@@ -140,7 +141,7 @@ impl World {
             .map(|shard| (*shard, declared.iter().filter(|instance| instance.shard == *shard).copied().collect()));
         let expected = self.watch.oracle.expect(&told.collect(), &ends);
         self.report.clicks = expected.clicks_in_log;
-        let mut recount = Recount::new(&expected);
+        let mut recount = RecountComparison::new(&expected);
         recount.group(&self.consensus.state, self.published_rows().values());
         let mut found = recount.finish(&declared);
         if truncated.is_empty() {

@@ -1,5 +1,5 @@
-//! Counting: what the owners of shards do, step by step, as the shells in `node/src/shard` do it, with a chance to die between any two
-//! steps.
+//! Counting: the steps of the owners of shards, as the shells in `node/src/shard` take them, with a chance to die
+//! between any two steps.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use super::world::World;
 use crate::simulation::sim_log::Fate;
 
 const RECORDS_PER_DRAIN: usize = 64;
-/// An owner that hears nothing of its barrier asks again.
+/// An owner without an answer to its barrier asks again after this.
 const BARRIER_AGAIN_MS: u64 = 500;
 
 /// Where a node may die.
@@ -33,7 +33,7 @@ enum Step {
 }
 
 impl World {
-    /// True where the node is dead now.
+    /// Returns true if the node is dead now.
     fn dies_at(&mut self, life: Life, step: Step) -> bool {
         let one_in = if self.is_calm { 0 } else { self.plan.step_crash_one_in };
         if one_in == 0 || self.steps.below(one_in) != 0 {
@@ -44,7 +44,7 @@ impl World {
         true
     }
 
-    /// Keeps the owners of a node equal to what its replica says it owns.
+    /// Keeps the owners of a node equal to what its replica assigns to it.
     pub(super) fn look_at_assignments(&mut self, life: Life) {
         let node = self.nodes.get_mut(&life.node).expect("a living node");
         let mut begun = Vec::new();
@@ -124,7 +124,7 @@ impl World {
         }
     }
 
-    /// The replica holds what was committed when the owner asked: it may restore.
+    /// The replica holds everything that was committed when the owner asked, so the owner may restore.
     pub(super) fn restore_owner(&mut self, life: Life, shard: ShardId, attempt: AttemptId) {
         let event_time = self.plan.rules;
         let node = self.nodes.get_mut(&life.node).expect("a living node");
@@ -230,7 +230,7 @@ impl World {
         let now_ms = self.now_ms();
         let node = self.nodes.get_mut(&life.node).expect("a living node");
         let (asked_at_ms, is_reachable) = (node.clock.wall_ms(now_ms), node.is_log_reachable);
-        // The log answers as of some moment between the question and the answer.
+        // The log's answer is of some moment between the question and the answer.
         let unavailable = || LogError::Unavailable("no answer".into());
         let end = if is_reachable { self.log.end_offset(shard) } else { Err(unavailable()) };
         let delay_ms = self.latency_ms();
@@ -287,7 +287,7 @@ impl World {
         self.network.pick(&fates).copied().unwrap_or(Fate::Written)
     }
 
-    /// As a node writes to the log.
+    /// Writes to the log as a node does.
     pub(super) fn write_log(
         &mut self,
         life: Life,
@@ -382,7 +382,7 @@ impl World {
         if let CheckpointStep::Proposing(cutting) = done
             && !cutting.out_records.is_empty()
         {
-            // Only who breaks the order on purpose has any left.
+            // Only a mutant that breaks the order has records left here.
             let _ = self.write_log(life, &cutting.out_records);
         }
         if is_due {
@@ -394,7 +394,7 @@ impl World {
         }
     }
 
-    /// Its life is over; what comes next, the replica here will say.
+    /// The owner ends. The replica on this node decides what comes next.
     fn fence(&mut self, life: Life, shard: ShardId, attempt: AttemptId) {
         if let Some(owner) = self.owner(life, shard, attempt) {
             owner.phase = Phase::Halted;
@@ -410,7 +410,7 @@ impl World {
         }
     }
 
-    /// Starts again from replicated state, after a while.
+    /// Starts again from replicated state after a pause.
     fn rest(&mut self, life: Life, shard: ShardId, attempt: AttemptId, reason: &str) {
         self.trace_line(format_args!("node {} restarts shard {}: {reason}", life.node, shard.0));
         self.ids += 1;
@@ -424,7 +424,7 @@ impl World {
         self.soon(life, shard, next, delay_ms, ShardEvent::Begin);
     }
 
-    /// There is an heir, or no longer one.
+    /// The heir appears or disappears.
     fn obey(&mut self, life: Life, shard: ShardId, attempt: AttemptId) {
         let Some(owner) = self.owner(life, shard, attempt) else { return };
         let has_heir = owner.heir.is_some();
@@ -439,7 +439,7 @@ impl World {
         }
     }
 
-    /// Assigns the shard to its heir; where the plan was taken back, counts on.
+    /// Assigns the shard to its heir. If the plan was taken back, counts on.
     fn hand_over(&mut self, life: Life, shard: ShardId, attempt: AttemptId) {
         let Some(owner) = self.owner(life, shard, attempt) else { return };
         let Some(heir) = owner.heir else { return self.rest(life, shard, attempt, "the plan was taken back") };
@@ -465,7 +465,7 @@ impl World {
         }
     }
 
-    /// A checkpoint was taken from an attempt that is over, while another one counts under the same epoch.
+    /// A checkpoint of an attempt that is over was accepted while another attempt counts under the same epoch.
     pub(super) fn is_counted_by_another(&self, proposal: &Proposal) -> bool {
         let (Command::Checkpoint(checkpoint), Proposer::Checkpoint(shard, attempt)) =
             (&proposal.command, proposal.proposer)

@@ -1,4 +1,4 @@
-//! The writer of PostgreSQL, and now and then a second one that has not noticed the first.
+//! The writer of PostgreSQL, and sometimes a second one that has not noticed the first.
 
 use clicktally_node::sink::window_writer::OutProgress;
 
@@ -13,10 +13,10 @@ const BACK_UP_EVERY_MS: u64 = 15_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct WriterId(pub(super) usize);
 
-/// A session with the database; reads on from where it has read, not from where the tables stand.
+/// A session with the database. It continues from what it has read, not from what the tables hold.
 #[derive(Debug, Default)]
 struct Writer {
-    /// `None`: to be looked up.
+    /// `None`: must be looked up.
     positions: Option<OutProgress>,
 }
 
@@ -54,7 +54,7 @@ impl World {
         self.agenda.after(pause_ms, Event::Sink(writer));
     }
 
-    /// False where the session is lost.
+    /// Returns false if the session is lost.
     fn write_batch(&mut self, id: WriterId) -> bool {
         let fate = match (self.sink.is_down, self.is_lost()) {
             (true, _) => TransactionFate::RolledBack,

@@ -1,4 +1,4 @@
-//! Looks on while things happen, and calls the checks: the cheap ones at every entry.
+//! Watches a run and calls the checks: the cheap ones at every entry.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use crate::simulation::click_oracle::{ClickOracle, CommittedWatermark};
 use crate::simulation::recount::ad_minute;
 use crate::simulation::sim_log::SimLog;
 
-/// What stood before an entry was applied.
+/// The state before an entry was applied.
 #[derive(Debug)]
 pub(super) struct Before {
     group_watermark_ms: UnixMillis,
@@ -32,7 +32,7 @@ pub(super) struct Watch {
     applied: AppliedChain,
     chain: OffsetChain,
     revisions: RevisionsRise,
-    /// Shards for which a proof was committed that their owner did not know of.
+    /// Shards with a committed proof that their owner did not know of.
     pub(super) proven_by_another: BTreeSet<ShardId>,
     pub(super) halted: BTreeMap<ShardId, String>,
     pub(super) positive_answers: u64,
@@ -143,7 +143,7 @@ impl Watch {
         self.revisions.restored(rows.map(ad_minute).collect());
     }
 
-    /// What the whole run amounts to.
+    /// The checks of the run as a whole.
     pub(super) fn finish_chain(&mut self, unfinished: &[ct14_liveness::Unfinished], waited_ms: u64) {
         let chain = std::mem::take(&mut self.chain);
         self.found(chain.finish());

@@ -1,4 +1,4 @@
-//! The world of one seed: nodes, the log, the sink, the network between them, and the loop that lets things happen.
+//! The world of one seed: nodes, the log, the sink, the network between them, and the loop that runs the events.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -29,7 +29,7 @@ use crate::simulation::trace::Trace;
 use crate::simulation::traffic::{Traffic, TrafficPlan};
 
 const ELECTION_EVERY_MS: u64 = 200;
-/// A leader that cannot lead for so long loses its office.
+/// A leader that cannot reach a majority for this long is deposed.
 const ELECTION_TIMEOUT_MS: u64 = 600;
 const TICK_SPREAD_MS: u64 = 50;
 const LONG_DELAY_PERMILLE: u64 = 15;
@@ -45,7 +45,7 @@ pub(super) struct World {
     pub(super) traffic: Traffic,
     pub(super) consensus: Consensus,
     pub(super) nodes: BTreeMap<NodeId, SimNode>,
-    /// Links on which nothing arrives, from and to.
+    /// Links that deliver nothing, from and to.
     pub(super) cut_links: BTreeSet<(NodeId, NodeId)>,
     pub(super) sink: Sink,
     pub(super) is_calm: bool,
@@ -67,7 +67,7 @@ impl World {
         let mut clocks = seed.stream("clocks");
         let mut clock = || {
             let drift_ppm = i64::try_from(clocks.below(2_000)).unwrap_or(0) - 1_000;
-            // Half of them are right to the millisecond, so that a check that allows for the others stays sharp.
+            // Half of them are exact to the millisecond, so that a check that allows for the others stays sharp.
             let offset_ms =
                 if clocks.permille(500) { 0 } else { i64::try_from(clocks.below(1_000)).unwrap_or(0) - 500 };
             if offset_ms == 0 { NodeClock::new(0, 0) } else { NodeClock::new(drift_ppm, offset_ms) }
@@ -101,7 +101,7 @@ impl World {
         world
     }
 
-    /// The group's first entries, and everybody's first steps.
+    /// The group's first entries, and the first steps of every node.
     fn found(&mut self) {
         let settings = GroupSettings::new(1, self.plan.rules);
         self.commit_directly(Command::Configure(settings));
@@ -156,7 +156,7 @@ impl World {
         self.agenda.now_ms()
     }
 
-    /// The log's own clock, which is right.
+    /// The log's own clock, which is true time.
     pub(super) fn log_ms(&self) -> u64 {
         START_MS + self.now_ms()
     }
@@ -170,7 +170,7 @@ impl World {
         self.ids
     }
 
-    /// Lets things happen until then, or until something is wrong.
+    /// Runs events until then, or until the first violation.
     pub(super) fn run_until(&mut self, until_ms: u64) {
         while !self.watch.has_violations() {
             let Some(event) = self.agenda.next(until_ms) else { return };
@@ -227,7 +227,7 @@ impl World {
         from == to || !self.cut_links.contains(&(from, to))
     }
 
-    /// Now and then far more than usual: what was given up long ago arrives after all.
+    /// Sometimes far more than usual, so that a message arrives long after its sender gave up.
     pub(super) fn latency_ms(&mut self) -> u64 {
         let usual_ms = self.network.between(1, self.plan.latency_ms_max);
         if self.is_calm || self.plan.loss_one_in == 0 || !self.network.permille(LONG_DELAY_PERMILLE) {
@@ -237,7 +237,7 @@ impl World {
         self.network.between(500, LONG_DELAY_MS_MAX)
     }
 
-    /// One in so many, while there are faults.
+    /// Loses one in so many, while there are faults.
     pub(super) fn is_lost(&mut self) -> bool {
         let one_in = if self.is_calm { 0 } else { self.plan.loss_one_in };
         one_in > 0 && self.network.below(one_in) == 0
@@ -290,7 +290,7 @@ impl World {
     fn decide(&mut self, proposal: Proposal) {
         let leader = self.consensus.leader.filter(|leader| self.leads(*leader));
         let is_same_term = leader.is_some() && proposal.term == self.consensus.term;
-        // What a leader had sent out when it lost its office may or may not outlive it; nobody is told.
+        // Entries in flight when their leader is deposed may or may not survive, and no answer is sent.
         if !is_same_term && (self.consensus.leader.is_none() || self.steps.permille(500)) {
             return;
         }
@@ -337,8 +337,8 @@ impl World {
         self.commit(&proposal)
     }
 
-    /// The replicas learn of it when they next catch up by themselves: telling them would draw from the network's stream, and shift
-    /// the latency of every later message.
+    /// The replicas learn of it when they next catch up by themselves: telling them would draw from the network's
+    /// stream, and shift the latency of every later message.
     pub(super) fn commit_unannounced(&mut self, command: Command) -> Outcome {
         let proposal = self.driver_proposal(command);
         self.append(&proposal)
@@ -347,7 +347,7 @@ impl World {
     fn driver_proposal(&self, command: Command) -> Proposal {
         let bytes: Arc<[u8]> = codec::encode(&command).expect("a command encodes").into();
         let from = Life { node: 0, incarnation: 0 };
-        Proposal { id: 0, from, proposer: Proposer::Nobody, command, bytes, term: self.consensus.term }
+        Proposal { id: 0, from, proposer: Proposer::Driver, command, bytes, term: self.consensus.term }
     }
 
     fn answered(&mut self, life: Life, id: u64, answer: Result<Outcome, ProposeError>) {
@@ -358,11 +358,11 @@ impl World {
             Proposer::HandOver(shard, attempt) => self.handed_over(life, shard, attempt, answer),
             Proposer::Placement => node.memory.placements_in_flight -= 1,
             Proposer::Publisher => self.reported(life, answer.is_ok()),
-            Proposer::Nobody => {}
+            Proposer::Driver => {}
         }
     }
 
-    // How far the group has committed, asked of the leader.
+    // Questions to the leader how far the group has committed.
 
     pub(super) fn ask_index(&mut self, from: Life, index_for: IndexFor) {
         let leader = self.nodes[&from.node].memory.known_leader;

@@ -1,4 +1,4 @@
-//! The Log seam over the model of the log: what one node sees of it, with answers that take their time, fail, or stay away.
+//! The Log seam over the model of the log: one node's view of it, with answers that are slow, fail, or never come.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::simulation::sim_log::Fate;
 
 pub(super) struct NodeLog {
     world: Arc<World>,
-    /// Each is read by one reader at a time.
+    /// Each has one reader at a time.
     opened: Arc<Mutex<BTreeSet<ShardId>>>,
 }
 
@@ -33,7 +33,7 @@ impl NodeLog {
         tokio::time::sleep(Duration::from_millis(ms)).await;
     }
 
-    /// What becomes of a write now.
+    /// The outcome of a write at this moment.
     fn fate(&self) -> Fate {
         let mut weather = self.world.log_weather.lock();
         let doubt = weather.doubt_permille;
@@ -59,7 +59,7 @@ impl ClickLog for NodeLog {
     async fn end_offset(&self, shard: ShardId) -> Result<u64, LogError> {
         self.wait().await;
         let end = self.world.log.lock().end_offset(shard)?;
-        // The answer travels, too: it may be old when it arrives.
+        // The answer travels too, so it may be outdated when it arrives.
         self.wait().await;
         if self.fate() == Fate::Lost {
             return Err(LogError::Unavailable("no answer in time".to_owned()));
@@ -119,7 +119,7 @@ impl ShardReader for Reader {
     }
 }
 
-/// The log without a cluster, for whoever asks of it what a log promises.
+/// The log without a cluster, for the tests of the Log seam's contract.
 pub struct LoneLog(Arc<World>);
 
 impl LoneLog {
@@ -127,7 +127,7 @@ impl LoneLog {
         LoneLog(Arc::new(World::new(seed, Shape::draw(seed))))
     }
 
-    /// As one node has it.
+    /// One node's view of it.
     pub fn as_node(&self) -> Box<dyn ClickLog> {
         Box::new(NodeLog::new(Arc::clone(&self.0)))
     }
@@ -136,7 +136,7 @@ impl LoneLog {
         self.0.log_weather.lock().next_write = Some(fate);
     }
 
-    /// An unclean election takes everything from `end` on.
+    /// An unclean election loses everything from `end` on.
     pub fn cut(&self, shard: ShardId, end: u64) {
         self.0.log.lock().truncate(shard, end);
     }

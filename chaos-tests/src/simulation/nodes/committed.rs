@@ -1,11 +1,11 @@
-//! How far each group has come: applied anywhere is committed, and committed is for ever.
+//! How far each group has committed: an entry applied by any replica is committed for ever.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use clicktally_proto::identity::shard_key::GroupId;
 
-/// Rises remembered of each group: some ten seconds of them.
+/// Rises remembered for each group: some ten seconds of them.
 const RISES_MAX: usize = 1_024;
 
 #[derive(Debug, Default)]
@@ -14,7 +14,7 @@ pub(super) struct Committed {
 }
 
 impl Committed {
-    /// Some replica has applied that much at that time.
+    /// Some replica had applied that much at that time.
     pub(super) fn note(&mut self, group: GroupId, elapsed: Duration, index: u64) {
         if self.index(group) >= index {
             return;
@@ -31,7 +31,7 @@ impl Committed {
         self.groups.get(&group).and_then(VecDeque::back).map_or(0, |(_, index)| *index)
     }
 
-    /// The same at an earlier time; 0 if that is too long ago to say.
+    /// The same at an earlier time; 0 if that is too long ago to know.
     pub(super) fn index_at(&self, group: GroupId, elapsed: Duration) -> u64 {
         let rises = self.groups.get(&group);
         rises.and_then(|rises| rises.iter().rev().find(|(at, _)| *at <= elapsed)).map_or(0, |(_, index)| *index)

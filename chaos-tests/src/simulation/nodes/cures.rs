@@ -20,7 +20,7 @@ pub(super) enum Cure {
 
 #[derive(Debug, Default)]
 pub(super) struct Cures {
-    /// By when, in the order in which they were written down.
+    /// By due time, then in the order in which they were added.
     due: BTreeMap<(u64, u64), Cure>,
     numbered: u64,
 }

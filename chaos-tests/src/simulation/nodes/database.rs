@@ -1,5 +1,5 @@
-//! PostgreSQL as the nodes' window writers have it: one set of tables, a lock that one session holds, and days on which it is down, slow, silent
-//! about a commit, restored to an older state, or gives the lock to a second one.
+//! PostgreSQL as the nodes' window writers see it: one set of tables, and a lock that one session holds. It may be
+//! down, slow, silent about a commit, restored to an older state, or give the lock to a second session.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +21,10 @@ use crate::simulation::report::SeedReport;
 use crate::simulation::sim_sink::{SimSink, SinkTables, TransactionFate, WriteError, read_rows};
 
 const BACK_UP_EVERY_MS: u64 = 6_000;
-/// Between two of its faults: drawn up to this.
+/// The time between two of its faults is drawn below this.
 const FAULT_PAUSE_MS_MAX: u64 = 10_000;
 const DOWN_MS: (u64, u64) = (100, 6_000);
-/// How long whoever wants the lock waits before asking again.
+/// A session without the lock waits this long before it asks again.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const ANSWER_MS: (u64, u64) = (1, 5);
@@ -33,13 +33,13 @@ pub(super) struct SimDatabase {
     random: Stream,
     sink: SimSink,
     revisions: RevisionsRise,
-    /// Sessions are numbered; those below are broken.
+    /// Sessions are numbered. Those below this number are broken.
     sessions: u64,
     broken_below: u64,
-    /// Who may write: the session, and whose it is.
+    /// The holder of the lock: the session, and its node.
     holder: Option<(u64, NodeId)>,
     is_down: bool,
-    /// Of a thousand transactions, how many have no answer.
+    /// This many of a thousand transactions get no answer.
     doubt_permille: u64,
     answer_ms: (u64, u64),
     next_fault_ms: u64,
@@ -69,12 +69,12 @@ impl SimDatabase {
         self.sink.tables()
     }
 
-    /// Its sessions end with a process.
+    /// The sessions of a process end with it.
     pub(super) fn node_ended(&mut self, node: NodeId) {
         self.holder = self.holder.filter(|(_, holder)| *holder != node);
     }
 
-    /// Something goes wrong, or comes to its end.
+    /// Begins a fault, or ends one.
     pub(super) fn tick(&mut self, world: &World, now_ms: u64, report: &mut SeedReport) {
         if now_ms >= self.next_backup_ms && !self.is_down {
             self.next_backup_ms = now_ms + BACK_UP_EVERY_MS;
@@ -110,7 +110,7 @@ impl SimDatabase {
                 "database restored"
             }
             _ => {
-                // Its server has given up a session whose client knows nothing of it.
+                // The server has given up a session, and its client does not know.
                 self.holder = None;
                 "two writers"
             }
@@ -158,7 +158,7 @@ impl SimDatabase {
     }
 }
 
-/// Seen from one life of one node.
+/// The view of one life of one node.
 pub(super) struct NodeTables {
     pub(super) world: Arc<World>,
     pub(super) node: NodeId,
@@ -261,7 +261,7 @@ impl OutReader for Reader {
     }
 }
 
-/// The tables without a cluster, for whoever asks of them what tables promise.
+/// The tables without a cluster, for the tests of the Sink seam's contract.
 pub struct LoneTables(Arc<World>);
 
 impl LoneTables {
@@ -269,7 +269,7 @@ impl LoneTables {
         LoneTables(Arc::new(World::new(seed, Shape::draw(seed))))
     }
 
-    /// As one node has them.
+    /// One node's view of them.
     pub fn as_node(&self) -> Box<dyn WindowTables> {
         Box::new(NodeTables { world: Arc::clone(&self.0), node: 1 })
     }

@@ -1,8 +1,8 @@
-//! The operating system's randomness, replaced by a seed's: hash maps, tokio's `select!`, openraft's election timeouts and whatever else
-//! asks for it draw the same numbers in every process with the same seed.
+//! Replaces the operating system's randomness by a seed's. Hash maps, tokio's `select!`, openraft's election timeouts
+//! and every other user of it draw the same numbers in every process with the same seed.
 //!
-//! All of them ask through `getrandom(2)`, by the C library's function of that name; the one here takes its place, and asks the kernel
-//! for as long as nobody has sown a seed.
+//! All of them call `getrandom(2)` by the C library's function of that name. The function here takes its place, and
+//! calls the kernel until a seed is sown.
 
 #![allow(unreachable_pub)] // For the C library.
 #![allow(unsafe_code)] // The C library's own signature; one pointer, written within its bounds.
@@ -14,8 +14,8 @@ use nix::libc;
 static IS_SOWN: AtomicBool = AtomicBool::new(false);
 static STATE: AtomicU64 = AtomicU64::new(0);
 
-/// From now on all randomness of this process follows from `seed`. What a thread has drawn before keeps its old source: begin a new
-/// thread behind this.
+/// From now on all randomness of this process follows from `seed`. A thread that has drawn before keeps its old source,
+/// so begin a new thread after this call.
 pub(super) fn sow(seed: u64) {
     STATE.store(seed, Ordering::SeqCst);
     IS_SOWN.store(true, Ordering::SeqCst);

@@ -1,5 +1,8 @@
-//! What goes wrong, and when: drawn from the seed, overlapping, each with its end. Only what a cluster must survive: a majority of disks
-//! stays whole, and what is broken is mended before the time of healing begins.
+//! What goes wrong, and when: drawn from the seed, overlapping, each with its end. Only faults that a cluster must
+//! survive: a majority of disks stays intact, and all damage ends before the time of healing begins.
+//!
+//! The kinds in `strike` are closed, because another one would shift every draw behind it. A new kind is a struct with
+//! its own stream and timetable, as [`Builds`] is ([`crate::simulation::edition`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,24 +20,24 @@ use crate::simulation::random::Stream;
 use crate::simulation::report::SeedReport;
 use crate::simulation::traffic::{Storm, Traffic};
 
-/// Between two faults: drawn up to this.
+/// The time between two faults is drawn below this.
 const PAUSE_MS_MAX: u64 = 1_600;
 const FROZEN_MS: (u64, u64) = (100, 8_000);
 const BACK_UP_EVERY_MS: u64 = 6_000;
-/// Nothing else happens while a node is started with an older disk: whoever remembers more must be there to be asked.
+/// No other fault begins while a node starts with an older disk: a leader that remembers more must be reachable.
 const CALM_MS: u64 = 3_000;
-/// Of a thousand times that a snapshot takes the place of a log, how often the node is killed at that very moment.
+/// This many of a thousand times that a snapshot replaces a log, the node is killed at that moment.
 const KILLED_AT_INSTALL: u64 = 300;
-/// Of a thousand times that a node has met a new term, and perhaps voted in it, how often it loses power at that very moment, and is back before
-/// the election is over.
+/// This many of a thousand times that a node has met a new term, and perhaps voted in it, it loses power at that
+/// moment. It is back before the election is over.
 const KILLED_AT_ELECTION: u64 = 50;
 const BACK_FOR_ELECTION_MS_MAX: u64 = 250;
-/// What a shard must have committed before an unclean election may cut its partition.
+/// An unclean election only cuts the partition of a shard that has committed this much.
 const TRUNCATE_FROM_MIN: u64 = 20;
-/// The same within how long an unclean election happens, if it does.
+/// One in this many unclean elections that are drawn takes place.
 const TRUNCATE_ONE_IN: u64 = 4;
 
-/// What the driver does.
+/// An action of the driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     End(NodeId),
@@ -49,18 +52,18 @@ pub(super) struct Faults {
     random: Stream,
     next_ms: u64,
     cures: Cures,
-    /// Nodes whose disks may rot or be replaced by older ones: a minority.
+    /// The nodes whose disks may rot or be replaced by older ones: a minority.
     weak: BTreeSet<NodeId>,
     next_backup_ms: u64,
-    /// Logs that a snapshot has replaced, and that were seen so already.
+    /// Logs known to be replaced by a snapshot.
     seen_gone: BTreeSet<(NodeId, GroupId)>,
-    /// The terms that nodes were in at the last look.
+    /// The terms of the nodes at the previous look.
     seen_terms: BTreeMap<(NodeId, GroupId), u64>,
     is_truncated: bool,
     builds: Builds,
 }
 
-/// A fault of its kind, or nothing where there was nothing to break.
+/// The kind of a fault, or `None` if there was nothing to break.
 type Struck = Option<&'static str>;
 
 impl Faults {
@@ -84,7 +87,7 @@ impl Faults {
         }
     }
 
-    /// What happens now; the hosts' and the log's part is the caller's to do.
+    /// Draws the faults of this moment. The caller carries out the actions on hosts and on the log.
     pub(super) fn tick(&mut self, world: &World, traffic: &mut Traffic, report: &mut SeedReport) -> Vec<Action> {
         let now_ms = millis(world.elapsed());
         let mut actions = self.tend(world, traffic);
@@ -113,7 +116,7 @@ impl Faults {
         actions
     }
 
-    /// Ends everything that is wrong, at once.
+    /// Ends all faults at once.
     pub(super) fn heal(&mut self, world: &World, traffic: &mut Traffic) -> Vec<Action> {
         let mut actions = Vec::new();
         for &node in &world.nodes {
@@ -128,14 +131,14 @@ impl Faults {
         actions
     }
 
-    /// If it runs; if it does not, it will be started anyway.
+    /// Restarts a running node. A stopped node will be started anyway.
     fn start_again(&mut self, world: &World, node: NodeId, now_ms: u64, actions: &mut Vec<Action>) {
         if world.is_up(node) {
             self.end(world, node, End::Killed, now_ms, actions);
         }
     }
 
-    /// Whoever ends is started again, and faults come to their ends.
+    /// Restarts processes that have ended, and ends faults whose time has come.
     pub(super) fn tend(&mut self, world: &World, traffic: &mut Traffic) -> Vec<Action> {
         let now_ms = millis(world.elapsed());
         let mut actions = supervisor::look_after(world, &mut self.random, &mut self.cures, now_ms);
@@ -235,7 +238,7 @@ impl Faults {
         kind
     }
 
-    /// A node on which a snapshot has taken the place of a log's entries, and nothing has been written behind it yet.
+    /// A node on which a snapshot has replaced a log's entries, and nothing has been written after it yet.
     fn just_installed(&mut self, world: &World) -> Option<NodeId> {
         let replicas = world.nodes.iter().flat_map(|node| world.shape.groups().map(|group| (*node, group)));
         let gone: BTreeSet<_> = replicas.filter(|(node, group)| world.disk(*node).is_log_gone(*group)).collect();
@@ -256,7 +259,7 @@ impl Faults {
         risen.map(|((node, _), _)| *node).find(|node| world.is_up(*node))
     }
 
-    /// One node from the others, one way from one to another, or both.
+    /// Cuts one node from all others, one way between two, or both.
     fn cut(&mut self, world: &World, node: NodeId, until_ms: u64) -> &'static str {
         let others: Vec<NodeId> = world.nodes.iter().copied().filter(|other| *other != node).collect();
         let other = self.random.pick(&others).copied().unwrap_or(node);
@@ -316,7 +319,8 @@ impl Faults {
         "slow and doubtful log"
     }
 
-    /// An unclean election loses half of what a shard has counted already. Once in a run at most, and not in every one.
+    /// An unclean election loses half of the records that a shard has counted. It happens at most once in a run, and
+    /// not in every run.
     fn truncate(&mut self, world: &World, actions: &mut Vec<Action>) -> Struck {
         let shard = self.shard(world);
         let is_due = self.random.below(TRUNCATE_ONE_IN) == 0 && !std::mem::replace(&mut self.is_truncated, true);
@@ -337,14 +341,14 @@ impl Faults {
         let group = self.random.pick(&groups).copied()?;
         let may_rot = self.may_be_damaged(world, node);
         let has_rotted = may_rot && world.disk(node).rot(group, rot);
-        // Before there is a newer one: nobody else reads a snapshot but a start, and who is sent it.
+        // Restarted before there is a newer snapshot: only a start, or a peer that receives it, reads a snapshot.
         if has_rotted && rot == Rot::NewestSnapshot {
             self.start_again(world, node, now_ms, actions);
         }
         has_rotted.then_some(kind)
     }
 
-    /// While a node is away, nobody else may lose anything: what is left of the cluster may be just a majority.
+    /// While a node is away, no other may lose anything: the rest of the cluster may be just a majority.
     fn may_be_damaged(&self, world: &World, node: NodeId) -> bool {
         self.weak.contains(&node) && !world.disk(node).is_rotten() && world.chores.lock().is_empty()
     }
@@ -365,7 +369,7 @@ impl Faults {
         Some("drain")
     }
 
-    /// A weak node comes back with the disk it had some time ago, of which a leader knows better.
+    /// A weak node comes back with an older copy of its disk, while a leader remembers more.
     fn restore(&mut self, world: &World, now_ms: u64, actions: &mut Vec<Action>) -> Struck {
         let weak: Vec<NodeId> = self.weak.iter().copied().collect();
         let node = self.random.pick(&weak).copied()?;

@@ -1,4 +1,5 @@
-//! The clocks of one host. Its monotonic clock is that of its timers, and everybody's; its wall clock drifts and jumps.
+//! The clocks of one host. Its monotonic clock is that of its timers, and the same on all hosts. Its wall clock drifts
+//! and jumps.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use super::world::{EPOCH_MS, World, millis};
 pub(super) struct HostClock {
     world: Arc<World>,
     node: NodeId,
-    /// This life's beginning: a monotonic clock means nothing beyond one process.
+    /// The beginning of this life: a monotonic clock means nothing beyond one process.
     started: Duration,
 }
 

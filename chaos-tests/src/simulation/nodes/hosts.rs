@@ -1,8 +1,8 @@
-//! The hosts of a simulated cluster: to each a runtime of its own, whose clock moves only when the driver lets it. All on one thread, one
-//! after the other, in an order drawn anew for each tick.
+//! The hosts of a simulated cluster. Each has its own runtime, whose clock moves only when the driver moves it. All run
+//! on one thread, one after the other, in an order drawn anew for each tick.
 //!
-//! A host that is not let run is what a frozen process is (SIGSTOP, a virtual machine that is moved, a swap storm): nothing of it happens,
-//! time passes, and datagrams pile up. When it runs again its clock has jumped, and every timer that was due fires at once.
+//! A frozen host does not run, like a frozen process (SIGSTOP, a virtual machine in migration, a swap storm): time
+//! passes, and datagrams pile up. When it runs again its clock has jumped, and every timer that was due fires at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -17,22 +17,23 @@ use tokio::time::{Instant, advance, sleep};
 use super::world::World;
 use crate::simulation::random::Stream;
 
-/// One step of the driver: messages are delivered, timers fire, and everything is looked at this often. As fine as tokio's timers are.
+/// One step of the driver. Messages are delivered, timers fire and checks run once in each step. It is as fine as
+/// tokio's timers.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 
 pub(super) struct Hosts {
     world: Arc<World>,
     random: Stream,
-    running: BTreeMap<NodeId, Host>,
+    running: BTreeMap<NodeId, HostRuntime>,
     frozen: BTreeSet<NodeId>,
 }
 
-/// One process's life.
-struct Host {
-    // In the order in which they must end: tasks of the set use the runtime.
+/// The runtime of one process's life.
+struct HostRuntime {
+    // In the order in which they must be dropped: tasks of the set use the runtime.
     tasks: LocalSet,
     runtime: Runtime,
-    /// Up to where it has run, in simulated time.
+    /// How far it has run, in simulated time.
     at: Duration,
 }
 
@@ -41,24 +42,24 @@ impl Hosts {
         Hosts { world, random, running: BTreeMap::new(), frozen: BTreeSet::new() }
     }
 
-    /// `life` begins with the next tick, unless another one is running there.
+    /// `life` begins with the next tick, unless another life is running there.
     ///
     /// # Panics
-    /// Where the machine gives no runtime.
+    /// If the machine cannot create a runtime.
     pub(super) fn start(&mut self, node: NodeId, life: impl Future<Output = ()> + 'static) {
         if self.running.contains_key(&node) {
             return;
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.expect("a runtime without I/O");
-        // Timers are whole milliseconds, counted from somewhere: from here on they agree with the ticks.
+        // tokio's timers are whole milliseconds from an arbitrary start. From here on they agree with the ticks.
         runtime.block_on(async { sleep(TICK).await });
         let tasks = LocalSet::new();
         tasks.spawn_local(life);
-        self.running.insert(node, Host { tasks, runtime, at: self.world.elapsed() });
+        self.running.insert(node, HostRuntime { tasks, runtime, at: self.world.elapsed() });
     }
 
-    /// Whatever runs there ends where it stands.
+    /// The process there ends at once.
     pub(super) fn end(&mut self, node: NodeId) {
         self.frozen.remove(&node);
         self.running.remove(&node);
@@ -72,7 +73,7 @@ impl Hosts {
         self.frozen.remove(&node);
     }
 
-    /// Simulated time goes on by [`TICK`].
+    /// Advances simulated time by [`TICK`].
     pub(super) fn tick(&mut self) {
         let now = self.world.elapsed();
         self.world.wire.lock().deliver(now);
@@ -88,7 +89,7 @@ impl Hosts {
     }
 }
 
-impl Host {
+impl HostRuntime {
     fn run(&mut self, world: &World, node: NodeId, now: Duration) {
         let (was_at, missed) = (self.at, now.saturating_sub(self.at));
         self.runtime.block_on(self.tasks.run_until(async {
@@ -121,7 +122,7 @@ mod tests {
             hosts.start(node, async move {
                 loop {
                     sleep(10 * TICK).await;
-                    // Beside the set as well, as openraft's tasks are.
+                    // Also outside the set, as openraft's tasks are.
                     let (world, woken) = (Arc::clone(&world), Arc::clone(&woken));
                     tokio::spawn(async move { woken.lock().push((node, world.elapsed().as_millis())) });
                 }

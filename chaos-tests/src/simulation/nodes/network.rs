@@ -1,8 +1,9 @@
-//! The Network seam over simulated wires: each call one datagram there and one back.
+//! The Network seam over simulated wires: each call is one datagram there and one back.
 //!
-//! A datagram knows no connection, so nobody learns that nobody listens. What a connection would tell is told here: where the target's
-//! process is down and the way there is open, its kernel refuses, and a call whose target has ended, or that nothing reaches any more, breaks
-//! off by the pings of the transport of production. Without them a snapshot whose receiver lost power would wait a minute for its answer.
+//! Datagrams have no connection, so a sender does not learn that its target is gone. The simulation reports what a
+//! connection would. If the target's process is down and the way there is open, its kernel refuses. If the target has
+//! ended, or nothing reaches it any more, the pings of the production transport break the call off. Without them a
+//! snapshot whose receiver lost power would wait a minute for its answer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use super::world::World;
 const PORT: u16 = 7_000;
 /// A first retransmission of TCP on such a network.
 const SENT_AGAIN_AFTER: Duration = Duration::from_millis(200);
-/// A refusal by the target's kernel.
+/// How long a refusal by the target's kernel takes.
 const REFUSED_AFTER: Duration = Duration::from_millis(2);
 
 pub(super) fn address(node: NodeId) -> String {
@@ -50,15 +51,15 @@ struct Waiting {
 }
 
 impl Endpoint {
-    /// The endpoint of a life, and what arrives there.
+    /// The endpoint of a life, and its inbox.
     pub(super) fn bind(world: Arc<World>, node: NodeId, life: u64) -> (Arc<Endpoint>, mpsc::Receiver<Bytes>) {
         let inbox = world.wire.lock().bind(node);
-        // A number is of one life: an answer to a call of an earlier one must find nobody.
+        // A number belongs to one life: an answer to a call of an earlier life must not match.
         let waiting = Waiting { next: life << 40, answers: BTreeMap::new() };
         (Arc::new(Endpoint { world, node, life, waiting: Mutex::new(waiting) }), inbox)
     }
 
-    /// Receives for as long as the node lives; questions are answered once there is a service.
+    /// Receives as long as the node lives. Questions are answered once there is a service.
     pub(super) async fn receive(
         self: Arc<Endpoint>,
         mut inbox: mpsc::Receiver<Bytes>,
@@ -68,14 +69,14 @@ impl Endpoint {
             let Some(datagram) = Datagram::read(&bytes) else { continue };
             if datagram.kind != QUESTION {
                 if let Some(waiting) = self.waiting.lock().answers.remove(&datagram.number) {
-                    // Whoever asked may have given up.
+                    // The caller may have given up.
                     let _ = waiting.send((datagram.kind, datagram.body));
                 }
                 continue;
             }
             let (endpoint, mut service) = (Arc::clone(&self), service.clone());
             tokio::spawn(async move {
-                // Its socket listens before there is a store to answer from: who has connected waits.
+                // The socket listens before there is a store to answer from, so callers wait.
                 let served = service.wait_for(Option::is_some).await.map(|service| service.clone());
                 let Ok(Some(service)) = served else { return };
                 let Datagram { number, from, group, call, body, .. } = datagram;
@@ -90,10 +91,11 @@ impl Endpoint {
         }
     }
 
-    /// Until it is on its way: what a wire loses, TCP sends again, so that a call whose deadline is long sees a delay.
+    /// Sends until a datagram is on its way: TCP resends what a wire loses, so a call with a long deadline sees a
+    /// delay.
     async fn send(&self, to: NodeId, datagram: &Datagram) {
         let bytes = datagram.to_bytes();
-        // One that has ended says nothing more, though its tasks may still run until it is buried.
+        // A node that has ended sends no more, though its tasks may run until the driver removes it.
         while self.world.host(self.node, |host| host.lives == self.life && host.is_up) {
             let now = self.world.elapsed();
             if self.world.wire.lock().send(now, self.node, to, &bytes) {
@@ -138,15 +140,15 @@ impl Endpoint {
         }
     }
 
-    /// When the pings of a connection to that life of a node say that it is gone. (A frozen process would not answer them either; here its
-    /// calls wait for it.)
+    /// When the pings of a connection report that this life of a node is gone. (A frozen process would not answer them
+    /// either; here calls wait for it.)
     async fn connection_breaks(&self, to: NodeId, life: u64) {
         let mut silent = Duration::ZERO;
         while silent < PING_TIMEOUT {
             tokio::time::sleep(PING_INTERVAL).await;
             let is_cut = self.world.wire.lock().is_cut_between(self.node, to);
             let is_there = self.world.host(to, |host| host.lives == life && host.is_up);
-            // Its kernel, or that of its successor, knows no such connection and says so.
+            // The kernel of the target, or that of its successor, refuses the unknown connection.
             if !is_cut && !is_there {
                 return;
             }
@@ -155,7 +157,7 @@ impl Endpoint {
     }
 }
 
-/// Takes a call off the list, however it ends.
+/// Removes a call from the list, however it ends.
 struct Forget<'a> {
     endpoint: &'a Endpoint,
     number: u64,

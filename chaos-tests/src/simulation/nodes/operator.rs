@@ -1,6 +1,6 @@
-//! The person who changes the membership, by the book: replaces a node that refuses to start, takes a healthy one out of the cluster under
-//! load and adds it back, has one give away what it owns and take it up again. What a client can do is done from any host that has joined;
-//! what is done to hosts and disks is the driver's.
+//! The operator, who changes the membership by the book. The operator replaces a node that refuses to start, takes a
+//! healthy one out under load and adds it back, and drains a node and takes that back. A client's part is done from any
+//! host that has joined. The driver does what concerns hosts and disks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,28 +14,28 @@ use super::network::address;
 use super::world::World;
 
 const PAUSE: Duration = Duration::from_millis(400);
-/// After that somebody else may try.
+/// After this, another host may try.
 const PATIENCE: Duration = Duration::from_secs(6);
 
-/// What is to be done next with a node.
+/// The next task for a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Chore {
-    /// A member, at work or refusing to start: it is to leave every group.
+    /// The node is a member, at work or refusing to start. It must leave every group.
     Leave,
-    /// No member any more: the driver's, to be started anew.
+    /// The node has left. The driver must start it anew.
     StartAnew,
-    /// Started, to be added to every group.
+    /// The node has started, and must be added to every group.
     Return,
-    /// To give away its shards.
+    /// The node must give away its shards.
     Drain,
-    /// Drained, until the driver says otherwise.
+    /// The node is drained until the driver ends that.
     Rest,
-    /// To take shards again.
+    /// The node must take shards again.
     Undrain,
 }
 
 impl Chore {
-    /// The node is no member for the time being.
+    /// The node is not a member at the moment.
     pub(super) fn is_away(self) -> bool {
         matches!(self, Chore::Leave | Chore::StartAnew | Chore::Return)
     }
@@ -51,7 +51,7 @@ impl Chore {
     }
 }
 
-/// One at most for each node.
+/// At most one for each node.
 #[derive(Debug, Default)]
 pub(super) struct Chores(BTreeMap<NodeId, Chore>);
 
@@ -60,7 +60,7 @@ impl Chores {
         self.0.insert(node, chore);
     }
 
-    /// Carried out; unless there is another one by now.
+    /// Marks a chore as done, unless another one has replaced it. Returns whether it was current.
     fn done(&mut self, node: NodeId, chore: Chore) -> bool {
         let is_current = self.0.get(&node) == Some(&chore);
         match chore.next() {
@@ -97,7 +97,7 @@ impl World {
     }
 }
 
-/// For as long as the host's node lives.
+/// Runs as long as the host's node lives.
 pub(super) async fn run(world: Arc<World>, host: NodeId, groups: Arc<[Group]>) {
     loop {
         tokio::time::sleep(PAUSE).await;
@@ -107,7 +107,7 @@ pub(super) async fn run(world: Arc<World>, host: NodeId, groups: Arc<[Group]>) {
                 let is_away = chores.iter().any(|(away, chore)| away == *other && chore.is_away());
                 **other != node && !is_away && world.host(**other, |host| host.has_joined)
             };
-            // One hand at a time.
+            // One host does the chore at a time.
             if world.nodes.iter().find(is_hand) != Some(&host) {
                 continue;
             }
@@ -119,7 +119,7 @@ pub(super) async fn run(world: Arc<World>, host: NodeId, groups: Arc<[Group]>) {
     }
 }
 
-/// Whether it is done in every group.
+/// Returns true if it is done in every group.
 async fn carry_out(groups: &[Group], node: NodeId, chore: Chore) -> bool {
     for group in groups {
         let done = match chore {
@@ -128,7 +128,7 @@ async fn carry_out(groups: &[Group], node: NodeId, chore: Chore) -> bool {
             Chore::Drain | Chore::Undrain => {
                 let is_draining = chore == Chore::Drain;
                 let drained = group.propose(&Command::SetDraining { node, is_draining }).await;
-                // Not in the middle of an upgrade.
+                // The command is refused in the middle of an upgrade.
                 drained.is_ok_and(|outcome| !matches!(outcome, Outcome::Rejected(Rejection::NeedsUpgrade { .. })))
             }
             Chore::StartAnew | Chore::Rest => false,
@@ -140,7 +140,7 @@ async fn carry_out(groups: &[Group], node: NodeId, chore: Chore) -> bool {
     true
 }
 
-/// Its shards first, while everybody still agrees on who it was.
+/// Its shards first, while all groups agree who it was.
 async fn remove(group: &Group, node: NodeId) -> bool {
     if group.propose(&Command::RemoveNode(node)).await.is_err() {
         return false;

@@ -1,5 +1,5 @@
-//! A client on each host that writes and reads, and knows what it must find: what a read proven fresh may not miss, and what an answer
-//! promised.
+//! A client on each host that writes and reads. It knows what it must find: what a fresh read must contain, and what an
+//! answer promised.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::checks::ct6_fail_closed::{self, AnswerSight};
 use crate::checks::ct17_answers_hold::{self, FreshRead};
 
 const PAUSE: Duration = Duration::from_millis(250);
-/// Campaigns that nobody clicks on, one in each group for each host's client.
+/// Campaigns without clicks, one in each group for each host's client.
 const FIRST_CAMPAIGN: CampaignId = 9_000;
 const CAMPAIGNS_PER_NODE: CampaignId = 100;
 
@@ -40,7 +40,7 @@ fn terms(campaign_id: CampaignId, budget_micros: i64, expected_revision: u64) ->
     }
 }
 
-/// What a client on a host talks to.
+/// The interfaces that a client on a host uses.
 pub(super) struct Probe {
     pub(super) world: Arc<World>,
     pub(super) node: NodeId,
@@ -50,15 +50,15 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    /// It raises the budget by one with each write, and each write names the revision it replaces, so that one that arrives late or
-    /// twice changes nothing.
+    /// Each write raises the budget by one and names the revision it replaces. So a write that arrives late or twice
+    /// changes nothing.
     fn campaign(&self) -> CampaignId {
         let partitioner = self.world.shape.partitioner();
         let mut of_node = FIRST_CAMPAIGN + self.node * CAMPAIGNS_PER_NODE..;
         of_node.find(|campaign| partitioner.group(*campaign) == self.group.id()).unwrap_or(FIRST_CAMPAIGN)
     }
 
-    /// For as long as the node lives.
+    /// Runs as long as the node lives.
     pub(super) async fn run(self) {
         loop {
             tokio::time::sleep(PAUSE).await;
@@ -67,10 +67,11 @@ impl Probe {
         }
     }
 
-    /// CT-5 and CT-6, of a campaign that nobody spends.
+    /// CT-5 and CT-6 for a campaign without spend.
     async fn ask_for_money(&self) {
         let Probe { world, node, group, desk, clock } = self;
-        // Staleness is as of some moment behind this one, and the process may be frozen between that moment and its answer.
+        // The staleness is that of a moment after this one, and the process may freeze between that moment and its
+        // answer.
         let asked_at = world.elapsed();
         for answer in desk.check(vec![self.campaign()]).await {
             if answer.decision != BudgetDecision::Serve {
@@ -82,7 +83,7 @@ impl Probe {
                 staleness_ms: answer.staleness.map(millis),
                 committed_then: world.committed_at(group.id(), proven_at),
                 applied: *group.applied().borrow(),
-                // Nobody clicks on this campaign; tier 0 has those that somebody does.
+                // This campaign has no clicks; tier 0 covers campaigns with clicks.
                 uncounted_for_ms: 0,
             };
             let staleness_ms_max = millis(BudgetRules::default().staleness_max);
@@ -99,7 +100,7 @@ impl Probe {
     async fn read_and_write(&self) {
         let Probe { world, node, group, .. } = self;
         let node = *node;
-        // 1. Whatever was committed, and whatever was acknowledged, before the question.
+        // 1. Note everything committed and acknowledged before the question.
         let committed = world.committed(group.id());
         let promised: Vec<(CampaignId, i64)> = world.promised(group.id());
         if group.read_barrier().await.is_err() {
@@ -114,7 +115,7 @@ impl Probe {
             let breach = ct17_answers_hold::check_promise(&what, budget, found);
             breach.into_iter().for_each(|violation| world.violate(violation));
         }
-        // 2. One write.
+        // 2. Write once.
         let campaign = self.campaign();
         let found =
             group.read(|state| state.campaign(campaign).map(|found| (found.terms.budget_micros, found.revision)));

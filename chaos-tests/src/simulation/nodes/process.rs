@@ -1,4 +1,4 @@
-//! What runs on a simulated host: the member as in production, over simulated seams, and the window writer. Without HTTP.
+//! The process on a simulated host: the member and the window writer of production over simulated seams, without HTTP.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -28,12 +28,12 @@ use super::probe::Probe;
 use super::world::{Ended, World};
 use crate::checks::ct18_whole_disks_are_let_in;
 
-/// How long a silent node passes for alive.
+/// How long a silent node counts as alive.
 const LEASE: Duration = Duration::from_secs(1);
-/// Small, so that snapshots are made, purged behind, and installed all the time.
+/// Small, so that nodes make snapshots, purge behind them and install them all the time.
 const SNAPSHOT_EVERY_ENTRIES: u64 = 150;
 
-/// Those of production; late storms reach back behind the lateness.
+/// Those of production. Late storms reach back beyond the lateness.
 pub(super) fn event_time_rules() -> EventTimeRules {
     EventTimeRules::default()
 }
@@ -60,10 +60,10 @@ fn config(world: &World, node: NodeId, life: u64) -> MemberConfig {
     }
 }
 
-/// One life of one node: until the driver ends it, or it is told to stop.
+/// One life of one node, until the driver ends it or tells it to stop.
 pub(super) async fn live(world: Arc<World>, node: NodeId) {
     let life = world.begin(node);
-    // In a task of its own: a fail-stop unwinds it, and must not pass for a failed simulation.
+    // In a task of its own: a fail-stop unwinds it, and must not count as a failed simulation.
     let lived = tokio::task::spawn_local(run(Arc::clone(&world), node, life));
     if let Ok(ended) = lived.await {
         world.line(format_args!("node {node} has ended: {ended:?}"));
@@ -95,13 +95,15 @@ async fn run(world: Arc<World>, node: NodeId, life: u64) -> Ended {
     let mut member = match Member::open(config(&world, node, life), seams).await {
         Ok(member) if world.disk(node).take_restored() => {
             judge_let_in(&world, node, member.groups());
-            // Nobody remembers what it has forgotten, so nobody can refuse it: whoever brings an older disk has to know better.
+            // No leader remembers what it has forgotten, so none can refuse it. An operator who restores an older disk
+            // must know better.
             return Ended::Refused("its disk is that of another day".to_owned());
         }
         Ok(member) => member,
         Err(error) => {
             if matches!(error, OpenError::LogLost { .. } | OpenError::LogDamaged { .. } | OpenError::Wiped { .. }) {
-                // One that has left and lost its disk by the book may be refused by a leader who has not heard of it, and tries again.
+                // A node that has left and lost its disk by the book may be refused by a leader that has not heard of
+                // it. It tries again.
                 let is_away = world.chores.lock().of(node).is_some_and(Chore::is_away);
                 let was_replaced = is_away && matches!(error, OpenError::Wiped { .. });
                 let has_lost = world.disk(node).is_rotten() || was_replaced;
@@ -153,7 +155,7 @@ fn until_stopped(member: &mut Member, work: impl Future<Output = ()> + Send + 's
     });
 }
 
-/// One whose disk was replaced by an older copy was let in: did a leader remember more?
+/// A node whose disk was replaced by an older copy was let in: checks if a leader remembered more.
 fn judge_let_in(world: &World, node: NodeId, groups: &[Group]) {
     for group in groups {
         let (last, term) = (group.status().last_log, group.leader_and_term().1);

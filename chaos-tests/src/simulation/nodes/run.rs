@@ -1,4 +1,4 @@
-//! One seed from its first tick to its verdict: a start, faults, and a time in which everything must heal.
+//! One story from its first tick to its verdict: a start, faults, and a time in which everything must heal.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use super::world::{World, millis};
 use crate::checks::Invariant;
 use crate::simulation::click_oracle::ClickOracle;
 use crate::simulation::edition::Story;
-use crate::simulation::report::{self, Breach, SeedReport};
+use crate::simulation::report::{Breach, Finding, SeedReport};
 use crate::simulation::traffic::{Traffic, TrafficPlan};
 
-/// Traffic comes in spurts.
+/// Traffic comes in bursts.
 const TRAFFIC_EVERY_MS: u64 = 200;
-/// Until all founders have joined.
+/// All founders have joined by then.
 const START_MS: u64 = 5_000;
 const FAULTS_MS: u64 = 60_000;
 /// After the last fault everything must have converged within this.
@@ -35,7 +35,7 @@ const HEALED_WITHIN_MS: u64 = 30_000;
 /// The second time in a process.
 pub fn run_story(story: Story) -> SeedReport {
     entropy::sow(story.seed.0);
-    // A thread that has not drawn anything yet.
+    // In a new thread, which has not drawn anything yet.
     let ran = std::thread::Builder::new().name("simulation".to_owned()).spawn(move || Run::new(story).run());
     ran.expect("a thread").join().expect("the driver does not panic")
 }
@@ -87,7 +87,7 @@ impl Run {
         let (hash, lines, tail) = self.world.with_trace(|trace| (trace.hash(), trace.lines(), trace.tail()));
         self.report.simulated_ms = millis(self.world.elapsed());
         (self.report.trace_hash, self.report.trace_lines) = (hash, lines);
-        self.report.violation = verdict.err().map(|breach| report::Violation::of(breach, tail));
+        self.report.violation = verdict.err().map(|breach| Finding::of(breach, tail));
         self.report
     }
 
@@ -116,7 +116,7 @@ impl Run {
                 Action::Thaw(node) => self.hosts.thaw(node),
                 Action::Truncate(shard, end) => {
                     let mut log = self.world.log.lock();
-                    // What was there once has to come out still.
+                    // Records that existed once must still be counted.
                     self.oracle.read_on(&log, shard);
                     log.truncate(shard, end);
                 }
@@ -144,12 +144,12 @@ impl Run {
         Ok(self.watch.look(&self.world, &mut self.oracle)?)
     }
 
-    /// What people click on, straight into the log.
+    /// Writes clicks straight into the log.
     fn click(&mut self) {
         let now_ms = self.world.now_ms();
         let mut log = self.world.log.lock();
         for produced in self.traffic.tick(now_ms) {
-            // Producers stay away from a partition that has lost records, until somebody has looked at it.
+            // Producers avoid a partition that has lost records until its operator lets them back.
             if log.truncated_from(produced.shard).is_some() {
                 continue;
             }
@@ -175,7 +175,7 @@ impl Run {
         self.judge()
     }
 
-    /// Why it has not converged yet.
+    /// Why the cluster has not converged yet.
     fn missing(&self) -> Option<String> {
         if let Some((node, chore)) = self.world.chores.lock().all().first() {
             return Some(format!("the operator is not done with node {node}: {chore:?}"));
@@ -207,11 +207,11 @@ impl Run {
         if let Some(unread) = self.unwritten() {
             return Some(unread);
         }
-        // Idle shards go on proving themselves complete, so the replicas meet from time to time only.
+        // Idle shards keep proving themselves complete, so the replicas are only sometimes at the same index.
         applied.values().any(|applied| applied.len() != 1).then(|| format!("the replicas are at {applied:?}"))
     }
 
-    /// An outbound partition that has not come into the tables yet.
+    /// An outbound partition that is not fully in the tables yet.
     fn unwritten(&self) -> Option<String> {
         let (log, database) = (self.world.log.lock(), self.world.database.lock());
         log.outbound_ends().find_map(|(at, end)| {

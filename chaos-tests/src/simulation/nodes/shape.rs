@@ -1,4 +1,4 @@
-//! How large the cluster of a seed is: drawn before anything else.
+//! The size of a seed's cluster: drawn before anything else.
 
 use std::fmt;
 
@@ -7,7 +7,8 @@ use clicktally_proto::identity::shard_key::{GroupId, Partitioner};
 
 use crate::simulation::random::Seed;
 
-/// Of a thousand seeds, how many have five nodes, and how many two groups. Both cost time; three nodes and one group show most.
+/// This many of a thousand seeds have five nodes, and this many two groups. Both cost time; three nodes and one group
+/// show most.
 const FIVE_NODES: u64 = 350;
 const TWO_GROUPS: u64 = 350;
 
@@ -41,7 +42,7 @@ impl Shape {
         Partitioner::new(self.groups)
     }
 
-    /// As many nodes may lose what is on their disks, or be away, and the rest still decides.
+    /// This many nodes may lose their disks or be away, and the rest still decides.
     pub(super) fn minority(self) -> usize {
         usize::try_from((self.nodes - 1) / 2).unwrap_or(0)
     }

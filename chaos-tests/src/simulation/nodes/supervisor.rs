@@ -1,4 +1,4 @@
-//! Whoever looks after processes: starts those again that have ended, and has a node replaced that refuses to start.
+//! The supervisor of processes: restarts those that have ended, and has a node replaced that refuses to start.
 
 use clicktally_proto::identity::ids::NodeId;
 use clicktally_raft_store::APPLYING_NEWER;
@@ -12,13 +12,13 @@ use super::world::{Ended, World};
 use crate::checks::ct20_older_builds_go_on;
 use crate::simulation::random::Stream;
 
-/// A process that has ended is started again after this long at most.
+/// A process that has ended is restarted after at most this long.
 pub(super) const DOWN_MS_MAX: u64 = 4_000;
 const DOWN_MS_MIN: u64 = 200;
 
 pub(super) fn look_after(world: &World, random: &mut Stream, cures: &mut Cures, now_ms: u64) -> Vec<Action> {
     let mut actions = Vec::new();
-    // Taken out first: a guard in the loop's head would be held throughout.
+    // Copied first: a guard in the loop's head would be held throughout the loop.
     let chores = world.chores.lock().all();
     for (node, chore) in chores {
         if chore == Chore::StartAnew {
@@ -41,7 +41,7 @@ pub(super) fn look_after(world: &World, random: &mut Stream, cures: &mut Cures, 
             breach.into_iter().for_each(|violation| world.violate(violation));
             builds::upgrade(world, node);
         }
-        // What can be healed heals when it is started again.
+        // A damaged replica that can heal does so when the node starts again.
         if world.disk(node).is_rotten() && matches!(ended, Ended::Refused(_)) {
             world.set_chore(node, Chore::Leave);
             continue;
@@ -51,11 +51,11 @@ pub(super) fn look_after(world: &World, random: &mut Stream, cures: &mut Cures, 
     actions
 }
 
-/// One that has left comes back with an empty disk, or, if its disk has lost nothing, perhaps with what lies there.
+/// A node that has left comes back with an empty disk or, if its disk has lost nothing, perhaps with its old content.
 fn start_anew(world: &World, random: &mut Stream, node: NodeId) {
     world.end(node, End::Killed);
     world.host(node, |host| host.ended = None);
-    // Whatever was committed while it was away, it has to know.
+    // Its build must know everything that was committed while it was away.
     builds::upgrade(world, node);
     let is_emptied = world.disk(node).is_rotten() || random.permille(500);
     if is_emptied {

@@ -1,4 +1,4 @@
-//! The last look, once everything is quiet: what the replicas and the tables hold, against the naive recount of the log.
+//! The verdict, once everything is quiet: the replicas and the tables are compared with the naive recount of the log.
 
 use std::collections::BTreeMap;
 
@@ -10,18 +10,18 @@ use super::watch::breach;
 use super::world::World;
 use crate::checks::{Invariant, Violation, ct4_published_is_held};
 use crate::simulation::click_oracle::{ClickOracle, declared_late};
-use crate::simulation::recount::Recount;
+use crate::simulation::recount::RecountComparison;
 use crate::simulation::sim_sink::rows_held;
 
-/// What shows that a shard stands still until somebody looks at it.
+/// The metric of a shard that halts until an operator repairs it.
 const SHARDS_HALTED: &str = "clicktally_shards_halted";
 
-/// The first violation, if there is one, of what one node holds of all groups. The oracle has to know every committed watermark.
+/// The first violation, if any, in one node's replicas of all groups. The oracle must know every committed watermark.
 pub(super) fn judge(world: &World, oracle: &mut ClickOracle, groups: &[Group]) -> Result<(), Violation> {
     let log = world.log.lock();
     let mut ends = BTreeMap::new();
     for group in groups {
-        // Where records were lost, what was committed stands, and nothing behind it counts.
+        // Where records were lost, committed counts remain, and nothing behind them counts.
         let cut = |(shard, entry): (&ShardId, &ShardEntry)| {
             log.truncated_from(*shard).map(|_| (*shard, entry.committed_offset))
         };
@@ -32,7 +32,7 @@ pub(super) fn judge(world: &World, oracle: &mut ClickOracle, groups: &[Group]) -
     drop(log);
     let written = world.database.lock().tables().rows.clone();
     let expected = oracle.expect(&BTreeMap::new(), &ends);
-    let mut recount = Recount::new(&expected);
+    let mut recount = RecountComparison::new(&expected);
     let mut held = BTreeMap::new();
     let partitioner = world.shape.partitioner();
     for group in groups {
@@ -50,7 +50,7 @@ pub(super) fn judge(world: &World, oracle: &mut ClickOracle, groups: &[Group]) -
         .map_or(Ok(()), Err)
 }
 
-/// A shard whose log has lost what it counted may not go on, nor stand still in silence. The metric is that of all nodes.
+/// A shard whose log has lost counted records must halt and report it. The metric is that of all nodes together.
 fn said_so(truncated: &BTreeMap<ShardId, u64>) -> Option<Violation> {
     let families = prometheus::default_registry().gather();
     let halted = families.iter().filter(|family| family.name() == SHARDS_HALTED);

@@ -1,4 +1,4 @@
-//! Looks at every replica after every step: writes down what changed, and checks what must hold at any time.
+//! Inspects every replica after every step: traces what changed, and checks what must hold at any time.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -14,12 +14,12 @@ use crate::checks::{Invariant, Violation};
 use crate::simulation::click_oracle::{ClickOracle, CommittedWatermark};
 use crate::simulation::random::{FNV_OFFSET, fnv1a};
 
-/// How often the replicas' whole states are compared; each look costs as much as a snapshot.
+/// How often the replicas' whole states are compared. Each comparison costs as much as a snapshot.
 const COMPARE_EVERY_MS: u64 = 500;
-/// States remembered for replicas that come later.
+/// States kept for replicas that reach their index later.
 const DIGESTS_MAX: usize = 4_096;
 
-/// A replica at the last look.
+/// A replica at the previous inspection.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Look {
     applied: u64,
@@ -27,7 +27,7 @@ struct Look {
     term: u64,
 }
 
-/// What replicated state said of a shard, as of the newest log index seen.
+/// A shard in replicated state, as of the newest log index seen.
 #[derive(Debug, Default, Clone, Copy)]
 struct Progress {
     index: u64,
@@ -41,14 +41,14 @@ struct Progress {
 pub(super) struct Watch {
     looks: BTreeMap<(NodeId, GroupId), Look>,
     reigns: BTreeMap<GroupId, Reigns>,
-    /// By log index, the first replica seen there.
+    /// By log index: the first replica seen there.
     digests: BTreeMap<GroupId, BTreeMap<u64, ReplicaDigest>>,
     compared_ms: u64,
     shards: BTreeMap<ShardId, Progress>,
 }
 
 impl Watch {
-    /// The first violation, if there is one.
+    /// Returns the first violation, if there is one.
     pub(super) fn look(&mut self, world: &World, oracle: &mut ClickOracle) -> Result<(), Violation> {
         for &node in &world.nodes {
             world.disk(node).violation().map_or(Ok(()), Err)?;
@@ -134,7 +134,7 @@ impl Watch {
         Ok(())
     }
 
-    /// CT-3: replicas that have applied the same are the same, byte for byte.
+    /// CT-3: replicas that have applied the same entries are equal, byte for byte.
     pub(super) fn compare(&mut self, world: &World) -> Result<(), Violation> {
         for &node in &world.nodes {
             let Some(groups) = world.groups(node) else { continue };
@@ -160,7 +160,7 @@ pub(super) fn breach(invariant: Invariant, detail: String) -> Violation {
     Violation { invariant, detail }
 }
 
-/// Of the state as it would be written into a snapshot.
+/// A digest of the state as a snapshot would contain it.
 pub(super) fn digest(group: &Group) -> u64 {
     struct Hash(u64);
     impl Write for Hash {

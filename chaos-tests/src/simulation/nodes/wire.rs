@@ -1,5 +1,5 @@
-//! What lies between the hosts: datagrams on their way, links that are cut, and what else happens to a datagram: loss, a second copy, a
-//! long delay. Each takes a while of its own, so that they overtake each other.
+//! The wires between the hosts: datagrams in flight, cut links, and what happens to a datagram: loss, a second copy, a
+//! long delay. Each takes its own time, so that datagrams overtake each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,15 +10,15 @@ use tokio::sync::mpsc;
 
 use crate::simulation::random::Stream;
 
-/// What a host's kernel keeps for a process that does not read; more is lost.
+/// Datagrams that a host's kernel keeps for a process that does not read. Further ones are lost.
 const DATAGRAMS_QUEUED_MAX: usize = 4_096;
-/// What a datagram takes at least, and at most on nine of ten occasions, and at most. Microseconds.
+/// How long a datagram takes: at least, at most in nine of ten cases, and at most. Microseconds.
 const LATENCY_US: [u64; 3] = [100, 800, 5_000];
 const SLOW_PERMILLE: u64 = 100;
-/// A second copy comes that much later at least.
+/// A second copy comes at least this much later.
 const COPY_DELAY_MS: u64 = 1;
 
-/// What may happen to a datagram on one way. Of a thousand each.
+/// What may happen to a datagram on one way, each in so many of a thousand cases.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct LinkWeather {
     pub(super) lost: u64,
@@ -30,13 +30,13 @@ pub(super) struct LinkWeather {
 
 pub(super) struct Wire {
     random: Stream,
-    /// By the way a datagram goes.
+    /// By the way (from, to) of a datagram.
     pub(super) links: BTreeMap<(NodeId, NodeId), LinkWeather>,
-    /// Ways on which nothing arrives.
+    /// Ways that deliver nothing.
     pub(super) cut: BTreeSet<(NodeId, NodeId)>,
-    /// Datagrams ever sent.
+    /// The number of datagrams ever sent.
     pub(super) sent: u64,
-    /// By when they arrive, and in which order they were sent.
+    /// By arrival time, then by the order in which they were sent.
     flying: BTreeMap<(Duration, u64), (NodeId, Bytes)>,
     copies: u64,
     inboxes: BTreeMap<NodeId, mpsc::Sender<Bytes>>,
@@ -55,19 +55,19 @@ impl Wire {
         }
     }
 
-    /// From now on this life of the node receives.
+    /// This life of the node receives from now on.
     pub(super) fn bind(&mut self, node: NodeId) -> mpsc::Receiver<Bytes> {
         let (inbox, receiver) = mpsc::channel(DATAGRAMS_QUEUED_MAX);
         self.inboxes.insert(node, inbox);
         receiver
     }
 
-    /// A question or its answer is lost for certain.
+    /// Returns true if a question or its answer is certainly lost.
     pub(super) fn is_cut_between(&self, one: NodeId, other: NodeId) -> bool {
         self.cut.contains(&(one, other)) || self.cut.contains(&(other, one))
     }
 
-    /// Whether a copy of it is on its way.
+    /// Returns true if a copy of it is in flight.
     pub(super) fn send(&mut self, now: Duration, from: NodeId, to: NodeId, datagram: &Bytes) -> bool {
         self.sent += 1;
         if self.cut.contains(&(from, to)) {
@@ -94,7 +94,7 @@ impl Wire {
         self.flying.insert((arrives, self.copies), (to, datagram.clone()));
     }
 
-    /// Everything due by now goes to its inbox. One that is full, or nobody's, is a loss.
+    /// Delivers everything due by now to its inbox. A datagram for a full or a missing inbox is lost.
     pub(super) fn deliver(&mut self, now: Duration) {
         while let Some(due) = self.flying.first_entry().filter(|due| due.key().0 <= now) {
             let (to, datagram) = due.remove();

@@ -1,6 +1,7 @@
-//! What all simulated hosts share and the driver holds on to: the trace, the log, the disks, the wires, and who is alive.
+//! The world that all simulated hosts share and the driver holds: the trace, the log, the disks, the wires, and the
+//! living hosts.
 //!
-//! One world to a process: a fail-stop knows nothing of hosts, and is asked of the process ([`World::install`]).
+//! A process has one world: a fail-stop does not know its host, so the process must ([`World::install`]).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -44,12 +45,12 @@ pub(super) struct World {
     panic: Mutex<Option<String>>,
     violation: Mutex<Option<Violation>>,
     committed: Mutex<Committed>,
-    /// What clients were told was done.
+    /// What clients were told was done: the budget of each campaign.
     promised: Mutex<BTreeMap<CampaignId, i64>>,
     pub(super) chores: Mutex<Chores>,
 }
 
-/// Simulated time: the driver's, or, while a host runs, what has passed on that host's clock as well.
+/// Simulated time: the driver's and, while a host runs, the time passed on that host's clock.
 #[derive(Default)]
 struct SimClock {
     driver: Duration,
@@ -58,43 +59,43 @@ struct SimClock {
 
 struct RunningHost {
     node: NodeId,
-    /// In simulated time, and on its own clock.
+    /// In simulated time, and on the host's own clock.
     began: (Duration, Instant),
 }
 
-/// How the log treats whoever asks.
+/// How the log treats its callers.
 pub(super) struct LogWeather {
     pub(super) random: Stream,
-    /// Of a thousand questions and writes, how many end in doubt.
+    /// This many of a thousand questions and writes end in doubt.
     pub(super) doubt_permille: u64,
-    /// Milliseconds an answer takes: drawn between the two.
+    /// How many milliseconds an answer takes: drawn from this range.
     pub(super) answer_ms: (u64, u64),
-    /// What becomes of the next write, whatever the chances.
+    /// The outcome of the next write, regardless of the chances.
     pub(super) next_write: Option<Fate>,
 }
 
-/// The log on a good day.
+/// An undisturbed log.
 pub(super) const LOG_ANSWER_MS: (u64, u64) = (1, 4);
 
-/// One host, as far as it is alive.
+/// The state of one host.
 #[derive(Default)]
 pub(super) struct Host {
-    /// Between its beginning and its end.
+    /// The process runs: its life has begun and not ended.
     is_alive: bool,
     pub(super) lives: u64,
-    /// That it is started with.
+    /// The build that it starts with.
     pub(super) build: Build,
     /// Its replicas, once they are open.
     pub(super) groups: Option<Arc<[Group]>>,
     /// The process serves peers.
     pub(super) is_up: bool,
-    /// It takes part, and can do an operator's work.
+    /// The node has joined, and can do an operator's work.
     pub(super) has_joined: bool,
-    /// A fail-stop, or a start that was refused: why it has to be ended by the driver.
+    /// A fail-stop or a refused start: why the driver must end it.
     pub(super) ended: Option<Ended>,
     pub(super) wall_offset_ms: i64,
     pub(super) drift_ppm: i64,
-    /// It is to stop in order.
+    /// Tells it to stop in order.
     pub(super) stop: Option<tokio::sync::watch::Sender<bool>>,
 }
 
@@ -107,7 +108,7 @@ pub(super) enum Ended {
 
 static WORLD: OnceLock<Arc<World>> = OnceLock::new();
 
-/// What unwinds the tasks of a host that has ended.
+/// The payload that unwinds the tasks of a host that has ended.
 struct HostEnded;
 
 impl World {
@@ -139,7 +140,7 @@ impl World {
         }
     }
 
-    /// Makes it the world of this process: one thread, and fail-stops that end a host and not the process.
+    /// Makes it the world of this process: one thread, and fail-stops that end a host instead of the process.
     ///
     /// # Panics
     /// The second time.
@@ -169,7 +170,7 @@ impl World {
         self.clock.lock().driver = elapsed;
     }
 
-    /// A host runs from here on, whose own clock says `then`.
+    /// A host runs from here on, whose own clock is at `then`.
     pub(super) fn enter(&self, node: NodeId, began: Duration, then: Instant) {
         self.clock.lock().host = Some(RunningHost { node, began: (began, then) });
     }
@@ -178,7 +179,7 @@ impl World {
         self.clock.lock().host = None;
     }
 
-    /// The true wall time, which no host knows; the log's own clock goes by it.
+    /// The true wall time, which no host knows. The log's own clock follows it.
     pub(super) fn now_ms(&self) -> UnixMillis {
         EPOCH_MS + millis(self.elapsed())
     }
@@ -208,7 +209,7 @@ impl World {
         self.host(node, |host| host.groups.clone())
     }
 
-    /// A life begins.
+    /// Begins a life. Returns its number.
     pub(super) fn begin(&self, node: NodeId) -> u64 {
         self.host(node, |host| {
             host.is_alive = true;
@@ -218,7 +219,7 @@ impl World {
         })
     }
 
-    /// A life ends; its disk keeps what `end` leaves.
+    /// Ends a life. Its disk keeps what `end` leaves.
     pub(super) fn end(&self, node: NodeId, end: End) {
         self.disk(node).detach(end);
         self.database.lock().node_ended(node);
@@ -228,13 +229,14 @@ impl World {
         });
     }
 
-    /// The host that runs now, if its life has not ended.
+    /// The host that runs now, unless its life has ended.
     fn current(&self) -> Option<NodeId> {
         let node = self.clock.lock().host.as_ref()?.node;
         self.host(node, |host| host.is_alive).then_some(node)
     }
 
-    /// Ends the host that runs now, at once: whatever its other tasks do until the driver buries it reaches neither disk nor network.
+    /// Ends the host that runs now, at once. Its other tasks may run until the driver removes it, but they reach
+    /// neither disk nor network.
     fn fail_stop(&self, doing: &str) -> ! {
         if let Some(node) = self.current() {
             self.line(format_args!("node {node} stops at once: {doing}"));
@@ -244,7 +246,8 @@ impl World {
         std::panic::resume_unwind(Box::new(HostEnded))
     }
 
-    /// Up to where a leader of the group remembers the acknowledgements of a node, and that leader's term; of several, the latest.
+    /// The acknowledgements of a node that a leader of the group remembers: that leader's term, and the last index. Of
+    /// several leaders, the latest.
     pub(super) fn remembered(&self, node: NodeId, group: GroupId) -> Option<(u64, u64)> {
         let others = self.nodes.iter().filter(|other| **other != node && self.is_up(**other));
         let groups = others.filter_map(|other| self.groups(*other));
@@ -256,7 +259,7 @@ impl World {
         leaders.filter_map(remembered).max()
     }
 
-    /// A client has found what must not be.
+    /// Records a violation that a client has found.
     pub(super) fn violate(&self, violation: Violation) {
         self.violation.lock().get_or_insert(violation);
     }

@@ -57,7 +57,7 @@ impl LogStorage for SimLogStorage {
     fn close(&self) {
         let Ok(completions) = self.disk.with(self.life, |held| {
             let completions = held.flush();
-            // Another opening finds it.
+            // The next opening finds it.
             held.life += 1;
             completions
         }) else {

@@ -1,4 +1,5 @@
-//! What the log of one node holds, by group: a model of [`LogStorage`](clicktally_raft_store::storage::LogStorage) in memory, pure.
+//! The content of one node's log, by group: a pure model of [`LogStorage`](clicktally_raft_store::storage::LogStorage)
+//! in memory.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use clicktally_raft_store::storage::{LogOperation, LogWrite, StorageError};
 pub(super) struct GroupImage {
     pub(super) entries: BTreeMap<u64, Arc<[u8]>>,
     pub(super) values: BTreeMap<&'static str, Arc<[u8]>>,
-    /// What was forgotten last: a recovery may bring it back.
+    /// The entries forgotten last: a recovery may bring them back.
     forgotten: BTreeMap<u64, Arc<[u8]>>,
 }
 
@@ -23,7 +24,7 @@ pub(super) struct LogImage {
 
 impl LogImage {
     /// # Panics
-    /// Entries that leave a gap: the caller has broken the trait's contract.
+    /// If entries leave a gap: the caller has broken the trait's contract.
     pub(super) fn apply(&mut self, write: &LogWrite) {
         let group = self.groups.entry(write.group).or_default();
         for operation in &write.operations {
@@ -39,7 +40,7 @@ impl LogImage {
         }
     }
 
-    /// As a start finds it: of what was forgotten last, the newest `entries` may be there again.
+    /// The log that a start finds: the newest `entries` of those forgotten last may be there again.
     pub(super) fn bring_back(&mut self, entries: usize) {
         for group in self.groups.values_mut() {
             let last = group.forgotten.last_key_value().map(|(index, _)| *index);
@@ -56,7 +57,7 @@ impl LogImage {
         }
     }
 
-    /// It had entries, and has forgotten all of them.
+    /// Returns true if it had entries, and has forgotten all of them.
     pub(super) fn is_gone(&self, group: GroupId) -> bool {
         self.groups.get(&group).is_some_and(|group| group.entries.is_empty() && !group.forgotten.is_empty())
     }

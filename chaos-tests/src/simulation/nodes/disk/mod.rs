@@ -1,9 +1,9 @@
-//! A disk that outlives the node on it: writes that are not synced yet may be lost with it, an fsync takes its time or fails, and what
-//! lies there may rot.
+//! A disk that outlives its node. Unsynced writes may be lost, an fsync takes time or fails, and stored data may rot.
 //!
-//! Two images of the log: what is synced, and what is written, which is what a reader sees. A node that is killed leaves what was
-//! written; one that loses power leaves what was synced, and of the rest a prefix. An fsync that failed has thrown away what it was to
-//! keep, and all that comes behind it on the disk is unreadable from then on: an fsync that succeeds later changes nothing.
+//! It keeps two images of the log: the synced one, and the written one, which readers see. A killed node leaves
+//! everything written. A node that loses power leaves everything synced, and a prefix of the rest. A failed fsync has
+//! discarded its data, and everything behind it on the disk is unreadable from then on: a later successful fsync
+//! changes nothing.
 
 mod log;
 mod log_image;
@@ -28,7 +28,7 @@ use self::snapshots::{HeldSnapshots, SimSnapshots};
 use crate::checks::Violation;
 use crate::simulation::random::Stream;
 
-/// How an end leaves the disk.
+/// How the end of a process leaves the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     Killed,
@@ -52,12 +52,12 @@ pub struct SimDisk {
 struct Held {
     node: NodeId,
     random: Stream,
-    /// Which life of the node the disk is attached to; others find it closed.
+    /// The life of the node that the disk is attached to; other lives find it closed.
     life: u64,
     identity: Option<Vec<u8>>,
     synced: LogImage,
     written: LogImage,
-    /// What `written` has and `synced` has not, in its order.
+    /// The writes in `written` but not in `synced`, in order.
     unsynced: Vec<LogWrite>,
     queue: Vec<Queued>,
     is_flushing: bool,
@@ -65,22 +65,22 @@ struct Held {
     is_broken: bool,
     snapshots: BTreeMap<GroupId, HeldSnapshots>,
     promises: BTreeMap<GroupId, PromiseImage>,
-    /// Microseconds an fsync takes: drawn between the two.
+    /// How many microseconds an fsync takes: drawn from this range.
     sync_us: (u64, u64),
     /// The next fsync fails.
     fails_next: bool,
-    /// The log has rotted: sooner or later the node has to be replaced.
+    /// The log has rotted: the node must be replaced sooner or later.
     is_rotten: bool,
     syncs: u64,
     /// Copies of the folder, oldest first.
     backups: VecDeque<Backup>,
-    /// One of them lies in its place, and no life has met it yet.
+    /// One of the copies was restored, and no life has opened it yet.
     is_restored: bool,
-    /// It was told to forget what it may need.
+    /// It was told to forget entries that it may need.
     violation: Option<Violation>,
 }
 
-/// A copy of everything that lay on the disk once.
+/// A copy of the whole disk at one time.
 struct Backup {
     log: LogImage,
     snapshots: BTreeMap<GroupId, HeldSnapshots>,
@@ -93,9 +93,9 @@ struct Queued {
     completion: Option<Completion>,
 }
 
-/// An fsync of a healthy disk.
+/// The duration of an fsync of a healthy disk.
 const SYNC_US: (u64, u64) = (200, 3_000);
-/// Forgotten entries that a recovery brings back at most.
+/// At most this many forgotten entries come back in a recovery.
 const BROUGHT_BACK_MAX: u64 = 8;
 /// Copies of the folder that are kept.
 const BACKUPS_MAX: usize = 4;
@@ -133,7 +133,7 @@ impl SimDisk {
         Arc::new(Attached { disk: self.clone(), life: held.life })
     }
 
-    /// The node ends here and now; what it still does reaches the disk no more.
+    /// The node ends now. Its later writes do not reach the disk.
     pub fn detach(&self, end: End) {
         let mut held = self.held.lock();
         held.life += 1;
@@ -148,7 +148,7 @@ impl SimDisk {
         self.held.lock().fails_next = true;
     }
 
-    /// A new disk in the place of this one.
+    /// Replaces the disk with a new, empty one.
     pub(super) fn wipe(&self) {
         let mut held = self.held.lock();
         held.identity = None;
@@ -171,12 +171,12 @@ impl SimDisk {
         held.backups.push_back(backup);
     }
 
-    /// Where the log of a group ends in each copy.
+    /// The end of a group's log in each copy.
     pub(super) fn backup_ends(&self, group: GroupId) -> Vec<Option<u64>> {
         self.held.lock().backups.iter().map(|backup| backup.log.last_index(group)).collect()
     }
 
-    /// Puts a copy in the place of what lies there: log, snapshots and promises are those of another day.
+    /// Restores a copy: log, snapshots and promises are those of an earlier time.
     pub(super) fn restore(&self, backup: usize) {
         let mut held = self.held.lock();
         let Some(Backup { log, snapshots, promises }) = held.backups.remove(backup) else { return };
@@ -187,17 +187,17 @@ impl SimDisk {
         (held.is_rotten, held.is_restored) = (true, true);
     }
 
-    /// Whether it was restored since the last life of the node.
+    /// Returns true if it was restored since the last life of the node.
     pub(super) fn take_restored(&self) -> bool {
         std::mem::take(&mut self.held.lock().is_restored)
     }
 
-    /// A snapshot has just taken the place of all entries of a group.
+    /// Returns true if a snapshot has just replaced all entries of a group.
     pub(super) fn is_log_gone(&self, group: GroupId) -> bool {
         self.held.lock().written.is_gone(group)
     }
 
-    /// Flips a bit; false where there is nothing that could rot.
+    /// Flips a bit. Returns false if there is nothing that could rot.
     pub(super) fn rot(&self, group: GroupId, rot: Rot) -> bool {
         let mut held = self.held.lock();
         let Held { synced, written, random, snapshots, .. } = &mut *held;
@@ -214,7 +214,7 @@ impl SimDisk {
         let Some(image) = written.groups.get_mut(&group) else { return false };
         let rotten = match rot {
             Rot::LogMiddle => {
-                // Not the last one: that would be a torn tail.
+                // Not the last entry, which would look like a torn tail.
                 let inner = image.entries.len().saturating_sub(1);
                 let Some((index, frame)) = image.entries.iter().take(inner).nth(random.below(inner as u64) as usize)
                 else {
@@ -270,7 +270,7 @@ impl Held {
         (self.is_flushing, self.is_broken, self.fails_next) = (false, false, false);
     }
 
-    /// Carries out everything queued so far. The completions, each with whether its write stands.
+    /// Carries out all queued writes. Returns the completions, each with the success of its write.
     fn flush(&mut self) -> Vec<(Completion, bool)> {
         let queue = std::mem::take(&mut self.queue);
         let is_sync = queue.iter().any(|queued| queued.durable);
@@ -293,7 +293,8 @@ impl Held {
         completions
     }
 
-    /// CT-19 of a write that is about to be carried out. Where nothing is left, a snapshot has taken the log's place, or it begins anew.
+    /// Checks CT-19 before a write is carried out. If no entry is left, a snapshot has replaced the log, or the log
+    /// begins anew.
     fn check_reach(&mut self, write: &LogWrite) {
         let mut last = self.written.last_index(write.group);
         for operation in &write.operations {
@@ -310,7 +311,7 @@ impl Held {
     }
 }
 
-/// The disk, as one life of its node has it.
+/// One life's view of the disk.
 struct Attached {
     disk: SimDisk,
     life: u64,
@@ -328,7 +329,7 @@ impl SimDisk {
         if held.life == life { Ok(look(&mut held)) } else { Err(StorageError::Closed) }
     }
 
-    /// Until nothing is queued any more; ends with the life.
+    /// Runs until the queue is empty. Ends with the life.
     async fn flush_all(self, life: u64) {
         loop {
             let draw = |held: &mut Held| {

@@ -1,4 +1,4 @@
-//! The second copy of what a group has promised, on the simulated disk.
+//! The second copy of a group's promises, on the simulated disk.
 
 use std::io;
 
@@ -16,7 +16,7 @@ pub(super) struct PromiseImage {
 }
 
 impl PromiseImage {
-    /// Either the system had written it back by itself, or it had not.
+    /// The system may or may not have written it back by itself.
     pub(super) fn lose_power(&mut self, random: &mut Stream) {
         if random.below(2) == 0 {
             self.written = self.synced.clone();

@@ -1,4 +1,4 @@
-//! The snapshots on a simulated disk: whole or not there, and bytes that may rot.
+//! The snapshots on a simulated disk. Each is complete or absent, and its bytes may rot.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use clicktally_raft_store::storage::{SnapshotName, SnapshotReader, SnapshotStora
 use super::{Held, SimDisk};
 use crate::checks::ct19_log_reaches_back::SnapshotReach;
 
-/// Those of one group.
+/// The snapshots of one group.
 #[derive(Default, Clone)]
 pub(super) struct HeldSnapshots {
     pub(super) files: BTreeMap<SnapshotName, Arc<Vec<u8>>>,
@@ -74,7 +74,7 @@ impl AsRef<[u8]> for SharedBytes {
 struct Unfinished {
     snapshots: SimSnapshots,
     bytes: Vec<u8>,
-    /// As is what a peer has sent, and only that.
+    /// Set for what a peer has sent, and only for that.
     was_reread: Cell<bool>,
 }
 

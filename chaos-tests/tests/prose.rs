@@ -17,10 +17,20 @@ const CLEAN: &[&str] = &[
     "clippy.toml",
     "deny.toml",
     "bench",
+    "chaos-tests/src/checks",
+    "chaos-tests/src/demo",
+    "chaos-tests/src/failover",
+    "chaos-tests/src/freshness",
+    "chaos-tests/src/oracle.rs",
+    "chaos-tests/src/simulation",
+    "chaos-tests/tests/documents.rs",
+    "chaos-tests/tests/simulation.rs",
     "deploy",
     "docs/decisions",
     "docs/performance.md",
+    "docs/simulation.md",
     "proto/schema",
+    "proto/src/fault.rs",
 ];
 
 /// Migrations that databases have applied. sqlx compares the checksum of the whole file, comments included, so these

@@ -8,7 +8,7 @@ use clap::Parser;
 #[derive(Debug, Clone, Parser)]
 #[command(name = "failover")]
 pub struct FailoverOptions {
-    /// Of each kind.
+    /// How many runs of each kind.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub runs: u32,
     /// Raft groups of the cluster; sixteen shards each.

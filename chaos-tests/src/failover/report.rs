@@ -19,11 +19,11 @@ pub struct FailoverReport {
 #[derive(Debug, Clone, Serialize)]
 pub struct KindReport {
     pub kind: &'static str,
-    /// Of `recovered_ms`.
+    /// The spread of `recovered_ms`.
     pub all: Spread,
-    /// Of `moved_ms`.
+    /// The spread of `moved_ms`.
     pub moved: Spread,
-    /// Of `undisturbed_ms`.
+    /// The spread of `undisturbed_ms`.
     pub undisturbed: Spread,
     pub runs: Vec<Run>,
 }

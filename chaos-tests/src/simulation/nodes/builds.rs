@@ -26,7 +26,7 @@ const PAUSE_MS_MAX: u64 = 25_000;
 pub(super) enum Build {
     #[default]
     Newest,
-    /// Of this command level.
+    /// An older build, of this command level.
     Older(u16),
     /// The same, but it was newer once: its log may hold commands that it does not know.
     SetBack(u16),

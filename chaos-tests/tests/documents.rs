@@ -19,6 +19,7 @@ fn documents() -> Vec<(PathBuf, String)> {
         root().join("README.md"),
         root().join("ARCHITECTURE.md"),
         root().join("CHANGELOG.md"),
+        root().join("docs/new-command.md"),
         root().join("docs/simulation.md"),
     ];
     for entry in std::fs::read_dir(root().join("docs/decisions")).unwrap() {

@@ -27,6 +27,7 @@ const CLEAN: &[&str] = &[
     "chaos-tests/tests/simulation.rs",
     "deploy",
     "docs/decisions",
+    "docs/new-command.md",
     "docs/performance.md",
     "docs/simulation.md",
     "proto/schema",

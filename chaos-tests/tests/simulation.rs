@@ -23,10 +23,10 @@ const FRESH_SEEDS_OF_NODES: u64 = 20;
 /// Each broke an invariant once, by a mistake of the product or of a check; docs/simulation.md has the stories. A new
 /// one is recorded with the edition it failed in, so that later kinds of faults, commands and draws do not shift it.
 const FAILED_ONCE: [FailedOnce; 10] = [
-    rules(88, Edition::FIRST, 16_499_174_494_986_435_545),
-    rules(7_304, Edition::FIRST, 16_482_057_891_374_837_653),
-    rules(22_454, Edition::FIRST, 9_479_524_561_111_616_989),
-    rules(22_909, Edition::FIRST, 3_950_682_119_672_687_409),
+    rules(88, Edition::FIRST, 6_475_570_806_216_080_208),
+    rules(7_304, Edition::FIRST, 17_167_359_958_590_618_733),
+    rules(22_454, Edition::FIRST, 7_502_723_118_402_450_113),
+    rules(22_909, Edition::FIRST, 5_527_005_953_850_405_628),
     nodes(23, Edition::FIRST),
     nodes(28, Edition::FIRST),
     nodes(48, Edition::FIRST),

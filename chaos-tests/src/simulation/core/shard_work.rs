@@ -403,7 +403,8 @@ impl World {
     }
 
     fn halt(&mut self, life: Life, shard: ShardId, attempt: AttemptId, reason: &str) {
-        self.trace_line(format_args!("node {} halts shard {}: {reason}", life.node, shard.0));
+        // Without the reason: a story must not change with the words of an error.
+        self.trace_line(format_args!("node {} halts shard {}", life.node, shard.0));
         self.watch.halted(shard, reason);
         if let Some(owner) = self.owner(life, shard, attempt) {
             owner.phase = Phase::Halted;

@@ -151,12 +151,10 @@ fn every_mutant_is_planted_where_a_mistake_can_be_made() {
         path != Path::new("proto/src/fault.rs") && path != Path::new("chaos-tests/src/simulation/mutants.rs")
     };
     let text: String = files.iter().filter(|path| is_plantable(path)).map(|path| read(path)).collect();
+    let planted: Vec<&str> = text.lines().filter(|line| line.contains("is_broken(")).collect();
     for mutant in Mutant::ALL {
-        let planted = format!("is_broken(Mutant::{mutant:?})");
-        assert!(
-            text.contains(&planted),
-            "{planted} is nowhere in the code: a mutant that is not planted cannot be found"
-        );
+        let name = format!("Mutant::{mutant:?})");
+        assert!(planted.iter().any(|line| line.contains(&name)), "is_broken({name} is nowhere: it cannot be found");
     }
 }
 

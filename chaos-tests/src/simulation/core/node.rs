@@ -116,7 +116,7 @@ impl SimNode {
 
     /// The clock that leases go by.
     pub(super) fn lease_clock(&mut self, now_ms: u64) -> Duration {
-        if is_broken(Mutant::LeaseByWallClock) {
+        if clicktally_proto::fault::is_broken(clicktally_proto::fault::Mutant::LeaseByWallClock) {
             return Duration::from_millis(self.clock.wall_ms(now_ms));
         }
         self.clock.monotonic(now_ms)

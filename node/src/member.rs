@@ -16,11 +16,11 @@ use clicktally_proto::command::{GroupSettings, NodeRecord};
 use clicktally_proto::identity::ids::NodeId;
 use clicktally_proto::identity::shard_key::Partitioner;
 use clicktally_raft_store::group::Group;
-use clicktally_raft_store::heartbeats::Heartbeat;
 use clicktally_raft_store::peer_transport::PeerTransport;
 use clicktally_raft_store::storage::Storage;
 use clicktally_raft_store::store::{OpenError, RaftStore};
 use clicktally_raft_store::store_config::StoreConfig;
+use clicktally_state::liveness::Heartbeat;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 

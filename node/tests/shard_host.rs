@@ -22,10 +22,10 @@ use clicktally_proto::identity::shard_key::{GroupId, Partitioner, ShardId};
 use clicktally_raft_store::disk_storage::DiskStorage;
 use clicktally_raft_store::group::Group;
 use clicktally_raft_store::peer_transport::HttpTransport;
-use clicktally_raft_store::state::GroupState;
-use clicktally_raft_store::state_budget::CELL_BYTES;
 use clicktally_raft_store::store::RaftStore;
 use clicktally_raft_store::store_config::{RaftTiming, SnapshotRules, StoreConfig};
+use clicktally_state::group_state::GroupState;
+use clicktally_state::limits::CELL_BYTES;
 use rdkafka::consumer::Consumer;
 use tokio::net::TcpListener;
 

@@ -13,9 +13,10 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::group_core::GroupCore;
-use crate::heartbeats::{Heartbeat, HeartbeatTable, HeartbeatView};
+use crate::heartbeats::HeartbeatTable;
 use crate::peer_network::ask;
 use crate::peer_transport::{PeerCall, PeerTarget};
+use clicktally_state::liveness::{Heartbeat, HeartbeatView};
 
 /// A heartbeat that takes longer is overtaken by the next ones.
 const ANNOUNCE_DEADLINE: Duration = Duration::from_millis(500);

@@ -18,13 +18,12 @@ use clicktally_proto::identity::shard_key::{GroupId, ShardId};
 use openraft::impls::leader_id_adv::LeaderId;
 use openraft::{EntryPayload, LogId};
 
-use crate::cell_runs::MergeAllowance;
 use crate::disk_storage::DiskStorage;
 use crate::group_snapshots::GroupSnapshots;
 use crate::replica::Replica;
-use crate::state::GroupState;
 use crate::storage::Storage;
 use crate::type_config::{CommandBytes, Entry, SnapshotMeta};
+use clicktally_state::group_state::GroupState;
 
 const GROUP: GroupId = GroupId(0);
 const MINUTES: u64 = 26;
@@ -102,18 +101,14 @@ fn peak_mib() -> u64 {
     status_mib("VmHWM:")
 }
 
-fn resident_mib() -> u64 {
-    status_mib("VmRSS:")
-}
-
 fn status_mib(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let value = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     value.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
 }
 
-/// As many cells, over all minutes, each brought as often as `times` says: by as many shards.
-fn filled(clock: &Arc<SystemClock>, cells: u64, times: u64) -> Applier {
+/// So many cells, over all minutes.
+fn filled(clock: &Arc<SystemClock>, cells: u64) -> Applier {
     let replica = Replica::new(SnapshotMeta::default(), GroupState::new(GROUP), clock.clone(), COMMAND_LEVEL);
     let mut applier =
         Applier { replica: Arc::new(replica), clock: clock.clone(), index: 0, offset: 0, longest: Duration::ZERO };
@@ -123,7 +118,7 @@ fn filled(clock: &Arc<SystemClock>, cells: u64, times: u64) -> Applier {
     applier.apply(&Command::AssignShard(AssignShard { shard: ShardId(0), owner: Some(1), expected_epoch: Epoch(0) }));
     let ads = cells / MINUTES;
     for minute in 0..MINUTES {
-        for first in (0..times).flat_map(|_| (0..ads).step_by(CELLS_PER_DELTA as usize)) {
+        for first in (0..ads).step_by(CELLS_PER_DELTA as usize) {
             let ids = first..(first + CELLS_PER_DELTA).min(ads);
             let delta = applier.delta(ids.map(|ad_id| (minute, ad_id)));
             applier.apply(&delta);
@@ -140,7 +135,7 @@ fn five_million_cells() {
     let storage = DiskStorage::new(folder.path());
     let snapshots = GroupSnapshots::new(GROUP, storage.open_snapshots(GROUP).unwrap());
     let before = peak_mib();
-    let mut applier = filled(&clock, CELLS, 1);
+    let mut applier = filled(&clock, CELLS);
     let cells = applier.replica.read(|state| state.held().cells);
     println!("{cells} cells: {} bytes of memory each", (peak_mib() - before) * 1024 * 1024 / cells);
 
@@ -189,36 +184,4 @@ fn five_million_cells() {
         swapped - durable,
         clock.monotonic() - swapped
     );
-}
-
-#[test]
-#[ignore = "a measurement; takes a minute and a gigabyte"]
-fn ten_million_cells() {
-    let clock = Arc::new(SystemClock);
-    for times in [1, 4] {
-        let before = resident_mib();
-        let applier = filled(&clock, 2 * CELLS, times);
-        let (held, cells) = applier.replica.read(|state| {
-            (state.held(), state.windows().values().map(|window| window.cells().count() as u64).sum::<u64>())
-        });
-        let resident_bytes = (resident_mib() - before) * 1024 * 1024;
-        println!(
-            "{cells} cells, each brought {times} times: {:.2} times held, charged {} bytes each, {} resident",
-            held.cells as f64 / cells as f64,
-            held.bytes() / cells,
-            resident_bytes / cells
-        );
-        let mut state = applier.replica.read(GroupState::clone);
-        let mut put_together = |mut allowance| {
-            let begun = clock.monotonic();
-            state.compact_windows(&mut allowance, |_| false);
-            clock.monotonic() - begun
-        };
-        println!(
-            "longest apply until then {:?}; without room, {:?} a try to make some, all at once {:?}",
-            applier.longest,
-            put_together(MergeAllowance::of_an_apply()),
-            put_together(MergeAllowance::unlimited())
-        );
-    }
 }

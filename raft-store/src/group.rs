@@ -11,16 +11,17 @@ use clicktally_proto::codec;
 use clicktally_proto::command::{Command, Outcome, Rejection};
 use clicktally_proto::identity::ids::NodeId;
 use clicktally_proto::identity::shard_key::GroupId;
+use clicktally_state::limits::COMMAND_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::group_core::{GroupCore, propose_error};
-use crate::heartbeats::HeartbeatView;
-use crate::leadership::GroupReign;
-use crate::peer_messages::{COMMAND_BYTES_MAX, LeaderAnswer, LeaderReply, LeaderRequest, MemberChange};
-use crate::state::GroupState;
+use crate::peer_messages::{LeaderAnswer, LeaderReply, LeaderRequest, MemberChange};
+use clicktally_state::group_state::GroupState;
+use clicktally_state::leadership::GroupReign;
+use clicktally_state::liveness::HeartbeatView;
 
 /// What to do when a proposal did not come back with an outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -200,7 +201,7 @@ impl Group {
         self.change_members(MemberChange::Remove { node }).await
     }
 
-    /// Hands leadership to a voter that is up to date, without the wait for an election. [`crate::leadership`] says to whom.
+    /// Hands leadership to a voter that is up to date, without the wait for an election. [`clicktally_state::leadership`] says to whom.
     pub async fn transfer_leader(&self, to: NodeId) -> Result<(), MemberError> {
         self.change_members(MemberChange::TransferLeader { to }).await
     }

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clicktally_proto::identity::shard_key::GroupId;
+use clicktally_state::group_state::{FrozenState, GroupState};
+use clicktally_state::snapshot::{self, SnapshotError};
 
-use crate::snapshot::{self, SnapshotError};
-use crate::state::{FrozenState, GroupState};
+use crate::snapshot_meta;
 use crate::storage::{SnapshotName, SnapshotReader, SnapshotStorage, SnapshotWriter};
 use crate::type_config::SnapshotMeta;
 
@@ -56,7 +57,7 @@ impl GroupSnapshots {
     pub(crate) fn save(&self, meta: &SnapshotMeta, frozen: &FrozenState) -> Result<Option<u64>, SnapshotError> {
         let Some(name) = name_of(meta) else { return Ok(None) };
         let mut writer = self.storage.create()?;
-        let bytes = snapshot::encode(meta, frozen.state(), &mut *writer)?;
+        let bytes = snapshot_meta::encode(meta, frozen.state(), &mut *writer)?;
         writer.commit(name)?;
         self.remove_old()?;
         Ok(Some(bytes))
@@ -69,7 +70,7 @@ impl GroupSnapshots {
 
     /// Decodes what was written, from the storage: what lies there is what was checked.
     pub(crate) fn check(&self, writer: Box<dyn SnapshotWriter>) -> Result<ReceivedSnapshot, SnapshotError> {
-        let (meta, state) = snapshot::decode(self.group, &mut *writer.reread()?)?;
+        let (meta, state) = snapshot_meta::decode(self.group, &mut *writer.reread()?)?;
         Ok(ReceivedSnapshot { meta, state, writer })
     }
 
@@ -85,7 +86,7 @@ impl GroupSnapshots {
 
     /// The state of the newest snapshot that is whole; damaged ones are set aside with a warning.
     pub(crate) fn newest_state(&self) -> Result<Option<(SnapshotMeta, GroupState)>, SnapshotError> {
-        let decode = |name| snapshot::decode(self.group, &mut *self.storage.open(name)?);
+        let decode = |name| snapshot_meta::decode(self.group, &mut *self.storage.open(name)?);
         Ok(self.newest_whole(decode)?.map(|(_, found)| found))
     }
 
@@ -97,7 +98,7 @@ impl GroupSnapshots {
 
     pub(crate) fn open(&self, name: SnapshotName) -> Result<StoredSnapshot, SnapshotError> {
         let mut reader = self.storage.open(name)?;
-        let meta = snapshot::read_meta(&mut *reader)?;
+        let meta = snapshot_meta::read(&mut *reader)?;
         let bytes = reader.seek(io::SeekFrom::End(0))?;
         reader.rewind()?;
         Ok(StoredSnapshot { meta, name, reader, bytes })

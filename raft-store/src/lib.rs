@@ -1,20 +1,13 @@
-//! Replicated state: Raft groups over one durable log, and the state machine that owns shard assignment, committed offsets,
-//! merged windows, seen ids and stream spend.
+//! The machinery of replicated state: Raft groups over one durable log, their snapshots and their peers. What the groups agree on,
+//! and the rules that change it, are in `clicktally-state`.
 //!
 //! Nothing outside this crate sees openraft, raft-engine or the peers' wire format; inside it, only [`disk_storage`] sees a disk, and
 //! only [`peer_transport`] a peer. In data-path order.
-
-pub mod apply;
-pub mod placement;
-pub mod state;
-pub mod state_budget;
-pub mod window;
 
 pub mod announcer;
 pub mod blocking;
 pub mod group;
 pub mod heartbeats;
-pub mod leadership;
 pub mod storage;
 pub mod store;
 pub mod store_config;
@@ -33,9 +26,6 @@ pub mod metrics_registry;
 
 #[cfg(test)]
 mod at_size;
-mod cell;
-mod cell_run;
-mod cell_runs;
 mod fail_stop;
 mod group_log;
 mod group_snapshots;
@@ -43,12 +33,12 @@ mod log_healing;
 mod promises;
 mod raft_metrics;
 mod replica;
-mod snapshot;
 mod snapshot_healing;
+mod snapshot_meta;
 mod snapshot_transfer;
 mod state_machine;
 mod type_config;
 
 pub use fail_stop::{FAIL_STOP_EXIT_CODE, on_fail_stop};
-pub use peer_messages::{COMMAND_BYTES_MAX, MemberChange};
+pub use peer_messages::MemberChange;
 pub use state_machine::APPLYING_NEWER;

@@ -15,9 +15,9 @@ use crate::group_log::GroupLog;
 use crate::group_snapshots::{GroupSnapshots, ReceivedSnapshot};
 use crate::peer_transport::{PeerTarget, PeerTransport};
 use crate::promises::{LogDamage, falls_short};
-use crate::snapshot::SnapshotError;
 use crate::snapshot_healing::fetch_snapshot;
 use crate::store::OpenError;
+use clicktally_state::snapshot::SnapshotError;
 
 /// Makes the log of a group whole, from the first of `peers` that can. `acknowledged`: what a leader remembers of this node, should
 /// that be more than the node itself does.

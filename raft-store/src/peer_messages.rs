@@ -18,8 +18,6 @@ pub(crate) const SNAPSHOT_PIECE_BYTES: usize = 1024 * 1024;
 pub(crate) const SNAPSHOT_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 /// The largest body a peer accepts: several times what replication sends, and room for one large command.
 pub(crate) const PEER_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// The largest command that may be proposed, so that an entry always fits a call.
-pub const COMMAND_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// One transmission of one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

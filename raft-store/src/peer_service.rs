@@ -16,9 +16,9 @@ use crate::blocking;
 use crate::group_core::GroupCore;
 use crate::peer_messages::{self, FetchReply, FetchSnapshot, KnownOf, SnapshotPiece, SnapshotReply};
 use crate::peer_transport::PeerCall;
-use crate::snapshot::SnapshotError;
 use crate::snapshot_transfer::{IncomingSnapshots, Taken, read_piece};
 use crate::type_config::TypeConfig;
+use clicktally_state::snapshot::SnapshotError;
 
 /// Why a call was not carried out. The caller hears [`crate::peer_transport::TransportError::Refused`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -6,7 +6,7 @@ use clicktally_proto::identity::shard_key::GroupId;
 use prometheus::{Histogram, HistogramOpts, IntGauge, IntGaugeVec, Opts};
 
 use crate::metrics_registry::{FIXED, clamped, registered};
-use crate::state::HeldState;
+use clicktally_state::limits::HeldState;
 
 pub(crate) static METRICS: LazyLock<RaftMetrics> = LazyLock::new(RaftMetrics::register);
 

@@ -12,10 +12,10 @@ use openraft::EntryPayload;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use crate::apply::NewerCommand;
 use crate::raft_metrics::METRICS;
-use crate::state::{FrozenState, GroupState};
 use crate::type_config::{Entry, LogId, SnapshotMeta, StoredMembership};
+use clicktally_state::apply::NewerCommand;
+use clicktally_state::group_state::{FrozenState, GroupState};
 
 pub(crate) struct Replica {
     applied_state: RwLock<AppliedState>,

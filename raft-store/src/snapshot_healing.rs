@@ -14,8 +14,8 @@ use crate::group_snapshots::{GroupSnapshots, ReceivedSnapshot};
 use crate::peer_messages::{FetchReply, FetchSnapshot};
 use crate::peer_network::ask;
 use crate::peer_transport::{PeerCall, PeerTarget, PeerTransport, TransportError};
-use crate::snapshot::SnapshotError;
 use crate::storage::SnapshotName;
+use clicktally_state::snapshot::SnapshotError;
 
 /// Deadline of one piece.
 const PIECE_DEADLINE: Duration = Duration::from_secs(5);

@@ -13,9 +13,9 @@ use tokio::sync::Mutex;
 use crate::blocking;
 use crate::group_snapshots::{GroupSnapshots, ReceivedSnapshot, StoredSnapshot};
 use crate::peer_messages::{SNAPSHOT_BYTES_MAX, SNAPSHOT_PIECE_BYTES, SnapshotPiece, TransferId};
-use crate::snapshot::SnapshotError;
 use crate::storage::SnapshotWriter;
 use crate::type_config::{Snapshot, SnapshotMeta, Vote};
+use clicktally_state::snapshot::SnapshotError;
 
 /// What openraft hands from whoever has a snapshot to whoever needs it.
 pub(crate) enum SnapshotData {

@@ -20,10 +20,10 @@ use crate::fail_stop::fail_stop;
 use crate::group_snapshots::GroupSnapshots;
 use crate::raft_metrics::METRICS;
 use crate::replica::Replica;
-use crate::snapshot::SnapshotError;
 use crate::snapshot_transfer::SnapshotData;
-use crate::state::GroupState;
 use crate::type_config::{Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use clicktally_state::group_state::GroupState;
+use clicktally_state::snapshot::SnapshotError;
 
 /// Entries handed to one blocking call; between two of them readers get their turn.
 const APPLY_BATCH_MAX: usize = 64;

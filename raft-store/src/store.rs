@@ -40,12 +40,12 @@ use crate::peer_server::router;
 use crate::peer_service::PeerService;
 use crate::peer_transport::{PeerCall, PeerTarget, PeerTransport};
 use crate::raft_metrics::METRICS;
-use crate::snapshot::SnapshotError;
 use crate::snapshot_healing::fetch_snapshot;
 use crate::state_machine::StateMachine;
 use crate::storage::{LogStorage, Storage, StorageError};
 use crate::store_config::{ConfigError, SnapshotRules, StoreConfig};
 use crate::type_config::Raft;
+use clicktally_state::snapshot::SnapshotError;
 
 /// How often each replica proves that it is fresh; what a budget answer may rely on is about twice as old at worst.
 pub const FRESHNESS_INTERVAL: Duration = Duration::from_millis(250);

@@ -5,7 +5,7 @@ use clicktally_proto::event_time::UnixMillis;
 use clicktally_proto::identity::ids::{AdvertiserId, CampaignId};
 use clicktally_proto::limits::NAME_BYTES_MAX;
 use clicktally_proto::money::{Micros, Money};
-use clicktally_raft_store::state::Campaign;
+use clicktally_state::catalogue::Campaign;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

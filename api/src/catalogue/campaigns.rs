@@ -11,7 +11,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use clicktally_proto::command::{CampaignTerms, Command, Outcome, Rejection};
 use clicktally_proto::identity::ids::CampaignId;
-use clicktally_raft_store::state::Campaign;
+use clicktally_state::catalogue::Campaign;
 use serde::Serialize;
 use utoipa::ToSchema;
 

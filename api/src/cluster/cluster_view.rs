@@ -10,8 +10,8 @@ use clicktally_proto::checkpoint::OutcomeCounts;
 use clicktally_proto::identity::ids::NodeId;
 use clicktally_proto::identity::shard_key::ShardId;
 use clicktally_raft_store::group::Group;
-use clicktally_raft_store::heartbeats::HeartbeatView;
-use clicktally_raft_store::state::GroupState;
+use clicktally_state::group_state::GroupState;
+use clicktally_state::liveness::HeartbeatView;
 use serde::Serialize;
 use utoipa::ToSchema;
 

@@ -10,7 +10,7 @@ use axum::extract::State;
 use clicktally_proto::event_time::Minute;
 use clicktally_proto::identity::ids::{AdId, CampaignId};
 use clicktally_raft_store::group::Group;
-use clicktally_raft_store::state::{Cell, Window};
+use clicktally_state::windows::{Cell, Window};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -104,7 +104,7 @@ mod tests {
     use clicktally_proto::counts::cell_counts::{CellDelta, CellKey, Counts};
     use clicktally_proto::event_time::EventTimeRules;
     use clicktally_proto::identity::shard_key::{GroupId, ShardId};
-    use clicktally_raft_store::state::GroupState;
+    use clicktally_state::group_state::GroupState;
     use proptest::prelude::*;
 
     use super::*;

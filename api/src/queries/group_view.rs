@@ -8,7 +8,7 @@ use clicktally_proto::counts::window_count::WindowState;
 use clicktally_proto::event_time::{EventTimeRules, Minute, UnixMillis};
 use clicktally_proto::identity::ids::AdId;
 use clicktally_raft_store::group::Group;
-use clicktally_raft_store::state::Window;
+use clicktally_state::windows::Window;
 
 use super::ad_count::{AdCosts, AdCount};
 use super::minute_range::MinuteRange;

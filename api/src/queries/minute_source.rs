@@ -76,7 +76,7 @@ mod tests {
     use std::sync::Arc;
 
     use clicktally_proto::event_time::{EventTimeRules, WINDOW_MS};
-    use clicktally_raft_store::state::Window;
+    use clicktally_state::windows::Window;
     use proptest::prelude::*;
 
     use super::*;

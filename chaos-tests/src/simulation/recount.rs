@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use clicktally_proto::counts::window_count::{WindowCount, WindowState};
 use clicktally_proto::event_time::Minute;
-use clicktally_raft_store::state::GroupState;
+use clicktally_state::group_state::GroupState;
 
 use super::click_oracle::{Expected, Instance};
 use crate::checks::{

@@ -11,7 +11,7 @@ use clicktally_node::sink::window_rows::WindowRows;
 use clicktally_node::sink::window_writer::OutProgress;
 use clicktally_proto::counts::window_count::{LateClick, WindowCount};
 use clicktally_proto::fault::{Mutant, is_broken};
-use clicktally_raft_store::state::GroupState;
+use clicktally_state::group_state::GroupState;
 
 use super::sim_log::SimLog;
 use crate::checks::ct4_published_is_held::{RowKey, keyed};

@@ -9,7 +9,7 @@ use clicktally_chaos_tests::trial::Trial;
 
 /// The least that a node takes for its budget.
 const STATE_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Beyond it, only for those who are behind (`raft-store/src/state_budget.rs`).
+/// Beyond it, only for those who are behind (`raft-store/state/src/limits.rs`).
 const RESERVE_BYTES: u64 = STATE_BYTES_MAX / 8;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 

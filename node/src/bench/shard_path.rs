@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use clicktally_proto::checkpoint::OutcomeCounts;
 use clicktally_proto::click_log::ClickLog;
 use clicktally_proto::clock::Clock;
-use clicktally_raft_store::state::GroupState;
+use clicktally_state::group_state::GroupState;
 use tokio::runtime;
 
 use super::cpu_time::{RAFT_THREADS, Reading, Shares};

@@ -11,7 +11,7 @@ use clicktally_proto::clock::Clock;
 use clicktally_proto::identity::ids::CampaignId;
 use clicktally_proto::identity::shard_key::Partitioner;
 use clicktally_raft_store::group::Group;
-use clicktally_raft_store::state::Window;
+use clicktally_state::windows::Window;
 use futures::future::join_all;
 use parking_lot::Mutex;
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clicktally_proto::identity::ids::NodeId;
 use clicktally_raft_store::group::Group;
-use clicktally_raft_store::heartbeats::HeartbeatView;
-use clicktally_raft_store::state::GroupState;
+use clicktally_state::group_state::GroupState;
+use clicktally_state::liveness::HeartbeatView;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::presence::Presence;
@@ -51,7 +51,7 @@ fn is_relieved(node: NodeId, owned: usize, led: usize, heard: &HeartbeatView, le
 
 #[cfg(test)]
 mod tests {
-    use clicktally_raft_store::heartbeats::{HeardNode, Heartbeat};
+    use clicktally_state::liveness::{HeardNode, Heartbeat};
 
     use super::*;
 

@@ -1,7 +1,7 @@
 //! Keeps leadership where it should be: spread over the nodes, and off a node that drains or leaves.
 //!
 //! Reads: heartbeats, the drain marks, and who leads each group. Does: at most one hand-over at a time, of a group that this node
-//! leads ([`clicktally_raft_store::leadership`] says which). A hand-over that fails changes nothing, and is decided anew.
+//! leads ([`clicktally_state::leadership`] says which). A hand-over that fails changes nothing, and is decided anew.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use clicktally_proto::clock::Clock;
 use clicktally_proto::identity::ids::NodeId;
 use clicktally_raft_store::group::Group;
-use clicktally_raft_store::leadership::{GroupReign, HandOver, LeadershipFacts, LeadershipRules};
+use clicktally_state::leadership::{GroupReign, HandOver, LeadershipFacts, LeadershipRules};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 

@@ -12,7 +12,7 @@ use clicktally_proto::command::{Command, Outcome, Rejection};
 use clicktally_proto::identity::ids::NodeId;
 use clicktally_proto::identity::shard_key::ShardId;
 use clicktally_raft_store::group::Group;
-use clicktally_raft_store::placement::{Decision, Facts, PlacementRules, Seat, seats};
+use clicktally_state::placement::{Decision, PlacementFacts, PlacementRules, Seat, seats};
 use futures::future::join_all;
 
 /// How often placement looks. A dead node is noticed within a lease and one of these.
@@ -46,7 +46,7 @@ impl PlacementActor {
             let members: BTreeSet<NodeId> = state.nodes().keys().copied().collect();
             (state.shards().clone(), state.draining().clone(), members)
         });
-        let decisions = self.rules.decide(&Facts {
+        let decisions = self.rules.decide(&PlacementFacts {
             heartbeats: &self.group.heartbeats(),
             members: &members,
             draining: &draining,

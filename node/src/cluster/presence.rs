@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clicktally_proto::clock::Clock;
 use clicktally_raft_store::announcer::Announcer;
-use clicktally_raft_store::heartbeats::{Heartbeat, HeartbeatView};
+use clicktally_state::liveness::{Heartbeat, HeartbeatView};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 

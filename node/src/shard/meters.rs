@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clicktally_api::ports::{OwnShard, OwnShards};
 use clicktally_proto::identity::shard_key::ShardId;
-use clicktally_raft_store::heartbeats::ShardLoad;
+use clicktally_state::liveness::ShardLoad;
 use parking_lot::Mutex;
 
 /// Over how long clicks a second are smoothed: many checkpoints, few enough that a viral ad shows soon.

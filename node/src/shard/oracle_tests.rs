@@ -17,7 +17,7 @@ use clicktally_proto::counts::window_count::LateClick;
 use clicktally_proto::event_time::{EventTimeRules, WINDOW_MS};
 use clicktally_proto::identity::ids::ClickId;
 use clicktally_proto::identity::shard_key::{GroupId, Partitioner, ShardId, salt};
-use clicktally_raft_store::state::GroupState;
+use clicktally_state::group_state::GroupState;
 use proptest::prelude::*;
 use prost::Message;
 

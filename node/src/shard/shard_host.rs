@@ -11,7 +11,7 @@ use clicktally_proto::identity::ids::NodeId;
 use clicktally_proto::identity::shard_key::ShardId;
 use clicktally_raft_store::blocking;
 use clicktally_raft_store::group::Group;
-use clicktally_raft_store::state::ShardEntry;
+use clicktally_state::shards::ShardEntry;
 use futures::future::join_all;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;

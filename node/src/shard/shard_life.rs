@@ -19,7 +19,7 @@ use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 use clicktally_proto::next_move::NextMove;
 use clicktally_raft_store::blocking;
 use clicktally_raft_store::group::{Group, ProposeError};
-use clicktally_raft_store::state::ShardEntry;
+use clicktally_state::shards::ShardEntry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 

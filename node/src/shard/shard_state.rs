@@ -28,7 +28,7 @@ use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::identity::seen_ids::{DamagedBlock, SeenBlock};
 use clicktally_proto::identity::shard_key::{Partitioner, Place, ShardId};
 use clicktally_proto::limits::ID_MAX;
-use clicktally_raft_store::state::ShardEntry;
+use clicktally_state::shards::ShardEntry;
 
 use super::aggregator::Aggregators;
 use super::dedup::{Horizon, SeenIds};

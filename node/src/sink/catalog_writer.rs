@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clicktally_proto::identity::ids::CampaignId;
 use clicktally_raft_store::group::Group;
-use clicktally_raft_store::state::Campaign;
+use clicktally_state::catalogue::Campaign;
 use sqlx::PgPool;
 use tokio::sync::watch;
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use clicktally_proto::click_log::{OutRecord, WINDOW_COUNTS};
 use clicktally_proto::counts::window_count::WindowCount;
 use clicktally_proto::event_time::Minute;
-use clicktally_raft_store::state::{GroupState, Window};
+use clicktally_state::group_state::GroupState;
+use clicktally_state::windows::Window;
 use prost::Message;
 
 /// From one reading of a replica: pointers, so that the lock is held for a moment only.

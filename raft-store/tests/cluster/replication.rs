@@ -1,7 +1,7 @@
 use clicktally_proto::command::Command;
 use clicktally_proto::identity::shard_key::ShardId;
-use clicktally_raft_store::heartbeats::{Heartbeat, ShardLoad};
 use clicktally_raft_store::store_config::SnapshotRules;
+use clicktally_state::liveness::{Heartbeat, ShardLoad};
 
 use crate::world::World;
 

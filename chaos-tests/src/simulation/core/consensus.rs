@@ -9,7 +9,7 @@ use std::sync::Arc;
 use clicktally_proto::command::{COMMAND_LEVEL, Outcome};
 use clicktally_proto::identity::ids::NodeId;
 use clicktally_proto::identity::shard_key::GroupId;
-use clicktally_raft_store::state::GroupState;
+use clicktally_state::group_state::GroupState;
 
 use crate::checks::ct3_replicas_equal::ReplicaDigest;
 use crate::simulation::random::{FNV_OFFSET, fnv1a};

@@ -8,7 +8,7 @@ use clicktally_proto::command::{Command, Outcome};
 use clicktally_proto::identity::ids::NodeId;
 use clicktally_proto::identity::shard_key::ShardId;
 use clicktally_raft_store::group::ProposeError;
-use clicktally_raft_store::heartbeats::Heartbeat;
+use clicktally_state::liveness::Heartbeat;
 
 use super::owner::AttemptId;
 use super::sink_work::WriterId;

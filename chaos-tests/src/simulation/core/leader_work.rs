@@ -4,8 +4,8 @@ use clicktally_node::sink::window_news::WindowNews;
 use clicktally_proto::command::Command;
 use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::identity::ids::NodeId;
-use clicktally_raft_store::heartbeats::Heartbeat;
-use clicktally_raft_store::placement::{Decision, Facts, PlacementRules};
+use clicktally_state::liveness::Heartbeat;
+use clicktally_state::placement::{Decision, PlacementFacts, PlacementRules};
 
 use super::event::{Event, Life, NodeEvent, Proposer, Publication};
 use super::plan::LEASE;
@@ -59,7 +59,7 @@ impl World {
         let now = node.lease_clock(now_ms);
         let heartbeats = node.memory.heartbeats.view(now);
         let state = &node.memory.replica.state;
-        let decisions = PlacementRules { lease: LEASE }.decide(&Facts {
+        let decisions = PlacementRules { lease: LEASE }.decide(&PlacementFacts {
             heartbeats: &heartbeats,
             members: &state.nodes().keys().copied().collect(),
             draining: state.draining(),

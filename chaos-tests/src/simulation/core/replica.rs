@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clicktally_proto::command::COMMAND_LEVEL;
 use clicktally_proto::identity::ids::NodeId;
-use clicktally_raft_store::state::GroupState;
+use clicktally_state::group_state::GroupState;
 
 use super::consensus::{Consensus, GROUP, digest, encode};
 use crate::checks::ct3_replicas_equal::ReplicaDigest;

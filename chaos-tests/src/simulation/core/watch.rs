@@ -6,7 +6,8 @@ use clicktally_proto::command::{Command, Outcome};
 use clicktally_proto::counts::window_count::WindowCount;
 use clicktally_proto::event_time::{EventTimeRules, UnixMillis};
 use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
-use clicktally_raft_store::state::{GroupState, ShardEntry};
+use clicktally_state::group_state::GroupState;
+use clicktally_state::shards::ShardEntry;
 
 use super::event::Proposal;
 use crate::checks::ct2_offset_chain::{AppliedChain, OffsetChain};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use clicktally_proto::identity::shard_key::ShardId;
 use clicktally_raft_store::group::Group;
-use clicktally_raft_store::state::ShardEntry;
+use clicktally_state::shards::ShardEntry;
 
 use super::watch::breach;
 use super::world::World;

@@ -93,7 +93,7 @@ impl Watch {
             return Ok(());
         }
         let progress = group.read(|state| {
-            let progress = |(&shard, entry): (&ShardId, &clicktally_raft_store::state::ShardEntry)| {
+            let progress = |(&shard, entry): (&ShardId, &clicktally_state::shards::ShardEntry)| {
                 let (epoch, offset, watermark_ms) = (entry.epoch.0, entry.committed_offset, entry.watermark_ms);
                 (shard, Progress { index: applied, epoch, offset, watermark_ms, owner: entry.owner })
             };

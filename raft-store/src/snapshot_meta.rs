@@ -1,0 +1,32 @@
+//! What a snapshot stands for, in openraft's words: the log entry up to which it reaches, and the members as of then. To the
+//! snapshot itself this is one opaque frame of the codec.
+
+use std::io::{Read, Write};
+
+use clicktally_proto::codec;
+use clicktally_proto::identity::shard_key::GroupId;
+use clicktally_state::group_state::GroupState;
+use clicktally_state::snapshot::{self, SnapshotError};
+
+use crate::type_config::SnapshotMeta;
+
+/// Writes a whole snapshot and returns its bytes.
+pub(crate) fn encode(meta: &SnapshotMeta, state: &GroupState, sink: &mut dyn Write) -> Result<u64, SnapshotError> {
+    let meta = codec::encode(meta).map_err(SnapshotError::Contents)?;
+    snapshot::encode(&meta, state, sink)
+}
+
+/// Reads a whole snapshot of a group.
+pub(crate) fn decode(group: GroupId, source: &mut dyn Read) -> Result<(SnapshotMeta, GroupState), SnapshotError> {
+    let (meta, state) = snapshot::decode(group, source)?;
+    Ok((of_frame(&meta)?, state))
+}
+
+/// Reads what a snapshot stands for from its first chunk, and nothing behind it.
+pub(crate) fn read(source: &mut dyn Read) -> Result<SnapshotMeta, SnapshotError> {
+    of_frame(&snapshot::read_meta(source)?)
+}
+
+fn of_frame(frame: &[u8]) -> Result<SnapshotMeta, SnapshotError> {
+    codec::decode(frame).map_err(|error| SnapshotError::of_contents("Meta", error))
+}

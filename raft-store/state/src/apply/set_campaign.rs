@@ -1,0 +1,83 @@
+//! Campaign terms and budgets.
+
+use std::sync::Arc;
+
+use clicktally_proto::command::{CampaignTerms, Outcome, Rejection};
+use clicktally_proto::identity::shard_key::Partitioner;
+use clicktally_proto::limits::NAME_BYTES_MAX;
+
+use crate::catalogue::Campaign;
+use crate::group_state::GroupState;
+use crate::limits::CAMPAIGNS_MAX;
+
+impl GroupState {
+    pub(super) fn set_campaign(&mut self, index: u64, terms: CampaignTerms) -> Result<Outcome, Rejection> {
+        if terms.campaign_id == 0 || terms.advertiser_id == 0 {
+            return Err(Rejection::ZeroId);
+        }
+        if terms.cost_per_click_micros < 0 || terms.budget_micros < 0 || terms.tolerance_micros < 0 {
+            return Err(Rejection::NegativeAmount);
+        }
+        if terms.name.len() > NAME_BYTES_MAX {
+            return Err(Rejection::Limit(format!("{NAME_BYTES_MAX} bytes of name")));
+        }
+        let groups = self.settings.map_or(1, |settings| settings.groups);
+        if Partitioner::new(groups).group(terms.campaign_id) != self.group {
+            return Err(Rejection::ForeignCampaign(terms.campaign_id));
+        }
+        let current = self.campaigns.get(&terms.campaign_id);
+        let revision_now = current.map_or(0, |campaign| campaign.revision);
+        if terms.expected_revision.is_some_and(|expected| expected != revision_now) {
+            return Err(Rejection::RevisionMoved(revision_now));
+        }
+        if let Some(current) = current
+            && current.terms == terms
+        {
+            return Ok(Outcome::CampaignSet { revision: revision_now });
+        }
+        if current.is_none() && self.campaigns.len() >= CAMPAIGNS_MAX {
+            return Err(Rejection::Limit(format!("{CAMPAIGNS_MAX} campaigns in one group; configure more groups")));
+        }
+        let (spend_micros, clicks) = current.map_or((0, 0), |campaign| (campaign.spend_micros, campaign.clicks));
+        let campaign_id = terms.campaign_id;
+        self.campaigns.insert(campaign_id, Arc::new(Campaign { terms, revision: index, spend_micros, clicks }));
+        Ok(Outcome::CampaignSet { revision: index })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clicktally_proto::identity::shard_key::GroupId;
+    use clicktally_proto::money::Currency;
+
+    use super::*;
+
+    fn terms(budget_micros: i64, expected_revision: Option<u64>) -> CampaignTerms {
+        CampaignTerms {
+            campaign_id: 7,
+            advertiser_id: 1,
+            name: "spring".into(),
+            currency: Currency::USD,
+            cost_per_click_micros: 500_000,
+            budget_micros,
+            tolerance_micros: 0,
+            effective_from_ms: 0,
+            expected_revision,
+        }
+    }
+
+    #[test]
+    fn a_stale_edit_is_a_conflict_and_changes_nothing() {
+        let mut state = GroupState::new(GroupId(0));
+        assert_eq!(state.set_campaign(5, terms(10, Some(0))), Ok(Outcome::CampaignSet { revision: 5 }));
+        assert_eq!(state.set_campaign(6, terms(20, Some(4))), Err(Rejection::RevisionMoved(5)));
+        assert_eq!(state.campaign(7).unwrap().terms.budget_micros, 10);
+        assert_eq!(state.set_campaign(7, terms(20, Some(5))), Ok(Outcome::CampaignSet { revision: 7 }));
+    }
+
+    #[test]
+    fn negative_money_is_refused() {
+        let mut state = GroupState::new(GroupId(0));
+        assert_eq!(state.set_campaign(1, terms(-1, None)), Err(Rejection::NegativeAmount));
+    }
+}

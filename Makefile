@@ -6,6 +6,9 @@ SHELL := /bin/bash
 # Build products live outside the clone, so that CI, worktrees and the next build share them.
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/clicktally/target
 CARGO ?= cargo
+# Every debug build names the whole workspace. The features of a dependency then do not vary with the binary asked for,
+# and `make demo`, `make build`, `make sim` and `make test` share one build of each crate.
+BUILD := $(CARGO) build --locked --workspace
 # The C parts (librdkafka) and the embedded services need these packages. `deps` installs only those that are absent.
 DEBIAN_PACKAGES := build-essential cmake pkg-config libcurl4-openssl-dev libssl-dev zlib1g-dev libzstd-dev libsasl2-dev \
 	openjdk-17-jre-headless maven postgresql python3-pip
@@ -24,11 +27,11 @@ deps: ## Installs missing packages with apt-get on Debian and Ubuntu; elsewhere 
 	@deploy/install-deps $(DEBIAN_PACKAGES)
 
 build: deps ## Builds the binary with the profile that tests and the demo share.
-	$(CARGO) build --locked -p clicktally-node
+	$(BUILD) --bin clicktally
 	@echo "$$CARGO_TARGET_DIR/debug/clicktally"
 
 demo: deps ## Runs the main job on three nodes with a kill in mid-stream; KEEP=1 keeps it up, CLICKS=… is the size.
-	$(CARGO) build --locked -p clicktally-chaos-tests --bins
+	$(BUILD) --bin clicktally_under_test --bin demo
 	"$$CARGO_TARGET_DIR/debug/demo" --report target/demo/report.json $(if $(KEEP),--keep) $(if $(CLICKS),--clicks $(CLICKS)) \
 		$(if $(SEED),--seed $(SEED))
 
@@ -48,11 +51,11 @@ fix: ## Formats the code and applies the fixes that the lints suggest.
 	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 
 sim: deps ## Simulates the cluster: SEEDS=1000 schedules from SEED=1 on, TIER=1 for whole nodes.
-	$(CARGO) build --locked -p clicktally-chaos-tests --bin sim
+	$(BUILD) --bin sim
 	"$$CARGO_TARGET_DIR/debug/sim" run --tier $(or $(TIER),0) --seeds $(or $(SEEDS),1000) --seed $(or $(SEED),1) $(if $(EDITION),--edition $(EDITION))
 
 sim-mutants: deps ## Plants every known mistake, fails if one is not found, writes the table of docs/simulation.md.
-	$(CARGO) build --locked -p clicktally-chaos-tests --bin sim
+	$(BUILD) --bin sim
 	"$$CARGO_TARGET_DIR/debug/sim" mutants --document docs/simulation.md
 
 bench: deps ## Measures clicks/s and CPU-s/M of the shard path and of bare reading; BENCH_CLICKS=… is the size.
@@ -71,9 +74,9 @@ bench-flame: deps ## Draws where the CPU time of the shard path goes: docs/flame
 	bench/flame "$$CARGO_TARGET_DIR/release/clicktally" docs/flamegraph-shard-path.svg
 
 bench-freshness: deps ## Measures the delay from a click to its count and spend, for several checkpoint intervals.
-	$(CARGO) build --locked -p clicktally-chaos-tests --bins
+	$(BUILD) --bin clicktally_under_test --bin freshness
 	"$$CARGO_TARGET_DIR/debug/freshness"
 
 bench-failover: deps ## Measures how long counting pauses when a node dies or stops; RUNS=10 of each, RAFT_GROUPS=1.
-	$(CARGO) build --locked -p clicktally-chaos-tests --bins
+	$(BUILD) --bin clicktally_under_test --bin failover
 	"$$CARGO_TARGET_DIR/debug/failover" --runs $(or $(RUNS),10) --groups $(or $(RAFT_GROUPS),1) --report target/failover/report.json

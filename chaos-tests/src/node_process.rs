@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clicktally_embedded::{Child, ChildSpec, child};
-use clicktally_node::bench::cpu_time;
+use clicktally_node::tools::bench::cpu_time;
 use nix::sys::signal::Signal;
 
 const STOP_DEADLINE: Duration = Duration::from_secs(20);

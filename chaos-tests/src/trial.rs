@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use clicktally_kafka::{FetchBy, KafkaConnection, KafkaLog, KafkaLogSettings};
-use clicktally_node::load::{LoadOptions, LoadSummary, run};
+use clicktally_node::tools::load::{LoadOptions, LoadSummary, run};
 use clicktally_proto::click_log::RAW_CLICKS;
 use clicktally_proto::identity::shard_key::Partitioner;
 use tempfile::TempDir;

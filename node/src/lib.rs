@@ -5,7 +5,6 @@
 pub mod config;
 
 pub mod actor_threads;
-pub mod cluster;
 
 pub mod shard;
 
@@ -13,12 +12,10 @@ pub mod sink;
 
 pub mod budget;
 
-pub mod cluster_node;
-pub mod database;
-pub mod member;
+pub mod duties;
 
-pub mod bench;
-pub mod load;
+pub mod cluster;
+
+pub mod tools;
 
 pub mod cli;
-pub mod up;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use clicktally_node::load::{LoadOptions, LoadSummary, LoadWatch, run_watched};
+use clicktally_node::tools::load::{LoadOptions, LoadSummary, LoadWatch, run_watched};
 use tokio::task::JoinHandle;
 
 use super::kill;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use clicktally_node::load::LoadSummary;
+use clicktally_node::tools::load::LoadSummary;
 use serde::Serialize;
 
 use super::verdict::Verdict;

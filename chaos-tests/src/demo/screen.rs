@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use clicktally_node::load::LoadSummary;
+use clicktally_node::tools::load::LoadSummary;
 use comfy_table::{CellAlignment, Table};
 
 use super::options::DemoOptions;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use clicktally_node::load::LoadSummary;
+use clicktally_node::tools::load::LoadSummary;
 use clicktally_proto::click_log::RAW_CLICKS;
 
 use super::screen::Screen;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use clicktally_node::load::LoadSummary;
+use clicktally_node::tools::load::LoadSummary;
 
 use super::screen::Screen;
 use super::settle::end_offsets;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use clicktally_node::load::{LoadOptions, run as run_load};
+use clicktally_node::tools::load::{LoadOptions, run as run_load};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 

@@ -5,7 +5,7 @@ use clicktally_chaos_tests::cluster::binary_beside_this_program;
 use clicktally_chaos_tests::oracle::Recount;
 use clicktally_embedded::{Kafka, KafkaOptions};
 use clicktally_kafka::KafkaConnection;
-use clicktally_node::load::{LoadOptions, run};
+use clicktally_node::tools::load::{LoadOptions, run};
 use clicktally_proto::click_log::RAW_CLICKS;
 use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 
@@ -52,7 +52,7 @@ async fn what_the_load_says_it_sent_is_in_the_log() {
     assert_eq!(recount.unique_valid() as u64, summary.unique_valid);
     assert_eq!(recount.unique() as u64, summary.unique_valid + summary.invalid);
     assert!(summary.late_beyond > 1_000 && summary.late_counted > 1_000, "{summary:?}");
-    let written = clicktally_node::load::tally::read_expected(&expect).unwrap();
+    let written = clicktally_node::tools::load::tally::read_expected(&expect).unwrap();
     assert_eq!(written.iter().map(|line| line.clicks).sum::<u64>(), summary.counted);
 }
 

@@ -11,9 +11,9 @@ use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-use crate::cluster_node::ClusterNode;
+use crate::cluster::cluster_node::ClusterNode;
 use crate::config::Config;
-use crate::up;
+use crate::tools::up;
 
 /// Ad clicks, counted twice: exactly once for dashboards and budgets, and again from the raw log for invoices.
 #[derive(Debug, Parser)]
@@ -44,9 +44,9 @@ enum Verb {
         config: Option<PathBuf>,
     },
     /// Generates clicks, or plays a real log, with an exact tally of what must be counted.
-    Load(crate::load::LoadOptions),
+    Load(crate::tools::load::LoadOptions),
     /// Clicks a second and CPU per million of them, against the raw reading ceiling of the same run.
-    Bench(crate::bench::BenchOptions),
+    Bench(crate::tools::bench::BenchOptions),
     /// The state of the cluster, and its members.
     Cluster(cluster::ClusterCommand),
     /// The nightly batch and its results.
@@ -85,13 +85,13 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         match cli.verb {
             Verb::Up(options) => up::run(options, say).await?,
             Verb::Node { config } => run_node(&Config::load(config.as_deref())?).await?,
-            Verb::Load(options) => result::show(&crate::load::run(options).await?, cli.output)?,
+            Verb::Load(options) => result::show(&crate::tools::load::run(options).await?, cli.output)?,
             Verb::Bench(options) => {
                 let form = match cli.output {
-                    Output::Table => crate::bench::OutputForm::Table,
-                    Output::Json => crate::bench::OutputForm::Json,
+                    Output::Table => crate::tools::bench::OutputForm::Table,
+                    Output::Json => crate::tools::bench::OutputForm::Json,
                 };
-                crate::bench::run(options, form).await?;
+                crate::tools::bench::run(options, form).await?;
             }
             Verb::Cluster(command) => cluster::run(command, cli.output).await?,
             Verb::Billing(command) => return billing::run(command, cli.output).await,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clicktally_budget::BudgetRules;
 use clicktally_node::actor_threads::ActorThreads;
-use clicktally_node::member::{Member, MemberConfig, Seams};
+use clicktally_node::cluster::member::{Member, MemberConfig, Seams};
 use clicktally_node::shard::ShardHostConfig;
 use clicktally_node::sink::window_writer;
 use clicktally_proto::clock::Clock;

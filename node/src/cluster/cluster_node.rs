@@ -25,11 +25,11 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::actor_threads::ActorThreads;
+use crate::cluster::member::{Member, MemberConfig, Seams};
 use crate::cluster::membership;
 use crate::cluster::presence::heartbeat_interval;
 use crate::config::{Config, Role};
-use crate::database;
-use crate::member::{Member, MemberConfig, Seams};
+use crate::duties::database;
 use crate::shard::ShardHostConfig;
 
 /// How long the first election may take; the other founders may be starting, too.

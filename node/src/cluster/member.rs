@@ -1,7 +1,7 @@
 //! What makes a process a member of the cluster, over the four seams: replicas, shards, placement, presence, budgets. In the order of
 //! its dependencies; stopped in the reverse order.
 //!
-//! Everything here runs the same in production ([`crate::cluster_node`] brings the seams, and adds HTTP and PostgreSQL) and in a
+//! Everything here runs the same in production ([`crate::cluster::cluster_node`] brings the seams, and adds HTTP and PostgreSQL) and in a
 //! simulation.
 
 use std::future::Future;

@@ -1,0 +1,5 @@
+//! Verbs of the binary that are no cluster member: the load generator, the bench, and a whole local system.
+
+pub mod bench;
+pub mod load;
+pub mod up;

@@ -8,12 +8,9 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::cluster_client::ClusterClient;
-use crate::eventually::eventually;
+use crate::eventually::{HANG_MAX, eventually};
 use crate::node_process::NodeProcess;
 use crate::services::Services;
-
-/// From the start of the processes until all are ready: elections, placement, migrations, on a busy machine.
-const READY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What a test may choose; the rest is the product's defaults.
 #[derive(Debug, Clone)]
@@ -30,6 +27,9 @@ pub struct ClusterOptions {
     pub snapshot_every_entries: Option<u64>,
     /// What one group's state may take in memory; the product's default where it is not set.
     pub state_bytes_max: Option<u64>,
+    /// `None`: the product's default. A trial that must not see a lease run out takes one far longer than any delay of a
+    /// busy machine; elections then wait as long as the lease allows.
+    pub node_lease_ms: Option<u64>,
 }
 
 impl Default for ClusterOptions {
@@ -43,6 +43,7 @@ impl Default for ClusterOptions {
             archive_flush_ms: 1_000,
             snapshot_every_entries: None,
             state_bytes_max: None,
+            node_lease_ms: None,
         }
     }
 }
@@ -80,7 +81,7 @@ impl Cluster {
     }
 
     pub async fn wait_ready(&self) -> anyhow::Result<()> {
-        let outcome = eventually("all nodes are ready and all shards owned", READY_DEADLINE, async || {
+        let outcome = eventually("all nodes are ready and all shards owned", HANG_MAX, async || {
             for node in self.nodes.iter().filter(|node| node.is_running()) {
                 anyhow::ensure!(self.client.is_ready(&node.url).await, "node {} is not ready", node.id);
             }
@@ -181,7 +182,7 @@ data_dir = {data:?}
 
 [cluster]
 groups = {groups}
-{snapshots}{memory}
+{snapshots}{memory}{lease}{elections}
 [cluster.peers]
 {peers}
 [log]
@@ -206,6 +207,8 @@ flush_ms = {flush_ms}
         groups = options.groups,
         snapshots = line("snapshot_every_entries", options.snapshot_every_entries),
         memory = line("state_bytes_max", options.state_bytes_max),
+        lease = line("node_lease_ms", options.node_lease_ms),
+        elections = options.node_lease_ms.map(election_lines).unwrap_or_default(),
         brokers = services.kafka.bootstrap(),
         url = services.postgres.url(),
         out_of_orderness_ms = options.out_of_orderness_ms,
@@ -215,6 +218,11 @@ flush_ms = {flush_ms}
         archive = dir.join("archive").display().to_string(),
         flush_ms = options.archive_flush_ms,
     )
+}
+
+/// Elections that are called for as late as a lease of so many milliseconds allows.
+fn election_lines(lease_ms: u64) -> String {
+    format!("election_min_ms = {}\nelection_max_ms = {lease_ms}\n", lease_ms / 2)
 }
 
 /// The `clicktally` binary: beside the running program (the demo), or one folder up (a test).

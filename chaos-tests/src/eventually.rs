@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use anyhow::bail;
 
+/// How long a trial waits for anything that must happen. It bounds a hang and is never a verdict on speed: a machine that
+/// compiles beside the trial takes many times what an idle one does.
+pub const HANG_MAX: Duration = Duration::from_secs(300);
+
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 

@@ -6,9 +6,8 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::cluster::{Cluster, binary_beside_this_program};
+use crate::eventually::HANG_MAX;
 use crate::node_process::NodeProcess;
-
-const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
 
 impl Cluster {
     /// The configuration of node 1, with its own identity and addresses, and without data. The founders stay the same,
@@ -34,8 +33,8 @@ impl Cluster {
     pub async fn command(&self, url: &str, arguments: &[&str]) -> anyhow::Result<()> {
         let mut command = tokio::process::Command::new(binary_beside_this_program()?);
         let ends = command.arg("cluster").args(arguments).args(["--url", url]).kill_on_drop(true).output();
-        let output = tokio::time::timeout(COMMAND_DEADLINE, ends).await;
-        let output = output.with_context(|| format!("{arguments:?} has not ended in {COMMAND_DEADLINE:?}"))??;
+        let output = tokio::time::timeout(HANG_MAX, ends).await;
+        let output = output.with_context(|| format!("{arguments:?} has not ended in {HANG_MAX:?}"))??;
         anyhow::ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         Ok(())
     }

@@ -9,7 +9,8 @@ use clicktally_embedded::{Child, ChildSpec, child};
 use clicktally_node::tools::bench::cpu_time;
 use nix::sys::signal::Signal;
 
-const STOP_DEADLINE: Duration = Duration::from_secs(20);
+/// Bounds a hang only: longer than a node may take to hand over what it has and to end its tasks.
+const STOP_DEADLINE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub struct NodeProcess {

@@ -10,9 +10,8 @@ use clicktally_proto::click_log::{LATE_CLICKS, QUARANTINE, WINDOW_COUNTS};
 use rdkafka::admin::AdminOptions;
 use rdkafka::consumer::Consumer;
 
-use crate::eventually::eventually;
+use crate::eventually::{HANG_MAX, eventually};
 
-const TOPICS_GO_WITHIN: Duration = Duration::from_secs(30);
 const METADATA_DEADLINE: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
@@ -43,7 +42,7 @@ impl Services {
         }
         let consumer = log.metadata_reader()?;
         // A node must not find a topic that is about to go.
-        eventually("the topics are gone", TOPICS_GO_WITHIN, async || {
+        eventually("the topics are gone", HANG_MAX, async || {
             let metadata = consumer.fetch_metadata(None, METADATA_DEADLINE)?;
             let left = metadata.topics().iter().find(|topic| derived.contains(&topic.name()));
             anyhow::ensure!(left.is_none(), "{} is still there", left.map_or("", |topic| topic.name()));

@@ -23,12 +23,9 @@ use crate::checks::{
 };
 use crate::cluster::{Cluster, ClusterOptions, binary_beside_this_program};
 use crate::database::Database;
-use crate::eventually::eventually;
+use crate::eventually::{HANG_MAX, eventually};
 use crate::oracle::{self, Counts, Recount};
 use crate::services::Services;
-
-/// From the last acknowledgement (or the last repair) until everything is counted and in PostgreSQL.
-const SETTLE_DEADLINE: Duration = Duration::from_secs(90);
 
 /// A trial needs the machine for itself: its timeouts are those of production.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
@@ -139,7 +136,7 @@ impl Trial {
     pub async fn settle(&self, summary: &LoadSummary) -> anyhow::Result<()> {
         let bootstrap = self.services.kafka.bootstrap();
         let ends = tokio::task::spawn_blocking(move || oracle::end_offsets(&bootstrap, RAW_CLICKS)).await??;
-        eventually("all shards have read to the end of the log", SETTLE_DEADLINE, async || {
+        eventually("all shards have read to the end of the log", HANG_MAX, async || {
             let view = self.cluster.client.cluster().await?;
             checks::require_none(&ct2_offset_chain::check_read_to_end(&view, &ends))?;
             for group in &view.groups {
@@ -153,7 +150,7 @@ impl Trial {
             Ok::<_, anyhow::Error>(())
         })
         .await?;
-        eventually("PostgreSQL has the windows", SETTLE_DEADLINE, async || {
+        eventually("PostgreSQL has the windows", HANG_MAX, async || {
             let (clicks, _) = self.database.stream_progress().await?;
             let late = self.database.late_valid().await?;
             anyhow::ensure!(clicks >= summary.counted, "{clicks} of {} clicks are there", summary.counted);
@@ -200,7 +197,7 @@ impl Trial {
     pub async fn check_archive(&self) -> anyhow::Result<()> {
         let bootstrap = self.services.kafka.bootstrap();
         let ends = tokio::task::spawn_blocking(move || oracle::end_offsets(&bootstrap, RAW_CLICKS)).await??;
-        eventually("the archive reaches the end of the log", SETTLE_DEADLINE, async || {
+        eventually("the archive reaches the end of the log", HANG_MAX, async || {
             let archived = self.database.archived_to().await?;
             let missing = (0_u16..).zip(&ends).filter(|(shard, end)| archived.get(shard).unwrap_or(&0) < end).count();
             anyhow::ensure!(missing == 0, "{missing} shards are not archived to their end");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clicktally_chaos_tests::cluster::ClusterOptions;
-use clicktally_chaos_tests::eventually::eventually;
+use clicktally_chaos_tests::eventually::{HANG_MAX, eventually};
 use clicktally_chaos_tests::trial::Trial;
 
 async fn assert_the_check_notices(environment: &[(&str, &str)]) {
@@ -14,7 +14,7 @@ async fn assert_the_check_notices(environment: &[(&str, &str)]) {
     trial.cluster.wait_ready().await.unwrap();
     let summary = trial.load(&["--duplicate-percent=10"]).await.unwrap();
     trial.settle(&summary).await.unwrap();
-    eventually("the count goes wrong", Duration::from_secs(60), async || {
+    eventually("the count goes wrong", HANG_MAX, async || {
         let violations = trial.violations(&summary).await?;
         anyhow::ensure!(!violations.is_empty(), "the counts are right, although a link is broken");
         Ok::<_, anyhow::Error>(())

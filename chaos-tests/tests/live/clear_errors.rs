@@ -5,12 +5,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use clicktally_chaos_tests::cluster::binary_beside_this_program;
+use clicktally_chaos_tests::eventually::HANG_MAX;
 use clicktally_embedded::{Kafka, KafkaOptions};
 use clicktally_kafka::KafkaConnection;
 use clicktally_proto::click_log::RAW_CLICKS;
 use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
-
-const ENDS_WITHIN: Duration = Duration::from_secs(90);
 
 /// Runs the program to its end; what it said on standard error. It must fail, and must not panic.
 async fn complaint(arguments: &[&str]) -> String {
@@ -21,7 +20,7 @@ async fn complaint(arguments: &[&str]) -> String {
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let output = tokio::time::timeout(ENDS_WITHIN, child.wait_with_output()).await.expect("it runs on").unwrap();
+    let output = tokio::time::timeout(HANG_MAX, child.wait_with_output()).await.expect("it runs on").unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success(), "it must fail, but said: {said}");
     assert!(!said.contains("panicked"), "{said}");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clicktally_chaos_tests::cluster::ClusterOptions;
-use clicktally_chaos_tests::eventually::eventually;
+use clicktally_chaos_tests::eventually::{HANG_MAX, eventually};
 use clicktally_chaos_tests::trial::Trial;
 use clicktally_kafka::KafkaConnection;
 use clicktally_proto::click::encode::encode_record;
@@ -15,7 +15,6 @@ use clicktally_proto::identity::ids::ClickId;
 use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 use rdkafka::producer::FutureRecord;
 
-const SOON: Duration = Duration::from_secs(30);
 const MINUTE_MS: u64 = 60_000;
 const CAMPAIGN: u64 = 1;
 
@@ -37,12 +36,12 @@ async fn write_to_log(trial: &Trial, name: &str, ad_id: u64, event_time_ms: u64)
     let producer = KafkaConnection::plaintext(trial.services.kafka.bootstrap()).probe_producer().unwrap();
     let value = encode_record(&[click]);
     let record: FutureRecord<'_, (), _> = FutureRecord::to(RAW_CLICKS).payload(&value).partition(shard.partition());
-    producer.send(record, SOON).await.unwrap();
+    producer.send(record, HANG_MAX).await.unwrap();
     shard.0
 }
 
 async fn until_published(trial: &Trial, ad_id: u64, minute: u64, clicks: u64) {
-    eventually("the window is in PostgreSQL", SOON, async || {
+    eventually("the window is in PostgreSQL", HANG_MAX, async || {
         let counted = trial.database.stream_counts().await?.get(&(ad_id, minute)).copied();
         anyhow::ensure!(counted == Some(clicks), "{counted:?}");
         Ok::<_, anyhow::Error>(())
@@ -70,7 +69,7 @@ async fn one_clock_far_ahead_is_put_aside_and_makes_nobody_late() {
         struck.insert(write_to_log(&trial, &format!("ahead-{number}"), 78, ahead_ms).await);
     }
     assert!(struck.len() > 8, "{struck:?}");
-    eventually("they are quarantined", SOON, async || {
+    eventually("they are quarantined", HANG_MAX, async || {
         let shards = trial.cluster.client.cluster().await?.shards();
         let quarantined: u64 = shards.values().map(|shard| shard.outcomes.quarantined).sum();
         anyhow::ensure!(quarantined == 64, "{quarantined} of 64");
@@ -116,7 +115,7 @@ async fn a_stalled_owner_holds_windows_back_and_nothing_is_lost_or_late() {
         write_to_log(&trial, &name_for(shard, "younger"), 81, event_time_ms + 3 * MINUTE_MS).await;
     }
     let passed = |watermark: &str| watermark_ms(watermark) >= (minute + 1) * MINUTE_MS;
-    eventually("all other shards have passed the minute", SOON, async || {
+    eventually("all other shards have passed the minute", HANG_MAX, async || {
         let view = client.get("/v1/cluster").await?;
         let shards = view["groups"][0]["shards"].as_array().cloned().unwrap_or_default();
         let behind = |shard: &&serde_json::Value| {

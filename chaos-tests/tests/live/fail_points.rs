@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use clicktally_chaos_tests::cluster::ClusterOptions;
+use clicktally_chaos_tests::eventually::HANG_MAX;
 use clicktally_chaos_tests::trial::Trial;
 
-const DIES_WITHIN: Duration = Duration::from_secs(60);
 /// A node that does not die meanwhile is none of our concern.
 const LOAD_ENDS_WITHIN: Duration = Duration::from_secs(600);
 
@@ -27,7 +27,7 @@ async fn assert_exact_after_dying_at(point: &str, armed: Armed) {
         node.start(environment).await.unwrap();
     }
     let mut load = trial.start_load(&["--give-up-s=180"]).unwrap();
-    let died = trial.cluster.first_to_exit(DIES_WITHIN).await.unwrap();
+    let died = trial.cluster.first_to_exit(HANG_MAX).await.unwrap();
     trial.cluster.node(died).unwrap().start(&[]).await.unwrap();
     // Whoever else dies there is restarted as well, until the load has ended.
     let summary = loop {

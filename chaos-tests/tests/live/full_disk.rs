@@ -6,12 +6,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use clicktally_chaos_tests::cluster::ClusterOptions;
+use clicktally_chaos_tests::eventually::HANG_MAX;
 use clicktally_chaos_tests::node_process::NodeProcess;
 use clicktally_chaos_tests::trial::Trial;
 use clicktally_raft_store::FAIL_STOP_EXIT_CODE;
 
-/// By then the load has filled the disk, also on a busy machine.
-const STOPS_WITHIN: Duration = Duration::from_secs(120);
 const VICTIM: u64 = 2;
 /// Less than the Raft log reserves at once, so that its writes run into the end of the disk and no reserve hides it; the load below
 /// writes nearly twice as much.
@@ -51,7 +50,7 @@ impl Drop for SmallDisk {
 
 /// Waits until the node ends by itself; its exit code and its last lines.
 async fn ending(node: &mut NodeProcess) -> (Option<i32>, String) {
-    let status = node.exited(STOPS_WITHIN).await.unwrap().expect("the kernel tells how it ended");
+    let status = node.exited(HANG_MAX).await.unwrap().expect("the kernel tells how it ended");
     (status.code(), node.log_tail())
 }
 

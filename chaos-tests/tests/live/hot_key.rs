@@ -3,11 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use clicktally_chaos_tests::eventually::eventually;
+use clicktally_chaos_tests::eventually::{HANG_MAX, eventually};
 use clicktally_chaos_tests::trial::Trial;
 
 const AD: u64 = 1;
-const SOON: Duration = Duration::from_secs(30);
 
 /// The value of a metric summed over its series and all nodes.
 async fn metric(trial: &Trial, name: &str) -> f64 {
@@ -35,7 +34,7 @@ async fn a_viral_ad_is_shared_evenly_counted_exactly_and_named() {
         "--behind-s=30",
     ];
     let summary = trial.load(&viral).await.unwrap();
-    eventually("the hot ad is named", SOON, async || {
+    eventually("the hot ad is named", HANG_MAX, async || {
         let hot = trial.cluster.client.get("/v1/cluster/hot_keys").await?;
         let hottest = &hot["keys"][0];
         anyhow::ensure!((hottest["ad_id"].as_u64(), hottest["share"].as_f64()) == (Some(AD), Some(1.0)), "{hot}");

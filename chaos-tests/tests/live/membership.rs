@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use clicktally_chaos_tests::eventually::eventually;
+use clicktally_chaos_tests::eventually::{HANG_MAX, eventually};
 use clicktally_chaos_tests::trial::Trial;
 
-const MOVES_WITHIN: Duration = Duration::from_secs(60);
-
 async fn until_shares(trial: &Trial, node: u64, is_owner: bool) {
-    eventually("shards have moved", MOVES_WITHIN, async || {
+    eventually("shards have moved", HANG_MAX, async || {
         let owned = trial.cluster.client.cluster().await?.owned_by(node);
         anyhow::ensure!((owned > 0) == is_owner, "node {node} owns {owned}");
         Ok::<_, anyhow::Error>(())

@@ -3,13 +3,11 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use clicktally_chaos_tests::eventually::eventually;
+use clicktally_chaos_tests::eventually::{HANG_MAX, eventually};
 use clicktally_chaos_tests::trial::Trial;
 
-const MOVES_WITHIN: Duration = Duration::from_secs(30);
-
 async fn leader(trial: &Trial) -> u64 {
-    eventually("there is a leader", MOVES_WITHIN, async || {
+    eventually("there is a leader", HANG_MAX, async || {
         let view = trial.cluster.client.cluster().await?;
         view.groups[0].leader.context("no leader")
     })
@@ -18,7 +16,7 @@ async fn leader(trial: &Trial) -> u64 {
 }
 
 async fn until_node_owns_nothing(trial: &Trial, node: u64) {
-    eventually("its shards have moved", MOVES_WITHIN, async || {
+    eventually("its shards have moved", HANG_MAX, async || {
         let owned = trial.cluster.client.cluster().await?.owned_by(node);
         anyhow::ensure!(owned == 0, "it still owns {owned}");
         Ok::<_, anyhow::Error>(())
@@ -65,7 +63,7 @@ async fn a_frozen_owner_that_wakes_up_changes_nothing() {
 async fn the_count_is_exact_when_the_whole_cluster_is_killed_and_restarted() {
     let mut trial = Trial::start().await.unwrap();
     let load = trial.start_load(&["--give-up-s=180"]).unwrap();
-    eventually("something is counted", MOVES_WITHIN, async || {
+    eventually("something is counted", HANG_MAX, async || {
         let view = trial.cluster.client.cluster().await?;
         anyhow::ensure!(view.shards().values().all(|shard| shard.committed_offset > 0), "not all shards yet");
         Ok::<_, anyhow::Error>(())

@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use clicktally_chaos_tests::eventually::eventually;
+use clicktally_chaos_tests::eventually::{HANG_MAX, eventually};
 use clicktally_chaos_tests::trial::Trial;
 
-const COUNTS_WITHIN: Duration = Duration::from_secs(30);
-
 async fn until_all_shards_pass(trial: &Trial, offset: u64) {
-    eventually("all shards count on", COUNTS_WITHIN, async || {
+    eventually("all shards count on", HANG_MAX, async || {
         let view = trial.cluster.client.cluster().await?;
         let slowest = view.shards().values().map(|shard| shard.committed_offset).min().unwrap_or(0);
         anyhow::ensure!(slowest > offset, "one is at {slowest}");

@@ -4,18 +4,15 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clicktally_chaos_tests::cluster::ClusterOptions;
-use clicktally_chaos_tests::eventually::eventually;
+use clicktally_chaos_tests::eventually::{HANG_MAX, eventually};
 use clicktally_chaos_tests::trial::Trial;
 
-/// Two snapshots' worth of checkpoints, on a busy machine.
-const PURGES_WITHIN: Duration = Duration::from_secs(90);
-const JOINS_WITHIN: Duration = Duration::from_secs(60);
 const NEWCOMER: u64 = 4;
 
 /// Waits until no founder has the start of its log any more; what the least purged one has purged.
 async fn until_purged(trial: &Trial) -> u64 {
     let client = &trial.cluster.client;
-    eventually("every founder has purged the start of its log", PURGES_WITHIN, async || {
+    eventually("every founder has purged the start of its log", HANG_MAX, async || {
         let mut least = u64::MAX;
         for url in &client.urls {
             let view = client.cluster_as_seen_by(url).await?;
@@ -43,7 +40,7 @@ async fn an_empty_node_gets_a_snapshot_where_the_log_is_purged_and_the_count_is_
     trial.cluster.nodes.push(newcomer);
     let add = ["add", "--node", &NEWCOMER.to_string(), "--peer", &peer.to_string()];
     trial.cluster.command(&asked, &add).await.unwrap();
-    eventually("the newcomer has begun behind what was purged, and counts", JOINS_WITHIN, async || {
+    eventually("the newcomer has begun behind what was purged, and counts", HANG_MAX, async || {
         let view = trial.cluster.client.cluster_as_seen_by(&url).await?;
         let group = view.groups.first().context("no group")?;
         anyhow::ensure!(

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clicktally_chaos_tests::cluster::binary_beside_this_program;
 use clicktally_chaos_tests::cluster_client::ClusterClient;
-use clicktally_chaos_tests::eventually::eventually;
+use clicktally_chaos_tests::eventually::{HANG_MAX, eventually};
 use clicktally_embedded::child;
 use clicktally_proto::clock::{Clock, SystemClock};
 use nix::sys::signal::{Signal, kill};
@@ -16,9 +16,6 @@ use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
 
-const UP_WITHIN: Duration = Duration::from_secs(180);
-const DOWN_WITHIN: Duration = Duration::from_secs(60);
-const COUNTED_WITHIN: Duration = Duration::from_secs(30);
 const NAMES: [&str; 3] = ["CLICKTALLY_URL", "CLICKTALLY_KAFKA", "DATABASE_URL"];
 
 /// Starts it and waits until it has printed every line that scripts wait for.
@@ -42,7 +39,7 @@ async fn start(data: &Path, log_path: &Path) -> (Child, BTreeMap<String, String>
         }
         anyhow::Ok(())
     };
-    let printed = tokio::time::timeout(UP_WITHIN, printed).await.expect("it is not up in time");
+    let printed = tokio::time::timeout(HANG_MAX, printed).await.expect("it is not up in time");
     printed.with_context(|| child::tail(log_path)).unwrap();
     assert!(NAMES.iter().all(|name| environment.contains_key(*name)), "{environment:?}");
     (up, environment)
@@ -51,12 +48,12 @@ async fn start(data: &Path, log_path: &Path) -> (Child, BTreeMap<String, String>
 async fn stop(mut up: Child) {
     let pid = Pid::from_raw(i32::try_from(up.id().unwrap()).unwrap());
     kill(pid, Signal::SIGINT).unwrap();
-    let status = tokio::time::timeout(DOWN_WITHIN, up.wait()).await.expect("it does not stop").unwrap();
+    let status = tokio::time::timeout(HANG_MAX, up.wait()).await.expect("it does not stop").unwrap();
     assert!(status.success(), "{status}");
 }
 
 async fn until_counted(client: &ClusterClient, clicks: u64) {
-    eventually("the clicks are counted", COUNTED_WITHIN, async || {
+    eventually("the clicks are counted", HANG_MAX, async || {
         let counted: u64 = client.cluster().await?.shards().values().map(|shard| shard.outcomes.counted).sum();
         anyhow::ensure!(counted == clicks, "{counted} of {clicks}");
         Ok::<_, anyhow::Error>(())
@@ -67,7 +64,7 @@ async fn until_counted(client: &ClusterClient, clicks: u64) {
 
 /// Each shard's lag is known to its owner alone; the command asks every node.
 async fn until_status_knows_every_lag(url: &str) {
-    eventually("the status shows every shard's lag", COUNTED_WITHIN, async || {
+    eventually("the status shows every shard's lag", HANG_MAX, async || {
         let mut status = tokio::process::Command::new(binary_beside_this_program()?);
         let output = status.args(["cluster", "status", "--output=json", "--url", url]).output().await?;
         let cluster: serde_json::Value = serde_json::from_slice(&output.stdout)?;

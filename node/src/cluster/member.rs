@@ -178,7 +178,7 @@ impl Member {
     /// Gives what it owns and leads to others, then ends everything in order; what was acknowledged is safe before and after.
     pub async fn stop(mut self) {
         if let Some(presence) = self.presence.take() {
-            departure::depart(self.node(), &self.groups, &presence, self.config.lease).await;
+            departure::depart(self.node(), &self.groups, &presence, self.config.lease, self.clock.as_ref()).await;
         }
         self.stop.send_replace(true);
         if let Some(shards) = self.shards.take() {

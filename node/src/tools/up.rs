@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 
 const NODE_READY_DEADLINE: Duration = Duration::from_secs(60);
-const NODE_STOP_DEADLINE: Duration = Duration::from_secs(15);
+/// Longer than a node may take to hand over what it has and to end its tasks.
+const NODE_STOP_DEADLINE: Duration = Duration::from_secs(30);
 /// What a node writes once it serves; see [`crate::cli`].
 pub const READY_LINE: &str = "clicktally node is ready";
 

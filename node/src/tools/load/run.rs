@@ -65,20 +65,35 @@ pub async fn run_watched(options: LoadOptions, watch: Arc<LoadWatch>) -> anyhow:
     if let Some(path) = &options.expect {
         tally.write(path)?;
     }
-    Ok(LoadSummary {
-        sent: tally.sent,
-        unique_valid: tally.unique_valid,
-        counted: tally.counted(),
-        late_counted: tally.late_counted,
-        late_beyond: tally.late_beyond,
-        duplicates: tally.duplicates,
-        invalid: tally.invalid,
-        malformed: tally.malformed,
-        skipped_rows,
-        repeats: watch.repeats(),
-        elapsed_ms: u64::try_from((clock.monotonic() - started).as_millis())?,
-        tally,
-    })
+    let elapsed_ms = u64::try_from((clock.monotonic() - started).as_millis())?;
+    Ok(LoadSummary::of(tally, skipped_rows, watch.repeats(), elapsed_ms))
+}
+
+impl LoadSummary {
+    fn of(tally: Tally, skipped_rows: u64, repeats: u64, elapsed_ms: u64) -> LoadSummary {
+        LoadSummary {
+            sent: tally.sent,
+            unique_valid: tally.unique_valid,
+            counted: tally.counted(),
+            late_counted: tally.late_counted,
+            late_beyond: tally.late_beyond,
+            duplicates: tally.duplicates,
+            invalid: tally.invalid,
+            malformed: tally.malformed,
+            skipped_rows,
+            repeats,
+            elapsed_ms,
+            tally,
+        }
+    }
+
+    /// Both loads as one, where the second began after the first had ended.
+    #[must_use]
+    pub fn followed_by(mut self, later: LoadSummary) -> LoadSummary {
+        self.tally.absorb(later.tally);
+        let (skipped_rows, repeats) = (self.skipped_rows + later.skipped_rows, self.repeats + later.repeats);
+        LoadSummary::of(self.tally, skipped_rows, repeats, self.elapsed_ms + later.elapsed_ms)
+    }
 }
 
 async fn generate(

@@ -1,7 +1,6 @@
 //! Nodes that join a running cluster by the command line, as an operator adds them.
 
 use std::net::{SocketAddr, TcpListener};
-use std::time::Duration;
 
 use anyhow::Context;
 

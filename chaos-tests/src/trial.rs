@@ -4,7 +4,6 @@
 //! waits for a minute to end.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;

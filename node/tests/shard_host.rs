@@ -21,7 +21,7 @@ use clicktally_proto::identity::ids::SnowflakeMinter;
 use clicktally_proto::identity::shard_key::{GroupId, Partitioner, ShardId};
 use clicktally_raft_store::disk_storage::DiskStorage;
 use clicktally_raft_store::group::Group;
-use clicktally_raft_store::peer_transport::HttpTransport;
+use clicktally_raft_store::peers::transport::HttpTransport;
 use clicktally_raft_store::store::RaftStore;
 use clicktally_raft_store::store_config::{RaftTiming, SnapshotRules, StoreConfig};
 use clicktally_state::group_state::GroupState;

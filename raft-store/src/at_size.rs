@@ -19,8 +19,8 @@ use openraft::impls::leader_id_adv::LeaderId;
 use openraft::{EntryPayload, LogId};
 
 use crate::disk_storage::DiskStorage;
-use crate::group_snapshots::GroupSnapshots;
-use crate::replica::Replica;
+use crate::group::replica::Replica;
+use crate::snapshots::group_snapshots::GroupSnapshots;
 use crate::storage::Storage;
 use crate::type_config::{CommandBytes, Entry, SnapshotMeta};
 use clicktally_state::group_state::GroupState;

@@ -11,41 +11,40 @@ use std::time::Duration;
 
 use axum::Router;
 use clicktally_proto::clock::Clock;
-use clicktally_proto::codec::{self, CodecError};
+use clicktally_proto::codec;
 use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::identity::ids::NodeId;
 use clicktally_proto::identity::shard_key::GroupId;
 use futures::future::join_all;
 use openraft::BasicNode;
 use parking_lot::Mutex;
-use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::announcer::Announcer;
 use crate::blocking;
 use crate::fail_stop::fail_stop;
 use crate::group::Group;
-use crate::group_core::GroupCore;
-use crate::group_log::{GroupLog, LogError};
-use crate::group_snapshots::GroupSnapshots;
-use crate::heartbeats::HeartbeatTable;
-use crate::log_healing::heal_log;
-use crate::peer_messages::KnownOf;
-use crate::peer_network::{PeerNetwork, ask};
-use crate::peer_server::router;
-use crate::peer_service::PeerService;
-use crate::peer_transport::{PeerCall, PeerTarget, PeerTransport};
+use crate::group::group_core::GroupCore;
+use crate::group::state_machine::Raft;
+use crate::group::state_machine::StateMachine;
+use crate::group_log::GroupLog;
+use crate::healing::log::heal_log;
+use crate::healing::snapshot::fetch_snapshot;
+use crate::open_error::OpenError;
+use crate::peers::heartbeats::HeartbeatTable;
+use crate::peers::messages::KnownOf;
+use crate::peers::network::{PeerNetwork, ask};
+use crate::peers::transport::{PeerCall, PeerTarget, PeerTransport};
 use crate::raft_metrics::METRICS;
-use crate::snapshot_healing::fetch_snapshot;
-use crate::state_machine::StateMachine;
-use crate::storage::{LogStorage, Storage, StorageError};
-use crate::store_config::{ConfigError, SnapshotRules, StoreConfig};
-use crate::type_config::Raft;
-use clicktally_state::snapshot::SnapshotError;
+use crate::serving::announcer::Announcer;
+use crate::serving::peer_server::router;
+use crate::serving::peer_service::PeerService;
+use crate::snapshots::group_snapshots::GroupSnapshots;
+use crate::storage::{LogStorage, Storage};
+use crate::store_config::{SnapshotRules, StoreConfig};
 
 /// How often each replica proves that it is fresh; what a budget answer may rely on is about twice as old at worst.
 pub const FRESHNESS_INTERVAL: Duration = Duration::from_millis(250);
@@ -55,50 +54,6 @@ const KNOWN_OF_DEADLINE: Duration = Duration::from_secs(2);
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 /// Maintenance rounds between two looks for log files to delete.
 const PURGE_FILES_EVERY: u32 = 10;
-
-#[derive(Debug, Error)]
-pub enum OpenError {
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    #[error("the identity in {path} is damaged: {source}. Restore it, or move the folder away and join anew")]
-    Identity { path: String, source: CodecError },
-    #[error(
-        "{path} belongs to node {found_node} of cluster {found_cluster:?}: point this node at its own folder, or move this one away"
-    )]
-    ForeignFolder { path: String, found_node: NodeId, found_cluster: String },
-    #[error(transparent)]
-    Log(#[from] LogError),
-    #[error("group {group}: the newest snapshot cannot be used: {source}")]
-    Snapshot { group: u16, source: SnapshotError },
-    #[error(
-        "group {group}: the log was purged up to {purged}, but no valid snapshot reaches that far (newest: {snapshot:?}), and no \
-         other founder that answers has one. Start it again when the others are up; if they are, remove this node from the \
-         cluster, move its folder away, and add it back empty"
-    )]
-    SnapshotLost { group: u16, purged: u64, snapshot: Option<u64> },
-    #[error(
-        "this node's folder is empty, but it has acknowledged entries of group {group} up to {acknowledged} before. Restore its \
-         disk; if that is gone for good, remove this node from the cluster and add it back"
-    )]
-    Wiped { group: u16, acknowledged: u64 },
-    #[error(
-        "group {group}: this node has acknowledged entries up to {acknowledged}, but its log ends at {last}: its disk has lost some, \
-         and it must not vote as if it had not. Restore the disk, or remove this node from the cluster, move its folder away, and \
-         add it back empty"
-    )]
-    LogLost { group: u16, acknowledged: u64, last: u64 },
-    #[error(
-        "group {group}: the Raft log here is damaged ({what}). This node has acknowledged entries up to {acknowledged} and must not vote \
-         without them, and no other founder that answers has a snapshot that reaches so far. Start it again when the others are up; if \
-         they are, `clicktally cluster remove --node <id>`, move its folder away, and `clicktally cluster add` it back empty, under a \
-         new id"
-    )]
-    LogDamaged { group: u16, acknowledged: u64, what: String },
-    #[error("group {group} cannot start: {reason}")]
-    Raft { group: u16, reason: String },
-}
 
 /// The Raft part of a node. Drop it only after [`RaftStore::shutdown`].
 pub struct RaftStore {

@@ -63,7 +63,7 @@ pub struct StoreConfig {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum ConfigError {
+pub enum StoreConfigError {
     #[error("cluster name {0:?}: use letters, digits, - and _ only")]
     ClusterName(String),
     #[error("{0} groups: 1 to {GROUPS_MAX} are possible")]
@@ -75,22 +75,22 @@ pub enum ConfigError {
 }
 
 impl StoreConfig {
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+    pub(crate) fn check(&self) -> Result<(), StoreConfigError> {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if self.cluster.is_empty() || !self.cluster.chars().all(is_plain) {
-            return Err(ConfigError::ClusterName(self.cluster.clone()));
+            return Err(StoreConfigError::ClusterName(self.cluster.clone()));
         }
         if self.groups == 0 || self.groups > GROUPS_MAX {
-            return Err(ConfigError::Groups(self.groups));
+            return Err(StoreConfigError::Groups(self.groups));
         }
         let SnapshotRules { every_entries, every_bytes, check_interval } = self.snapshots;
         if every_entries == 0 || every_bytes == 0 || check_interval.is_zero() {
-            return Err(ConfigError::SnapshotRules);
+            return Err(StoreConfigError::SnapshotRules);
         }
         Ok(())
     }
 
-    pub(crate) fn raft_config(&self) -> Result<Config, ConfigError> {
+    pub(crate) fn raft_config(&self) -> Result<Config, StoreConfigError> {
         let config = Config {
             cluster_name: self.cluster.clone(),
             heartbeat_interval: self.timing.heartbeat_ms,
@@ -108,7 +108,7 @@ impl StoreConfig {
             replication_lag_threshold: 100,
             ..Config::default()
         };
-        config.validate().map_err(|e| ConfigError::Timing(e.to_string()))
+        config.validate().map_err(|e| StoreConfigError::Timing(e.to_string()))
     }
 }
 

@@ -7,9 +7,6 @@ use clicktally_proto::command::Outcome;
 use clicktally_proto::identity::ids::NodeId;
 use serde::{Deserialize, Serialize};
 
-use crate::snapshot_transfer::SnapshotData;
-use crate::state_machine::StateMachine;
-
 /// An encoded [`clicktally_proto::command::Command`]. Opaque on purpose: it is encoded once by the proposer and decoded only in
 /// apply, so that the log, the network and a follower's disk never pay for its inside.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,10 +33,8 @@ openraft::declare_raft_types!(
         Node = openraft::BasicNode,
 );
 
-pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
 pub(crate) type Entry = openraft::alias::EntryOf<TypeConfig>;
 pub(crate) type LogId = openraft::alias::LogIdOf<TypeConfig>;
 pub(crate) type Vote = openraft::alias::VoteOf<TypeConfig>;
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
 pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
-pub(crate) type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotData>;

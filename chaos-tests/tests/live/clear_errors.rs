@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
 use clicktally_chaos_tests::cluster::binary_beside_this_program;
 use clicktally_chaos_tests::eventually::HANG_MAX;

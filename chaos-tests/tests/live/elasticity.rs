@@ -1,7 +1,6 @@
 //! Several groups, nodes that are drained and stopped in order, shards that move: under load, and the count stays exact.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use anyhow::Context;
 use clicktally_chaos_tests::cluster::ClusterOptions;

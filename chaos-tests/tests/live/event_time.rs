@@ -1,7 +1,6 @@
 //! Event time when the world does not keep to it: partitions without clicks, a clock far ahead, an owner that stalls.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use clicktally_chaos_tests::cluster::ClusterOptions;
 use clicktally_chaos_tests::eventually::{HANG_MAX, eventually};

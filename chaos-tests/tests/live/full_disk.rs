@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use clicktally_chaos_tests::cluster::ClusterOptions;
 use clicktally_chaos_tests::eventually::HANG_MAX;

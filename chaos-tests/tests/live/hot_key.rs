@@ -1,7 +1,6 @@
 //! One ad has all the traffic: sixteen shards share it evenly, stage two sees a handful of partial counts, and the ad is named.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use clicktally_chaos_tests::eventually::{HANG_MAX, eventually};
 use clicktally_chaos_tests::trial::Trial;

@@ -1,7 +1,5 @@
 //! Nodes join and leave under load, by the command line, and the count stays exact.
 
-use std::time::Duration;
-
 use clicktally_chaos_tests::eventually::{HANG_MAX, eventually};
 use clicktally_chaos_tests::trial::Trial;
 

@@ -1,7 +1,5 @@
 //! Nodes that die, freeze, and come back.
 
-use std::time::Duration;
-
 use anyhow::Context;
 use clicktally_chaos_tests::eventually::{HANG_MAX, eventually};
 use clicktally_chaos_tests::trial::Trial;

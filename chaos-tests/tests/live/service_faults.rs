@@ -1,7 +1,5 @@
 //! The services below: Kafka and PostgreSQL die or freeze, and come back.
 
-use std::time::Duration;
-
 use clicktally_chaos_tests::eventually::{HANG_MAX, eventually};
 use clicktally_chaos_tests::trial::Trial;
 

@@ -1,7 +1,5 @@
 //! An empty node joins when the log no longer begins at its beginning: what it holds came in a snapshot, and it counts.
 
-use std::time::Duration;
-
 use anyhow::Context;
 use clicktally_chaos_tests::cluster::ClusterOptions;
 use clicktally_chaos_tests::eventually::{HANG_MAX, eventually};

@@ -157,7 +157,7 @@ mod tests {
     use clicktally_proto::money::Currency;
     use clicktally_raft_store::disk_storage::DiskStorage;
     use clicktally_raft_store::group::ProposeError;
-    use clicktally_raft_store::peer_transport::HttpTransport;
+    use clicktally_raft_store::peers::transport::HttpTransport;
     use clicktally_raft_store::store::RaftStore;
     use clicktally_raft_store::store_config::{RaftTiming, SnapshotRules, StoreConfig};
     use tokio::net::TcpListener;

@@ -18,7 +18,7 @@ use clicktally_proto::command::{COMMAND_LEVEL, NodeRecord};
 use clicktally_proto::identity::shard_key::Partitioner;
 use clicktally_proto::next_move::NextMove;
 use clicktally_raft_store::disk_storage::DiskStorage;
-use clicktally_raft_store::peer_transport::HttpTransport;
+use clicktally_raft_store::peers::transport::HttpTransport;
 use clicktally_raft_store::store_config::{RaftTiming, SnapshotRules, StoreConfig};
 use sqlx::postgres::PgPoolOptions;
 use tokio::net::TcpListener;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clicktally_proto::clock::Clock;
-use clicktally_raft_store::announcer::Announcer;
+use clicktally_raft_store::serving::announcer::Announcer;
 use clicktally_state::liveness::{Heartbeat, HeartbeatView};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};

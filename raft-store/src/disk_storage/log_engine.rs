@@ -3,7 +3,7 @@
 //! *Reads*: its own folder. *Writes*: its own folder. *Promises*: writes land in the order they were submitted; a durable write
 //! is on disk before its completion runs. *On restart*: what was completed is there, unless it rotted; of the rest, a prefix.
 //! raft-engine takes damage at the end of its last file for a write that was torn off, and cuts it; damage it cannot explain like that
-//! has the log set aside. Whether anything is missing is for [`crate::promises`] to tell.
+//! has the log set aside. Whether anything is missing is for [`crate::group_log::promises`] to tell.
 
 use std::io;
 use std::panic::AssertUnwindSafe;

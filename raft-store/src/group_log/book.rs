@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clicktally_proto::identity::shard_key::GroupId;
 use openraft::EntryPayload;
 
-use super::LogError;
+use super::GroupLogError;
 use super::frames::{KEY_COMMITTED, KEY_PURGED, KEY_TAIL, KEY_VOTE, decode_entry, decode_key};
 use crate::storage::{LogStorage, StorageError};
 use crate::type_config::{Entry, LogId, Vote};
@@ -48,12 +48,12 @@ impl Book {
         storage: &dyn LogStorage,
         promised_vote: Option<Vote>,
         group: GroupId,
-    ) -> Result<Book, LogError> {
-        let damaged = |what: String| LogError::Damaged { group: group.0, what };
+    ) -> Result<Book, GroupLogError> {
+        let damaged = |what: String| GroupLogError::Damaged { group: group.0, what };
         let key = |key: &str| storage.value(group, key);
         let vote: Option<Vote> = match decode_key(key(KEY_VOTE)?, &damaged) {
             // The other copy is written first, so it has this one or a later one.
-            Err(LogError::Damaged { .. }) if promised_vote.is_some() => promised_vote,
+            Err(GroupLogError::Damaged { .. }) if promised_vote.is_some() => promised_vote,
             read => read?.filter(|vote| Some(*vote) >= promised_vote).or(promised_vote),
         };
         let mut book = Book {

@@ -5,7 +5,7 @@ use clicktally_proto::identity::shard_key::GroupId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::LogError;
+use super::GroupLogError;
 use crate::type_config::Entry;
 
 pub(super) const KEY_VOTE: &str = "vote";
@@ -13,27 +13,27 @@ pub(super) const KEY_COMMITTED: &str = "committed";
 pub(super) const KEY_PURGED: &str = "purged";
 pub(super) const KEY_TAIL: &str = "tail";
 
-pub(super) fn encode<T: Serialize>(value: &T, group: GroupId) -> Result<Vec<u8>, LogError> {
-    codec::encode(value).map_err(|e| LogError::Damaged { group: group.0, what: e.to_string() })
+pub(super) fn encode<T: Serialize>(value: &T, group: GroupId) -> Result<Vec<u8>, GroupLogError> {
+    codec::encode(value).map_err(|e| GroupLogError::Damaged { group: group.0, what: e.to_string() })
 }
 
 pub(super) fn decode_key<T: DeserializeOwned>(
     frame: Option<Vec<u8>>,
-    damaged: &impl Fn(String) -> LogError,
-) -> Result<Option<T>, LogError> {
+    damaged: &impl Fn(String) -> GroupLogError,
+) -> Result<Option<T>, GroupLogError> {
     frame.map(|frame| codec::decode(&frame).map_err(|error| unreadable(error, "", damaged))).transpose()
 }
 
 /// What a newer build wrote is whole, and must not be healed away.
-fn unreadable(error: CodecError, place: &str, damaged: &impl Fn(String) -> LogError) -> LogError {
+fn unreadable(error: CodecError, place: &str, damaged: &impl Fn(String) -> GroupLogError) -> GroupLogError {
     match error {
-        CodecError::Version(_) => LogError::Newer(error),
+        CodecError::Version(_) => GroupLogError::Newer(error),
         error => damaged(format!("{place}{error}")),
     }
 }
 
-pub(super) fn decode_entry(frame: &[u8], index: u64, group: GroupId) -> Result<Entry, LogError> {
-    let damaged = |what: String| LogError::Damaged { group: group.0, what };
+pub(super) fn decode_entry(frame: &[u8], index: u64, group: GroupId) -> Result<Entry, GroupLogError> {
+    let damaged = |what: String| GroupLogError::Damaged { group: group.0, what };
     let entry: Entry =
         codec::decode(frame).map_err(|error| unreadable(error, &format!("entry {index}: "), &damaged))?;
     if entry.log_id.index != index {

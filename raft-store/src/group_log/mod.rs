@@ -11,6 +11,7 @@
 mod book;
 mod frames;
 mod openraft_storage;
+pub(crate) mod promises;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +29,7 @@ use thiserror::Error;
 use self::book::{Book, entry_bytes};
 use self::frames::{KEY_PURGED, KEY_TAIL, KEY_VOTE, decode_entry, encode};
 use crate::blocking;
-use crate::promises::{LogDamage, PromiseRecord, falls_short};
+use crate::group_log::promises::{LogDamage, PromiseRecord, falls_short};
 use crate::storage::{LogStorage, LogWrite, PromiseStorage, StorageError, write_durably};
 use crate::type_config::{Entry, LogId, Vote};
 
@@ -38,7 +39,7 @@ pub(crate) const REPLICATED_BYTES_MAX: usize = 4 * 1024 * 1024;
 const SCANNED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 #[derive(Debug, Error)]
-pub enum LogError {
+pub enum GroupLogError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     #[error("the Raft log of group {group} is damaged: {what}")]
@@ -47,8 +48,8 @@ pub enum LogError {
     Newer(CodecError),
 }
 
-impl From<LogError> for io::Error {
-    fn from(error: LogError) -> io::Error {
+impl From<GroupLogError> for io::Error {
+    fn from(error: GroupLogError) -> io::Error {
         io::Error::other(error)
     }
 }
@@ -77,7 +78,7 @@ impl GroupLog {
         storage: Arc<dyn LogStorage>,
         promises: Arc<dyn PromiseStorage>,
         group: GroupId,
-    ) -> Result<GroupLog, LogError> {
+    ) -> Result<GroupLog, GroupLogError> {
         let (promises, are_readable) = PromiseRecord::open(promises, group)?;
         let promised = promises.kept();
         let (book, unreadable) = match Book::load(storage.as_ref(), promised.vote, group) {
@@ -85,13 +86,13 @@ impl GroupLog {
                 let unreadable = first_unreadable(storage.as_ref(), &book, group)?;
                 (book, unreadable)
             }
-            Err(LogError::Damaged { what, .. }) => {
+            Err(GroupLogError::Damaged { what, .. }) => {
                 let physical_last = storage.last_index(group)?;
                 (Book { vote: promised.vote, physical_last, ..Book::default() }, Some(what))
             }
             Err(error) => return Err(error),
         };
-        let damaged = |what: String| LogError::Damaged { group: group.0, what };
+        let damaged = |what: String| GroupLogError::Damaged { group: group.0, what };
         let falls_short = falls_short(book.last, promised.last);
         let damage = match (unreadable, promised.last) {
             (Some(what), Some(acknowledged)) => Some(LogDamage { acknowledged, what }),
@@ -117,7 +118,7 @@ impl GroupLog {
     }
 
     /// Writes the vote again where the storage's own copy of it is older or cannot be read, so that there are two of it once more.
-    pub(crate) async fn restore_vote(&self) -> Result<(), LogError> {
+    pub(crate) async fn restore_vote(&self) -> Result<(), GroupLogError> {
         let shared = &self.shared;
         let Some(vote) = self.vote() else { return Ok(()) };
         let stored = shared.storage.value(shared.group, KEY_VOTE)?;
@@ -138,7 +139,7 @@ impl GroupLog {
     }
 
     /// Makes a damaged log empty, and go on behind a snapshot that has all it ever held.
-    pub(crate) async fn restart_behind(&mut self, last: LogId) -> Result<(), LogError> {
+    pub(crate) async fn restart_behind(&mut self, last: LogId) -> Result<(), GroupLogError> {
         let shared = &self.shared;
         let (vote, physical_last) = {
             let book = shared.book.lock();
@@ -184,7 +185,7 @@ impl GroupLog {
 
     /// Before openraft opens the log: makes it agree with a snapshot that came from a peer, as if the leader of its last entry had
     /// installed it here. An entry that contradicts it was never committed, nor was any behind it. The vote only ever rises.
-    pub(crate) async fn agree_with(&mut self, last: LogId) -> Result<(), LogError> {
+    pub(crate) async fn agree_with(&mut self, last: LogId) -> Result<(), GroupLogError> {
         let vote = Vote::new_committed(last.leader_id.term, last.leader_id.node_id);
         if self.shared.book.lock().vote < Some(vote) {
             self.put_vote(vote).await?;
@@ -208,7 +209,7 @@ impl GroupLog {
     }
 
     /// Entries of `[from, to)` that exist, at most `bytes_max` of them but at least one.
-    async fn entries(&self, from: u64, to: u64, bytes_max: Option<usize>) -> Result<Vec<Entry>, LogError> {
+    async fn entries(&self, from: u64, to: u64, bytes_max: Option<usize>) -> Result<Vec<Entry>, GroupLogError> {
         loop {
             let (first, mut cached, split) = {
                 let book = self.shared.book.lock();
@@ -246,9 +247,9 @@ impl GroupLog {
         }
     }
 
-    async fn read_storage(&self, from: u64, to: u64, bytes_max: Option<usize>) -> Result<Vec<Entry>, LogError> {
+    async fn read_storage(&self, from: u64, to: u64, bytes_max: Option<usize>) -> Result<Vec<Entry>, GroupLogError> {
         let shared = self.shared.clone();
-        let read = move || -> Result<Vec<Entry>, LogError> {
+        let read = move || -> Result<Vec<Entry>, GroupLogError> {
             let frames = shared.storage.read(shared.group, from, to, bytes_max)?;
             (from..).zip(frames).map(|(index, frame)| decode_entry(&frame, index, shared.group)).collect()
         };
@@ -260,7 +261,7 @@ impl GroupLog {
     }
 
     /// In both places; the second one first, so that the log never has a vote that the other lacks.
-    async fn put_vote(&self, vote: Vote) -> Result<(), LogError> {
+    async fn put_vote(&self, vote: Vote) -> Result<(), GroupLogError> {
         self.shared.promises.keep_vote(vote)?;
         self.put_durably(KEY_VOTE, &vote).await?;
         // Readers must not see a vote that a crash could take back.
@@ -269,32 +270,32 @@ impl GroupLog {
     }
 
     /// Without waiting until it would survive a power loss.
-    async fn put_soon<T: Serialize>(&self, key: &'static str, value: &T) -> Result<(), LogError> {
+    async fn put_soon<T: Serialize>(&self, key: &'static str, value: &T) -> Result<(), GroupLogError> {
         let mut write = LogWrite::new(self.shared.group);
         write.put(key, encode(value, self.shared.group)?);
         Ok(self.shared.storage.submit(write, false, None).await?)
     }
 
-    async fn put_durably<T: Serialize>(&self, key: &'static str, value: &T) -> Result<(), LogError> {
+    async fn put_durably<T: Serialize>(&self, key: &'static str, value: &T) -> Result<(), GroupLogError> {
         let mut write = LogWrite::new(self.shared.group);
         write.put(key, encode(value, self.shared.group)?);
         self.write_durably(write).await
     }
 
     /// Carries out what leaves `last` as the end of the log.
-    async fn cut(&self, write: LogWrite, last: Option<LogId>) -> Result<(), LogError> {
+    async fn cut(&self, write: LogWrite, last: Option<LogId>) -> Result<(), GroupLogError> {
         self.write_durably(write).await?;
         // Afterwards: should the process end in between, the record only accuses a log that is whole, and it is healed for nothing.
         Ok(self.shared.promises.keep_last(last)?)
     }
 
-    async fn write_durably(&self, write: LogWrite) -> Result<(), LogError> {
+    async fn write_durably(&self, write: LogWrite) -> Result<(), GroupLogError> {
         Ok(write_durably(self.shared.storage.as_ref(), write).await?)
     }
 }
 
 /// Why an entry between the log's ends cannot be read; `None` if all can.
-fn first_unreadable(storage: &dyn LogStorage, book: &Book, group: GroupId) -> Result<Option<String>, LogError> {
+fn first_unreadable(storage: &dyn LogStorage, book: &Book, group: GroupId) -> Result<Option<String>, GroupLogError> {
     let mut next = book.first_index();
     while next < book.end_index() {
         let frames = match storage.read(group, next, book.end_index(), Some(SCANNED_BYTES_MAX)) {
@@ -304,7 +305,7 @@ fn first_unreadable(storage: &dyn LogStorage, book: &Book, group: GroupId) -> Re
         };
         for frame in frames {
             match decode_entry(&frame, next, group) {
-                Err(LogError::Damaged { what, .. }) => return Ok(Some(what)),
+                Err(GroupLogError::Damaged { what, .. }) => return Ok(Some(what)),
                 read => drop(read?),
             }
             next += 1;

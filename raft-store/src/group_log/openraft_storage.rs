@@ -10,15 +10,15 @@ use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
 use super::frames::{KEY_COMMITTED, KEY_PURGED, KEY_TAIL, KEY_VOTE, encode};
-use super::{GroupLog, LogError, REPLICATED_BYTES_MAX};
+use super::{GroupLog, GroupLogError, REPLICATED_BYTES_MAX};
 use crate::fail_stop::fail_stop;
 use crate::storage::{Completion, LogEntry, LogWrite, StorageError};
 use crate::type_config::{Entry, LogId, TypeConfig, Vote};
 
 /// A log that cannot be read or written any more ends the process; a closed one (orderly shutdown) only the operation.
-fn or_fail_stop<T>(result: Result<T, LogError>, doing: &str) -> Result<T, io::Error> {
+fn or_fail_stop<T>(result: Result<T, GroupLogError>, doing: &str) -> Result<T, io::Error> {
     match result {
-        Err(LogError::Storage(error @ StorageError::Closed)) => Err(io::Error::other(error)),
+        Err(GroupLogError::Storage(error @ StorageError::Closed)) => Err(io::Error::other(error)),
         Err(error) => fail_stop(doing, error),
         Ok(value) => Ok(value),
     }
@@ -141,13 +141,13 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
         };
         if is_broken(Mutant::AckBeforeFsync) {
             callback.io_completed(Ok(()));
-            let submitted = self.shared.storage.submit(write, true, None).await.map_err(LogError::from);
+            let submitted = self.shared.storage.submit(write, true, None).await.map_err(GroupLogError::from);
             return or_fail_stop(submitted, "appending to the Raft log");
         }
         let completion: Completion = Box::new(move |written| {
             let written = if is_broken(Mutant::FsyncErrorIgnored) { Ok(()) } else { written };
             let written = written.and_then(|()| shared.promises.keep_last(Some(last)));
-            let written = or_fail_stop(written.map_err(LogError::from), "appending to the Raft log");
+            let written = or_fail_stop(written.map_err(GroupLogError::from), "appending to the Raft log");
             if written.is_ok() {
                 let mut book = shared.book.lock();
                 book.durable_appends = book.durable_appends.max(append);
@@ -156,7 +156,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
             callback.io_completed(written);
         });
         or_fail_stop(
-            self.shared.storage.submit(write, true, Some(completion)).await.map_err(LogError::from),
+            self.shared.storage.submit(write, true, Some(completion)).await.map_err(GroupLogError::from),
             "appending to the Raft log",
         )
     }

@@ -10,8 +10,8 @@ use tempfile::TempDir;
 use super::book::CACHE_BYTES_MAX;
 use super::*;
 use crate::disk_storage::DiskStorage;
-use crate::group_snapshots::GroupSnapshots;
-use crate::state_machine::StateMachine;
+use crate::group::state_machine::StateMachine;
+use crate::snapshots::group_snapshots::GroupSnapshots;
 use crate::storage::Storage;
 use crate::type_config::{CommandBytes, TypeConfig};
 

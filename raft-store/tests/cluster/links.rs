@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use clicktally_raft_store::peer_transport::{HttpTransport, PeerCall, PeerReply, PeerTarget, PeerTransport};
+use clicktally_raft_store::peers::transport::{HttpTransport, PeerCall, PeerReply, PeerTarget, PeerTransport};
 
 #[derive(Default)]
 pub struct Links {

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clicktally_proto::identity::ids::NodeId;
-use clicktally_raft_store::store::OpenError;
+use clicktally_raft_store::OpenError;
 use clicktally_raft_store::store_config::SnapshotRules;
 
 use crate::snapshots::snapshot_files;

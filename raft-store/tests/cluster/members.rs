@@ -1,5 +1,5 @@
+use clicktally_raft_store::OpenError;
 use clicktally_raft_store::group::MemberError;
-use clicktally_raft_store::store::OpenError;
 use clicktally_raft_store::store_config::SnapshotRules;
 
 use crate::world::World;

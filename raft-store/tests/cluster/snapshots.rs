@@ -2,8 +2,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clicktally_proto::identity::ids::NodeId;
-use clicktally_raft_store::peer_transport::PeerCall;
-use clicktally_raft_store::store::OpenError;
+use clicktally_raft_store::OpenError;
+use clicktally_raft_store::peers::transport::PeerCall;
 use clicktally_raft_store::store_config::SnapshotRules;
 
 use crate::world::World;

@@ -14,7 +14,7 @@ use clicktally_proto::identity::shard_key::GroupId;
 use clicktally_proto::money::Currency;
 use clicktally_raft_store::disk_storage::DiskStorage;
 use clicktally_raft_store::group::{Group, ProposeError};
-use clicktally_raft_store::peer_transport::HttpTransport;
+use clicktally_raft_store::peers::transport::HttpTransport;
 use clicktally_raft_store::storage::Storage;
 use clicktally_raft_store::store::RaftStore;
 use clicktally_raft_store::store_config::{RaftTiming, SnapshotRules, StoreConfig};

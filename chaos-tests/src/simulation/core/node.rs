@@ -6,7 +6,7 @@ use std::time::Duration;
 use clicktally_budget::SpendVelocity;
 use clicktally_proto::identity::ids::{CampaignId, NodeId};
 use clicktally_proto::identity::shard_key::ShardId;
-use clicktally_raft_store::heartbeats::HeartbeatTable;
+use clicktally_raft_store::peers::heartbeats::HeartbeatTable;
 
 use super::event::{IndexFor, Life, Proposer, Publication};
 use super::node_clock::NodeClock;

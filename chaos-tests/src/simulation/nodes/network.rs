@@ -12,10 +12,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use clicktally_proto::identity::ids::NodeId;
 use clicktally_proto::identity::shard_key::GroupId;
-use clicktally_raft_store::peer_service::PeerService;
-use clicktally_raft_store::peer_transport::{
+use clicktally_raft_store::peers::transport::{
     PING_INTERVAL, PING_TIMEOUT, PeerCall, PeerReply, PeerTarget, PeerTransport, TransportError,
 };
+use clicktally_raft_store::serving::peer_service::PeerService;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 

@@ -14,8 +14,8 @@ use clicktally_proto::clock::Clock;
 use clicktally_proto::command::{GroupSettings, NodeRecord};
 use clicktally_proto::event_time::EventTimeRules;
 use clicktally_proto::identity::ids::NodeId;
+use clicktally_raft_store::OpenError;
 use clicktally_raft_store::group::Group;
-use clicktally_raft_store::store::OpenError;
 use clicktally_raft_store::store_config::{RaftTiming, SnapshotRules, StoreConfig};
 use tokio::sync::watch;
 

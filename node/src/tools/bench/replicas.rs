@@ -13,7 +13,7 @@ use clicktally_proto::identity::ids::NodeId;
 use clicktally_proto::identity::shard_key::{GroupId, ShardId};
 use clicktally_raft_store::disk_storage::DiskStorage;
 use clicktally_raft_store::group::{Group, ProposeError};
-use clicktally_raft_store::peer_transport::HttpTransport;
+use clicktally_raft_store::peers::transport::HttpTransport;
 use clicktally_raft_store::store::RaftStore;
 use clicktally_raft_store::store_config::{RaftTiming, SnapshotRules, StoreConfig};
 use tokio::net::TcpListener;

@@ -4,7 +4,7 @@
 //! acknowledged it, and the entry would be lost. So before openraft sees the log, the node fetches a snapshot from a peer that holds all
 //! it ever acknowledged, and goes on behind it:
 //!
-//! 1. Its vote is whole ([`crate::promises`] has a second copy), so it votes at most once in any term.
+//! 1. Its vote is whole ([`crate::group_log::promises`] has a second copy), so it votes at most once in any term.
 //! 2. A snapshot holds committed entries only. One whose last entry is not below the last one acknowledged holds every acknowledged
 //!    entry, or what a later leader put in its place: the log behind it is one an undamaged replica could have.
 //! 3. Until then it answers nobody. If that leaves no majority, the group waits: an outage, and no loss.
@@ -12,11 +12,11 @@
 //! A node that lost the record of its promises as well is refused: nothing says then what it must not forget.
 
 use crate::group_log::GroupLog;
-use crate::group_snapshots::{GroupSnapshots, ReceivedSnapshot};
-use crate::peer_transport::{PeerTarget, PeerTransport};
-use crate::promises::{LogDamage, falls_short};
-use crate::snapshot_healing::fetch_snapshot;
-use crate::store::OpenError;
+use crate::group_log::promises::{LogDamage, falls_short};
+use crate::healing::snapshot::fetch_snapshot;
+use crate::open_error::OpenError;
+use crate::peers::transport::{PeerTarget, PeerTransport};
+use crate::snapshots::group_snapshots::{GroupSnapshots, ReceivedSnapshot};
 use clicktally_state::snapshot::SnapshotError;
 
 /// Makes the log of a group whole, from the first of `peers` that can. `acknowledged`: what a leader remembers of this node, should

@@ -17,11 +17,13 @@ use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, Raf
 
 use crate::blocking::{self, Unfinished};
 use crate::fail_stop::fail_stop;
-use crate::group_snapshots::GroupSnapshots;
+use crate::group::replica::Replica;
 use crate::raft_metrics::METRICS;
-use crate::replica::Replica;
-use crate::snapshot_transfer::SnapshotData;
-use crate::type_config::{Entry, LogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::snapshots::group_snapshots::GroupSnapshots;
+use crate::snapshots::snapshot_data::{Snapshot, SnapshotData};
+use crate::type_config::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
+
+pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
 use clicktally_state::group_state::GroupState;
 use clicktally_state::snapshot::SnapshotError;
 

@@ -66,7 +66,7 @@ pub(crate) enum FetchReply {
     NotYet,
 }
 
-/// What only a group's leader can do. Any node may ask; it goes to the leader by [`crate::peer_transport::PeerCall::Lead`].
+/// What only a group's leader can do. Any node may ask; it goes to the leader by [`crate::peers::transport::PeerCall::Lead`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum LeaderRequest {
     /// An encoded command, and [`clicktally_proto::command::Command::level`] of it.

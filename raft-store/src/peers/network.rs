@@ -18,10 +18,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::blocking;
-use crate::peer_messages::{self, SnapshotReply};
-use crate::peer_transport::{PeerCall, PeerTarget, PeerTransport, TransportError};
-use crate::snapshot_transfer::{OutgoingSnapshot, SnapshotData};
-use crate::type_config::{Snapshot, TypeConfig, Vote};
+use crate::peers::messages::{self, SnapshotReply};
+use crate::peers::snapshot_transfer::OutgoingSnapshot;
+use crate::peers::transport::{PeerCall, PeerTarget, PeerTransport, TransportError};
+use crate::snapshots::snapshot_data::{Snapshot, SnapshotData};
+use crate::type_config::{TypeConfig, Vote};
 
 /// Deadline of an append that carries entries: the follower fsyncs before it answers. Far above openraft's own (three quarters
 /// of a heartbeat), because giving up early only sends the same megabytes again.
@@ -76,9 +77,9 @@ pub(crate) async fn ask<Q: Serialize, A: DeserializeOwned>(
     deadline: Duration,
 ) -> Result<A, TransportError> {
     let unusable = |reason: String| TransportError::Refused(target.address.clone(), reason);
-    let body = peer_messages::encode(question).map_err(|e| unusable(e.to_string()))?;
+    let body = messages::encode(question).map_err(|e| unusable(e.to_string()))?;
     let answer = transport.call(target, call, body, deadline).await?;
-    peer_messages::decode(&answer).map_err(|e| unusable(format!("undecodable answer: {e}")))
+    messages::decode(&answer).map_err(|e| unusable(format!("undecodable answer: {e}")))
 }
 
 fn rpc_error(error: TransportError) -> RPCError<TypeConfig> {

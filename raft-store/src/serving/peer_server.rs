@@ -11,9 +11,9 @@ use axum::routing::post;
 use clicktally_proto::identity::ids::NodeId;
 use clicktally_proto::identity::shard_key::GroupId;
 
-use crate::peer_messages::PEER_BODY_BYTES_MAX;
-use crate::peer_service::{PeerService, Refusal};
-use crate::peer_transport::PeerCall;
+use crate::peers::messages::PEER_BODY_BYTES_MAX;
+use crate::peers::transport::PeerCall;
+use crate::serving::peer_service::{PeerService, Refusal};
 
 pub(crate) fn router(service: Arc<PeerService>) -> Router {
     Router::new()

@@ -12,10 +12,10 @@ use futures::future::join_all;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use crate::group_core::GroupCore;
-use crate::heartbeats::HeartbeatTable;
-use crate::peer_network::ask;
-use crate::peer_transport::{PeerCall, PeerTarget};
+use crate::group::group_core::GroupCore;
+use crate::peers::heartbeats::HeartbeatTable;
+use crate::peers::network::ask;
+use crate::peers::transport::{PeerCall, PeerTarget};
 use clicktally_state::liveness::{Heartbeat, HeartbeatView};
 
 /// A heartbeat that takes longer is overtaken by the next ones.

@@ -2,7 +2,7 @@
 //!
 //! That is safe because nothing Raft rests on was lost: the vote and every acknowledged entry are in the log still, and all that is
 //! missing is what the entries purged amount to, which any member's snapshot holds. A node that lost its vote or acknowledged
-//! entries is another matter: it would vote as if it had not ([`crate::log_healing`]).
+//! entries is another matter: it would vote as if it had not ([`crate::healing::log`]).
 
 use std::io::Write;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use std::time::Duration;
 use clicktally_proto::codec::CodecError;
 use tokio::time::{sleep, timeout};
 
-use crate::group_snapshots::{GroupSnapshots, ReceivedSnapshot};
-use crate::peer_messages::{FetchReply, FetchSnapshot};
-use crate::peer_network::ask;
-use crate::peer_transport::{PeerCall, PeerTarget, PeerTransport, TransportError};
+use crate::peers::messages::{FetchReply, FetchSnapshot};
+use crate::peers::network::ask;
+use crate::peers::transport::{PeerCall, PeerTarget, PeerTransport, TransportError};
+use crate::snapshots::group_snapshots::{GroupSnapshots, ReceivedSnapshot};
 use crate::storage::SnapshotName;
 use clicktally_state::snapshot::SnapshotError;
 

@@ -1,6 +1,5 @@
 //! One Raft group, as the rest of a node sees it: propose, read the local replica, know how fresh it is, know who leads.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -12,63 +11,16 @@ use clicktally_proto::command::{Command, Outcome, Rejection};
 use clicktally_proto::identity::ids::NodeId;
 use clicktally_proto::identity::shard_key::GroupId;
 use clicktally_state::limits::COMMAND_BYTES_MAX;
-use serde::{Deserialize, Serialize};
-use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::group_core::{GroupCore, propose_error};
-use crate::peer_messages::{LeaderAnswer, LeaderReply, LeaderRequest, MemberChange};
+use crate::group::errors::{MemberError, ProposeError};
+use crate::group::group_core::{GroupCore, propose_error};
+use crate::group::status::GroupStatus;
+use crate::peers::messages::{LeaderAnswer, LeaderReply, LeaderRequest, MemberChange};
 use clicktally_state::group_state::GroupState;
 use clicktally_state::leadership::GroupReign;
 use clicktally_state::liveness::HeartbeatView;
-
-/// What to do when a proposal did not come back with an outcome.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum ProposeError {
-    /// No leader, a lease in doubt, or no answer in time. It may or may not have been applied: ask again, the fences of the
-    /// commands make that safe.
-    #[error("proposal undecided, try again: {0}")]
-    Retry(String),
-    /// This node cannot take part any more.
-    #[error("this node's replica has stopped: {0}")]
-    Halt(String),
-}
-
-/// Why the members of a group did not change.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum MemberError {
-    #[error("undecided, look at the status and try again: {0}")]
-    Retry(String),
-    #[error("refused: {0}")]
-    Reject(String),
-    #[error("this node's replica has stopped: {0}")]
-    Halt(String),
-}
-
-/// A group as this node knows it, for `cluster status`. Indexes are of the group's log; `None` before the first entry.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GroupStatus {
-    pub group: GroupId,
-    pub node: NodeId,
-    /// `leader`, `follower`, `candidate`, `learner` or `shutdown`.
-    pub role: String,
-    pub leader: Option<NodeId>,
-    pub term: u64,
-    pub last_log: Option<u64>,
-    pub applied: Option<u64>,
-    pub snapshot: Option<u64>,
-    pub purged: Option<u64>,
-    /// Of this node's log on disk, all groups together.
-    pub log_bytes: u64,
-    /// Peer address of each voter.
-    pub voters: BTreeMap<NodeId, String>,
-    pub learners: BTreeMap<NodeId, String>,
-    /// On the leader: up to where each member has acknowledged the log.
-    pub acknowledged: BTreeMap<NodeId, Option<u64>>,
-    /// Milliseconds since this replica was proven to hold everything committed.
-    pub stale_ms: Option<u64>,
-}
 
 /// The local replica of one group. Clones share it; usable from any thread and runtime.
 #[derive(Clone)]

@@ -11,21 +11,12 @@ use bytes::Bytes;
 use tokio::sync::Mutex;
 
 use crate::blocking;
-use crate::group_snapshots::{GroupSnapshots, ReceivedSnapshot, StoredSnapshot};
-use crate::peer_messages::{SNAPSHOT_BYTES_MAX, SNAPSHOT_PIECE_BYTES, SnapshotPiece, TransferId};
+use crate::peers::messages::{SNAPSHOT_BYTES_MAX, SNAPSHOT_PIECE_BYTES, SnapshotPiece, TransferId};
+use crate::snapshots::group_snapshots::{GroupSnapshots, StoredSnapshot};
+use crate::snapshots::snapshot_data::{Snapshot, SnapshotData};
 use crate::storage::SnapshotWriter;
-use crate::type_config::{Snapshot, SnapshotMeta, Vote};
+use crate::type_config::{SnapshotMeta, Vote};
 use clicktally_state::snapshot::SnapshotError;
-
-/// What openraft hands from whoever has a snapshot to whoever needs it.
-pub(crate) enum SnapshotData {
-    /// Only the meta matters: there is nothing in it, or it lies on the disk of whoever built it.
-    MetaOnly,
-    /// On this node's disk, to be sent.
-    Stored(Box<StoredSnapshot>, GroupSnapshots),
-    /// From another node, to be installed.
-    Received(Box<ReceivedSnapshot>),
-}
 
 /// A snapshot being sent.
 pub(crate) struct OutgoingSnapshot {

@@ -12,7 +12,7 @@ use clicktally_proto::identity::shard_key::GroupId;
 use clicktally_state::group_state::{FrozenState, GroupState};
 use clicktally_state::snapshot::{self, SnapshotError};
 
-use crate::snapshot_meta;
+use crate::snapshots::snapshot_meta;
 use crate::storage::{SnapshotName, SnapshotReader, SnapshotStorage, SnapshotWriter};
 use crate::type_config::SnapshotMeta;
 

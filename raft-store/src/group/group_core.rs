@@ -17,16 +17,17 @@ use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::{BasicNode, ChangeMembers, RaftMetrics, ReadPolicy, ServerState};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::group::ProposeError;
+use crate::group::errors::ProposeError;
+use crate::group::replica::Replica;
+use crate::group::state_machine::Raft;
 use crate::group_log::GroupLog;
-use crate::group_snapshots::GroupSnapshots;
-use crate::heartbeats::HeartbeatTable;
-use crate::peer_messages::{LeaderAnswer, LeaderReply, LeaderRequest, MemberChange};
-use crate::peer_network::ask;
-use crate::peer_transport::{PeerCall, PeerTarget, PeerTransport, TransportError};
-use crate::replica::Replica;
+use crate::peers::heartbeats::HeartbeatTable;
+use crate::peers::messages::{LeaderAnswer, LeaderReply, LeaderRequest, MemberChange};
+use crate::peers::network::ask;
+use crate::peers::transport::{PeerCall, PeerTarget, PeerTransport, TransportError};
+use crate::snapshots::group_snapshots::GroupSnapshots;
 use crate::store_config::StoreConfig;
-use crate::type_config::{CommandBytes, Raft, TypeConfig};
+use crate::type_config::{CommandBytes, TypeConfig};
 
 /// From asking to an answer, the search for a leader included: several elections long.
 const LEADER_DEADLINE: Duration = Duration::from_secs(5);

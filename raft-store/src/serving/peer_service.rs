@@ -1,4 +1,4 @@
-//! Answers what other nodes ask about the groups of this one, however the question came: [`crate::peer_server`] takes it from HTTP, a
+//! Answers what other nodes ask about the groups of this one, however the question came: [`crate::serving::peer_server`] takes it from HTTP, a
 //! simulation from its own network.
 
 use std::collections::BTreeMap;
@@ -13,14 +13,14 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::blocking;
-use crate::group_core::GroupCore;
-use crate::peer_messages::{self, FetchReply, FetchSnapshot, KnownOf, SnapshotPiece, SnapshotReply};
-use crate::peer_transport::PeerCall;
-use crate::snapshot_transfer::{IncomingSnapshots, Taken, read_piece};
+use crate::group::group_core::GroupCore;
+use crate::peers::messages::{self, FetchReply, FetchSnapshot, KnownOf, SnapshotPiece, SnapshotReply};
+use crate::peers::snapshot_transfer::{IncomingSnapshots, Taken, read_piece};
+use crate::peers::transport::PeerCall;
 use crate::type_config::TypeConfig;
 use clicktally_state::snapshot::SnapshotError;
 
-/// Why a call was not carried out. The caller hears [`crate::peer_transport::TransportError::Refused`].
+/// Why a call was not carried out. The caller hears [`crate::peers::transport::TransportError::Refused`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// An address has changed hands, or is written wrong.
@@ -150,11 +150,11 @@ impl ServedGroup {
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
-    peer_messages::decode(body).map_err(|e| Refusal::Malformed(e.to_string()))
+    messages::decode(body).map_err(|e| Refusal::Malformed(e.to_string()))
 }
 
 fn reply<T: Serialize>(message: &T) -> Result<Bytes, Refusal> {
-    peer_messages::encode(message).map_err(|e| Refusal::Unanswerable(e.to_string()))
+    messages::encode(message).map_err(|e| Refusal::Unanswerable(e.to_string()))
 }
 
 fn stopped(error: impl std::fmt::Display) -> Refusal {

@@ -1,5 +1,5 @@
 //! What nodes report in their heartbeats: the facts that placement and leadership judge by. The table that receives heartbeats, and
-//! the clock it needs, are in `raft-store/src/heartbeats.rs`.
+//! the clock it needs, are in `raft-store/src/peers/heartbeats.rs`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use clicktally_database::Database;
 use clicktally_proto::click_log::ClickLog;
 use clicktally_proto::clock::Clock;
 use clicktally_proto::identity::ids::{CampaignId, NodeId};
 use clicktally_proto::identity::shard_key::Partitioner;
 use clicktally_raft_store::group::Group;
-use sqlx::PgPool;
 
 use crate::access::capture_slots::CaptureSlots;
 use crate::access::source::Sources;
@@ -37,7 +37,7 @@ pub struct ApiState {
     pub budget: Arc<dyn BudgetLane>,
     pub shards: Arc<dyn OwnShards>,
     /// Lazily connected. Without it, only what the replicas hold can be asked.
-    pub postgres: Option<PgPool>,
+    pub postgres: Option<Database>,
     pub sources: Sources,
     pub capture_slots: CaptureSlots,
 }

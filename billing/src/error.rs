@@ -1,27 +1,16 @@
 //! What can go wrong between the log and an invoice, sorted by the caller's next move.
 
+use clicktally_database::{DatabaseError, Day, NotADay};
+use clicktally_proto::next_move::NextMove;
 use thiserror::Error;
-
-use crate::day::Day;
-
-/// What the caller should do about an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NextMove {
-    /// Passing: the same call may work in a moment.
-    Retry,
-    /// The request is wrong: repeating it will not help.
-    Reject,
-    /// A promise is in danger: stop this part and call somebody.
-    Halt,
-}
 
 #[derive(Debug, Error)]
 pub enum BillingError {
+    /// Knows its own next move.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+
     // Retry.
-    #[error("PostgreSQL: {0}")]
-    Database(sqlx::Error),
-    #[error("PostgreSQL at {address} cannot be reached: {detail}; start it, or correct the database URL")]
-    DatabaseUnreachable { address: String, detail: String },
     #[error("object store: {0}")]
     Store(#[from] object_store::Error),
     #[error(
@@ -37,20 +26,14 @@ pub enum BillingError {
     ArchiveBehind { waited_ms: u64, missing: usize },
 
     // Reject.
-    #[error("'{0}' is not a day: write YYYY-MM-DD, 1970-01-01 or later")]
-    NotADay(String),
+    #[error(transparent)]
+    NotADay(#[from] NotADay),
     #[error("'{url}' is not an archive location: {detail}; give a folder or s3://bucket/prefix")]
     StoreLocation { url: String, detail: String },
     #[error("day {0} has no batch run; run `clicktally billing run --day {0}` first")]
     NotRun(Day),
-    #[error("a database URL that cannot be used: {0}")]
-    DatabaseUrl(String),
 
     // Halt.
-    #[error(
-        "the schema could not be brought up to date: {0}; restore the migration table, or run the build that wrote it"
-    )]
-    Migration(String),
     #[error(
         "shard {shard} needs offset {expected}, and the log delivers {found}: records are lost to the archive; restore them before resuming"
     )]
@@ -59,8 +42,6 @@ pub enum BillingError {
         "the log no longer holds the offset the archive continues from ({0}): records are lost to the archive; restore them before resuming"
     )]
     LogTruncated(String),
-    #[error("the manifest did not take {file}: {detail}; two archivers wrote at once, or rows were removed")]
-    ManifestRefused { file: String, detail: String },
     #[error("archive file {file} is not the one in the manifest (sha256 {found}, not {expected}); restore it")]
     FileChanged { file: String, expected: String, found: String },
     #[error("a record could not be written as Parquet: {0}")]
@@ -81,29 +62,16 @@ pub enum BillingError {
     Worker(String),
 }
 
-impl From<sqlx::Error> for BillingError {
-    fn from(error: sqlx::Error) -> BillingError {
-        BillingError::Database(error)
-    }
-}
-
 impl BillingError {
     pub fn next_move(&self) -> NextMove {
         use BillingError as E;
         match self {
-            // A constraint that fires guards a promise; anything else of the database may pass.
-            E::Database(sqlx::Error::Database(error)) if error.constraint().is_some() => NextMove::Halt,
-            E::Database(_)
-            | E::DatabaseUnreachable { .. }
-            | E::Store(_)
-            | E::Folder { .. }
-            | E::Log(_)
-            | E::ArchiveBehind { .. } => NextMove::Retry,
-            E::NotADay(_) | E::StoreLocation { .. } | E::NotRun(_) | E::DatabaseUrl(_) => NextMove::Reject,
-            E::Migration(_)
-            | E::OffsetLost { .. }
+            E::Database(error) => error.next_move(),
+            E::Store(error) => next_move_of_store(error),
+            E::Folder { .. } | E::Log(_) | E::ArchiveBehind { .. } => NextMove::Retry,
+            E::NotADay(_) | E::StoreLocation { .. } | E::NotRun(_) => NextMove::Reject,
+            E::OffsetLost { .. }
             | E::LogTruncated(_)
-            | E::ManifestRefused { .. }
             | E::FileChanged { .. }
             | E::Parquet(_)
             | E::Columns(_)
@@ -116,12 +84,26 @@ impl BillingError {
     }
 }
 
+/// The client has retried what passes already; what names the request or the credentials does not pass.
+fn next_move_of_store(error: &object_store::Error) -> NextMove {
+    use object_store::Error as E;
+    match error {
+        E::PermissionDenied { .. }
+        | E::Unauthenticated { .. }
+        | E::UnknownConfigurationKey { .. }
+        | E::InvalidPath { .. } => NextMove::Reject,
+        // A file of the manifest is gone.
+        E::NotFound { .. } => NextMove::Halt,
+        _ => NextMove::Retry,
+    }
+}
+
 /// Integers cross into PostgreSQL as `bigint`.
 pub(crate) fn bigint(value: u64, what: &'static str) -> Result<i64, BillingError> {
     i64::try_from(value).map_err(|_| BillingError::Overflow(what))
 }
 
-/// What comes out of a `bigint` that a constraint keeps from being negative.
+/// A query of the batch counts in `bigint` and never below zero.
 pub(crate) fn unsigned(value: i64, what: &'static str) -> Result<u64, BillingError> {
     u64::try_from(value).map_err(|_| BillingError::Overflow(what))
 }

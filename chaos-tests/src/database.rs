@@ -1,4 +1,7 @@
-//! What PostgreSQL says, read with plain SQL: no code of the system's own stands between the rows and the checks.
+//! What PostgreSQL holds, read with plain SQL.
+//!
+//! This is the one file outside `clicktally-database` with SQL on our schemas. It shares no code with the system on purpose: a
+//! mistake in a query of the system must not hide itself from the checks.
 
 use std::collections::BTreeMap;
 
@@ -148,6 +151,28 @@ impl Database {
         .fetch_all(&self.pool)
         .await?;
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    }
+
+    /// Copies every row of `reports.ad_minute` to two days earlier, where only PostgreSQL knows it.
+    pub async fn copy_rows_two_days_back(&self) -> anyhow::Result<()> {
+        let copied = sqlx::query(
+            "INSERT INTO reports.ad_minute SELECT minute - interval '48 hours', ad_id, campaign_id, clicks, invalid_clicks, \
+             spend_micros, revision, state, unique_users, user_sketch, cost_sum_micros, cost_count FROM reports.ad_minute",
+        );
+        copied.execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Makes the rows of a minute those of a version that kept no users.
+    pub async fn forget_users(&self, minute: u64) -> anyhow::Result<()> {
+        sqlx::query(
+            "UPDATE reports.ad_minute SET unique_users = NULL, user_sketch = NULL \
+             WHERE minute = to_timestamp($1::bigint * 60)",
+        )
+        .bind(i64::try_from(minute)?)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
     }
 
     async fn one(&self, sql: &'static str) -> anyhow::Result<sqlx::postgres::PgRow> {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use chrono::NaiveDate;
+use clicktally_database::Day;
+use clicktally_database::billing::{CauseTotals, differences_by_cause};
 use serde::Serialize;
-use sqlx::{PgPool, Row};
 use utoipa::ToSchema;
 
 use crate::problem::{Problem, ProblemKind};
@@ -32,6 +32,13 @@ pub struct Difference {
     pub clicks: i64,
 }
 
+impl From<CauseTotals> for Difference {
+    fn from(totals: CauseTotals) -> Difference {
+        let CauseTotals { scope, cause, rows, clicks } = totals;
+        Difference { scope, cause, rows, clicks }
+    }
+}
+
 #[utoipa::path(
     get, path = "/v1/reconciliation", tag = "operations",
     params(("day" = String, Query, description = "of event time, UTC, as 2026-01-31")),
@@ -48,43 +55,16 @@ pub async fn show_reconciliation(
 ) -> Result<Json<Reconciliation>, Problem> {
     let Query(parameters) = parameters.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
     refuse_unknown(&parameters, &["day"]).map_err(|error| Problem::invalid(error.to_string()))?;
-    let day: NaiveDate = parameters
+    let day: Day = parameters
         .get("day")
         .and_then(|text| text.parse().ok())
         .ok_or_else(|| Problem::invalid("give day as YYYY-MM-DD"))?;
     let unavailable = |error: HistoryError| Problem::new(ProblemKind::HistoryUnavailable, error.to_string());
-    let pool = state.postgres.as_ref().ok_or_else(|| unavailable(HistoryError::NotConfigured))?;
-    let differences = in_time(differences_of(pool, day)).await.map_err(unavailable)?;
+    let database = state.postgres.as_ref().ok_or_else(|| unavailable(HistoryError::NotConfigured))?;
+    let differences = in_time(differences_by_cause(database, day)).await.map_err(unavailable)?;
     let differences = differences.ok_or_else(|| {
         Problem::new(ProblemKind::NotFound, format!("no batch has run for {day}: clicktally billing run --day {day}"))
     })?;
+    let differences = differences.into_iter().map(Difference::from).collect();
     Ok(Json(Reconciliation { day: day.to_string(), differences }))
-}
-
-/// `None` where no batch has run for the day.
-async fn differences_of(pool: &PgPool, day: NaiveDate) -> Result<Option<Vec<Difference>>, HistoryError> {
-    let has_run: bool = sqlx::query("SELECT EXISTS (SELECT 1 FROM billing.batch_run WHERE day = $1)")
-        .bind(day)
-        .fetch_one(pool)
-        .await?
-        .try_get(0)?;
-    if !has_run {
-        return Ok(None);
-    }
-    let rows = sqlx::query(
-        "SELECT scope, cause, count(*), sum(clicks)::bigint FROM billing.reconciliation \
-         WHERE day = $1 GROUP BY scope, cause ORDER BY scope, cause",
-    )
-    .bind(day)
-    .fetch_all(pool)
-    .await?;
-    let differences = rows.iter().map(|row| {
-        Ok(Difference {
-            scope: row.try_get(0)?,
-            cause: row.try_get(1)?,
-            rows: row.try_get(2)?,
-            clicks: row.try_get(3)?,
-        })
-    });
-    differences.collect::<Result<Vec<_>, HistoryError>>().map(Some)
 }

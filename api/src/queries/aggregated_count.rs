@@ -17,7 +17,7 @@ use super::ad_count::{AdCosts, AdCount};
 use super::group_view::GroupView;
 use super::history::{self, HistoryError, in_time};
 use super::minute_range::{MinuteRange, parse_range};
-use super::minute_source::{Day, Plan, plan};
+use super::minute_source::{EpochDay, Plan, plan};
 use crate::problem::{Problem, ProblemKind};
 use crate::state::ApiState;
 use crate::text_forms::json_scalar::parse_id;
@@ -152,15 +152,15 @@ impl Answer {
     }
 
     async fn add_history(&mut self, state: &ApiState, ad_id: AdId, plan: &Plan) -> Result<(), HistoryError> {
-        let pool = state.postgres.as_ref().ok_or(HistoryError::NotConfigured)?;
+        let database = state.postgres.as_ref().ok_or(HistoryError::NotConfigured)?;
         for range in &plan.batch {
-            self.count.merge(history::batch_count(pool, ad_id, *range).await?);
+            self.count.merge(history::batch_count(database, ad_id, *range).await?);
         }
         let minutes: usize = plan.history.iter().map(|range| range.minutes().count()).sum();
         for range in &plan.history {
-            let mut old = history::stream_count(pool, ad_id, *range).await?;
+            let mut old = history::stream_count(database, ad_id, *range).await?;
             if self.count.users.is_some() && minutes <= history::USER_MINUTES_MAX as usize {
-                old.count.users = history::stream_users(pool, ad_id, *range).await?;
+                old.count.users = history::stream_users(database, ad_id, *range).await?;
             }
             self.count.merge(old.count);
             self.least_final = self.least_final.min(old.state);
@@ -168,7 +168,7 @@ impl Answer {
         if plan.lingering.is_empty() {
             return Ok(());
         }
-        for row in history::stream_rows(pool, ad_id, &plan.lingering).await? {
+        for row in history::stream_rows(database, ad_id, &plan.lingering).await? {
             let group = usize::from(state.partitioner.group(row.campaign_id).0);
             // What its own group still covers was taken from there.
             if self.views.get(group).is_some_and(|view| view.covers(row.minute)) {
@@ -227,12 +227,12 @@ async fn finished_days(
     range: MinuteRange,
     views: &[GroupView],
     now_ms: u64,
-) -> Result<BTreeSet<Day>, HistoryError> {
-    let Some(pool) = &state.postgres else { return Ok(BTreeSet::new()) };
-    if Day::of(range.from).end().start_ms() > now_ms {
+) -> Result<BTreeSet<EpochDay>, HistoryError> {
+    let Some(database) = &state.postgres else { return Ok(BTreeSet::new()) };
+    if EpochDay::of(range.from).end().start_ms() > now_ms {
         return Ok(BTreeSet::new());
     }
-    match in_time(history::batch_days(pool, range)).await {
+    match in_time(history::batch_days(database, range)).await {
         Ok(days) => Ok(days),
         Err(_) if !plan(range, views, &BTreeSet::new()).needs_stream_history() => Ok(BTreeSet::new()),
         Err(error) => Err(error),

@@ -15,13 +15,13 @@ use super::minute_range::MinuteRange;
 
 const MINUTES_PER_DAY: u32 = 24 * 60;
 
-/// Days since the epoch, UTC.
+/// A day by its number since 1970, UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Day(pub u32);
+pub struct EpochDay(pub u32);
 
-impl Day {
-    pub fn of(minute: Minute) -> Day {
-        Day(minute.0 / MINUTES_PER_DAY)
+impl EpochDay {
+    pub fn of(minute: Minute) -> EpochDay {
+        EpochDay(minute.0 / MINUTES_PER_DAY)
     }
 
     /// Exclusive.
@@ -45,10 +45,10 @@ impl Plan {
     }
 }
 
-pub fn plan(range: MinuteRange, views: &[GroupView], batch_days: &BTreeSet<Day>) -> Plan {
+pub fn plan(range: MinuteRange, views: &[GroupView], batch_days: &BTreeSet<EpochDay>) -> Plan {
     let mut plan = Plan::default();
     for minute in range.minutes() {
-        if batch_days.contains(&Day::of(minute)) {
+        if batch_days.contains(&EpochDay::of(minute)) {
             extend(&mut plan.batch, minute);
         } else if views.iter().all(|view| view.covers(minute)) {
             extend(&mut plan.state, minute);
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn the_batch_comes_first() {
-        let plan = plan(range(1_430, 1_450), &[view(1_450, &[])], &BTreeSet::from([Day(0)]));
+        let plan = plan(range(1_430, 1_450), &[view(1_450, &[])], &BTreeSet::from([EpochDay(0)]));
         assert_eq!((plan.batch, plan.state), (vec![range(1_430, 1_440)], vec![range(1_440, 1_450)]));
     }
 
@@ -128,7 +128,7 @@ mod tests {
         ) {
             let held: Vec<u32> = held.into_iter().collect();
             let views: Vec<GroupView> = watermarks.iter().map(|minute| view(*minute, &held)).collect();
-            let batch_days = if is_batched { BTreeSet::from([Day(0)]) } else { BTreeSet::new() };
+            let batch_days = if is_batched { BTreeSet::from([EpochDay(0)]) } else { BTreeSet::new() };
             let plan = plan(range(from, from + length), &views, &batch_days);
             let mut minutes: Vec<Minute> = plan.batch.iter().chain(&plan.state).chain(&plan.history).flat_map(|r| r.minutes()).collect();
             minutes.extend(&plan.lingering);

@@ -6,27 +6,26 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clicktally_database::billing::manifest::archived_offsets_of;
+use clicktally_database::billing::{NewFile, manifest};
+use clicktally_database::notifications::{Channel, Listener};
+use clicktally_database::{AdvisoryLock, Database, LockSession};
 use clicktally_kafka::KafkaConnection;
 use clicktally_proto::click_log::RAW_CLICKS;
 use clicktally_proto::clock::Clock;
 use clicktally_proto::fault;
 use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 use sha2::{Digest, Sha256};
-use sqlx::postgres::PgListener;
-use sqlx::{Connection, PgConnection, PgPool};
 use tokio::sync::watch;
 
 use super::buffer::{FlushLimits, Segment, ShardBuffer};
 use super::fetcher::{Fetched, Fetcher};
-use super::manifest::{NewFile, archived_offsets_of, commit};
-use super::offsets::{FLUSH_CHANNEL, log_end_offsets};
+use super::offsets::log_end_offsets;
 use super::parquet_file;
 use super::store::{ArchiveStore, hex};
 use crate::error::{BillingError, bigint};
 use crate::metrics::BillingMetrics;
 
-/// The advisory lock of the archiver, in PostgreSQL's one namespace for them: "arch" in ASCII.
-const ARCHIVER_LOCK: i64 = 0x6172_6368;
 /// How often buffers are looked at for age.
 const AGE_CHECK_EVERY: Duration = Duration::from_millis(250);
 /// Records taken from the fetcher at once.
@@ -73,11 +72,11 @@ pub struct Archiver {
     options: ArchiveOptions,
     store: ArchiveStore,
     /// Holds the lock for as long as it lives; every commit goes through it.
-    session: PgConnection,
-    requests: PgListener,
+    session: LockSession,
+    requests: Listener,
     fetcher: Fetcher,
     buffers: BTreeMap<ShardId, ShardBuffer>,
-    /// Somebody waits for these offsets (exclusive): write everything out once all of them are read.
+    /// A waiter asked for these offsets (exclusive): write everything out once all of them are read.
     wanted: Option<BTreeMap<ShardId, u64>>,
     clock: Arc<dyn Clock>,
     metrics: BillingMetrics,
@@ -89,16 +88,13 @@ impl Archiver {
     /// Dropping the archiver releases the lock; nothing buffered is lost, it is read again.
     pub async fn start(
         options: ArchiveOptions,
-        pool: &PgPool,
+        database: &Database,
         store: ArchiveStore,
         clock: Arc<dyn Clock>,
         metrics: BillingMetrics,
     ) -> Result<Archiver, BillingError> {
-        // Detached: the lock must not go back to the pool with the connection.
-        let mut session = pool.acquire().await?.detach();
-        sqlx::query("SELECT pg_advisory_lock($1)").bind(ARCHIVER_LOCK).execute(&mut session).await?;
-        let mut requests = PgListener::connect_with(pool).await?;
-        requests.listen(FLUSH_CHANNEL).await?;
+        let mut session = database.lock(AdvisoryLock::Archiver).await?;
+        let requests = database.listen(Channel::FlushArchive).await?;
         let archived = archived_offsets_of(&mut session).await?;
         let partitions =
             u16::try_from(options.partitioner.partitions()).map_err(|_| BillingError::Overflow("partitions"))?;
@@ -126,7 +122,7 @@ impl Archiver {
                     self.flush_due().await?;
                 }
                 _ = age_check.tick() => self.flush_due().await?,
-                request = self.requests.recv() => {
+                request = self.requests.next() => {
                     request?;
                     self.wanted = Some(self.ask_log_ends().await?);
                 }
@@ -217,9 +213,14 @@ impl Archiver {
         Ok(())
     }
 
-    /// 1. Encode, off this thread. 2. The file, durably. 3. The manifest row. A crash after 2 leaves an orphan nobody reads.
+    /// 1. Encode, off this thread. 2. The file, durably. 3. The manifest row. A crash after 2 leaves an orphan that no query reads.
     async fn archive(&mut self, segment: Segment) -> Result<(), BillingError> {
         let (offset_from, offset_to) = segment.offsets();
+        assert!(
+            segment.records.iter().zip(offset_from..).all(|(record, offset)| record.offset == offset),
+            "the records of a file have contiguous offsets"
+        );
+        assert_eq!(segment.records.len() as u64, offset_to - offset_from, "a file's span is its number of records");
         let (file, shard, hour) = (segment.file_name(), segment.shard, segment.hour);
         let partitioner = self.options.partitioner;
         let (encoded, sha256) = tokio::task::spawn_blocking(move || {
@@ -232,8 +233,8 @@ impl Archiver {
         let bytes = u64::try_from(encoded.content.len()).map_err(|_| BillingError::Overflow("bytes"))?;
         // Checked before anything is written: an id of the log that PostgreSQL cannot hold would only fail at the row.
         bigint(offset_to, "log offset")?;
-        // A session that died took the lock with it: then another archiver may own this name already.
-        self.session.ping().await?;
+        // A dead session has lost the lock: another archiver may be writing a file of this name already.
+        self.session.require_held().await?;
         self.store.put(&file, encoded.content).await?;
         fault::point("archive.after_upload");
         let new = NewFile {
@@ -249,7 +250,7 @@ impl Archiver {
             event_times_ms: encoded.event_times_ms,
             days: encoded.days.into_iter().collect(),
         };
-        commit(&mut self.session, &new).await?;
+        manifest::add_file(&mut self.session, &new).await?;
         fault::point("archive.after_manifest");
         self.metrics.archived_records.inc_by(offset_to - offset_from);
         self.metrics.archive_files.inc();
@@ -259,6 +260,6 @@ impl Archiver {
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // An error says that the sender is gone: then nobody wants us to go on either.
+    // An error means that the sender is gone, which is an order to stop too.
     let _ = stop.wait_for(|is_stopped| *is_stopped).await;
 }

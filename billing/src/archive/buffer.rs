@@ -78,6 +78,7 @@ impl ShardBuffer {
         self.bytes += record.value.len();
         self.records.push(record);
         self.oldest.get_or_insert(now);
+        assert_eq!(self.records.last().map(|last| last.offset + 1), Some(self.next), "the buffer ends before `next`");
         Ok(())
     }
 
@@ -107,6 +108,7 @@ impl ShardBuffer {
     pub(super) fn take(&mut self) -> Vec<Segment> {
         self.bytes = 0;
         self.oldest = None;
+        let records = self.records.len();
         let mut segments: Vec<Segment> = Vec::new();
         for record in std::mem::take(&mut self.records) {
             let hour = hour_of(record.arrival_ms);
@@ -115,6 +117,11 @@ impl ShardBuffer {
                 _ => segments.push(Segment { shard: self.shard, hour, records: vec![record] }),
             }
         }
+        assert_eq!(segments.iter().map(|s| s.records.len()).sum::<usize>(), records, "cutting loses no record");
+        assert!(
+            segments.windows(2).all(|pair| pair[0].offsets().1 == pair[1].offsets().0),
+            "segments of a shard follow each other without gap or overlap"
+        );
         segments
     }
 }

@@ -2,20 +2,17 @@
 //!
 //! Reads: the raw topic, each partition from the offset its manifest ends at. Writes: files, then manifest rows.
 //! Promises: the manifest's ranges of a shard follow each other from offset 0 without gap or overlap; a file is durable before its
-//! row is; a record that cannot be decoded is archived as its bytes. On restart: reads on from the manifest; a file whose row
-//! was never written is an orphan nobody reads, overwritten or left.
+//! row is; a record that cannot be decoded is archived as its bytes. On restart: reads on from the manifest; a file without a
+//! row is an orphan that no query reads; it is overwritten or left.
 
 mod archiver;
 mod buffer;
 mod fetcher;
-mod manifest;
 mod offsets;
 mod parquet_file;
 mod store;
 
 pub use archiver::{ArchiveOptions, Archiver};
-pub(crate) use manifest::files_of_newest_run;
-pub use manifest::{ManifestFile, archived_days, archived_offsets, files_for_day};
 pub use offsets::{log_end_offsets, wait_until_archived};
 pub use parquet_file::schema;
 pub use store::ArchiveStore;

@@ -3,17 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use clicktally_database::Database;
+use clicktally_database::billing::archived_offsets;
+use clicktally_database::notifications::Channel;
 use clicktally_kafka::KafkaConnection;
 use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
-use sqlx::PgPool;
-use sqlx::postgres::PgListener;
 
 use super::fetcher;
-use super::manifest::{ARCHIVED_CHANNEL, archived_offsets};
 use crate::error::BillingError;
-
-/// Asks whoever archives to write out what it holds, now.
-pub(super) const FLUSH_CHANNEL: &str = "clicktally_archive_flush";
 
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
@@ -35,24 +32,23 @@ pub async fn log_end_offsets(
 /// # Errors
 /// `ArchiveBehind` when that takes longer than `deadline`.
 pub async fn wait_until_archived(
-    pool: &PgPool,
+    database: &Database,
     ends: &BTreeMap<ShardId, u64>,
     deadline: Duration,
 ) -> Result<(), BillingError> {
-    // 1. Listen, 2. look, 3. ask: a file committed at any moment from here is seen or announced.
-    let mut announcements = PgListener::connect_with(pool).await?;
-    announcements.listen(ARCHIVED_CHANNEL).await?;
+    // 1. Listen. 2. Look. 3. Ask. So a file that is committed at any moment from here is seen or announced.
+    let mut announcements = database.listen(Channel::Archived).await?;
     let waiting = async {
         loop {
-            if missing(pool, ends).await? == 0 {
+            if missing(database, ends).await? == 0 {
                 return Ok(());
             }
-            // Asked again now and then: an archiver that starts later has not heard the first request.
-            sqlx::query("SELECT pg_notify($1, '')").bind(FLUSH_CHANNEL).execute(pool).await?;
-            let mut announced = tokio::time::timeout(ASK_AGAIN_AFTER, announcements.recv()).await;
-            while announced.is_ok() && missing(pool, ends).await? > 0 {
-                announced.map_or(Ok(()), |outcome| outcome.map(drop))?;
-                announced = tokio::time::timeout(ASK_AGAIN_AFTER, announcements.recv()).await;
+            // Ask again now and then: an archiver that starts later did not hear the first request.
+            database.notify(Channel::FlushArchive).await?;
+            let mut announced = tokio::time::timeout(ASK_AGAIN_AFTER, announcements.next()).await;
+            while announced.is_ok() && missing(database, ends).await? > 0 {
+                announced.unwrap_or(Ok(()))?;
+                announced = tokio::time::timeout(ASK_AGAIN_AFTER, announcements.next()).await;
             }
         }
     };
@@ -60,12 +56,12 @@ pub async fn wait_until_archived(
         Ok(outcome) => outcome,
         Err(_) => Err(BillingError::ArchiveBehind {
             waited_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
-            missing: missing(pool, ends).await?,
+            missing: missing(database, ends).await?,
         }),
     }
 }
 
-async fn missing(pool: &PgPool, ends: &BTreeMap<ShardId, u64>) -> Result<usize, BillingError> {
-    let archived = archived_offsets(pool).await?;
+async fn missing(database: &Database, ends: &BTreeMap<ShardId, u64>) -> Result<usize, BillingError> {
+    let archived = archived_offsets(database).await?;
     Ok(ends.iter().filter(|(shard, end)| archived.get(shard).copied().unwrap_or(0) < **end).count())
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 use arrow::array::{ArrayRef, BinaryBuilder, Int64Builder, StringBuilder, UInt16Builder, UInt32Builder, UInt64Builder};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
+use clicktally_database::Day;
 use clicktally_proto::click::record::Click;
 use clicktally_proto::click::view::decode_record_owned;
 use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
@@ -17,7 +18,6 @@ use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
 
 use super::buffer::{RawRecord, Segment};
-use crate::day::Day;
 use crate::error::BillingError;
 
 /// Rows encoded at once, and rows of a row group: bounds memory beyond the records themselves, here and in readers.
@@ -93,6 +93,12 @@ pub(super) fn encode(segment: &Segment, partitioner: Partitioner) -> Result<Enco
         }
     }
     writer.write(&columns.take_batch()?)?;
+    assert!(columns.malformed_rows <= columns.rows, "malformed rows are some of the file's rows");
+    assert_eq!(
+        columns.event_times_ms.is_none(),
+        columns.malformed_rows == columns.rows,
+        "only clicks have event times"
+    );
     Ok(EncodedFile {
         content: writer.into_inner()?,
         rows: columns.rows,

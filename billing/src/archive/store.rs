@@ -114,8 +114,9 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clicktally_proto::next_move::NextMove;
+
     use super::*;
-    use crate::error::NextMove;
 
     #[tokio::test]
     async fn a_file_written_is_the_file_hashed_and_a_second_write_replaces_it() {

@@ -8,6 +8,9 @@ use std::sync::Arc;
 use arrow::array::{AsArray, Int64Array, UInt64Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use arrow::record_batch::RecordBatch;
+use clicktally_database::Day;
+use clicktally_database::billing::{ManifestFile, StagedCell};
+use clicktally_database::reports::LateRecord;
 use clicktally_proto::click::invalid_traffic::ROBOT_FRAGMENTS;
 use clicktally_proto::event_time::{EventTimeRules, WINDOW_MS};
 use clicktally_proto::identity::shard_key::ShardId;
@@ -18,10 +21,9 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use url::Url;
 
-use super::cells::{cells_of, column, mistyped};
-use super::terms::TermsInterval;
-use crate::archive::{ArchiveStore, ManifestFile, schema};
-use crate::day::Day;
+use super::cell_columns::{cells_of, column, mistyped};
+use crate::archive::{ArchiveStore, schema};
+use crate::bill::TermsInterval;
 use crate::error::{BillingError, unsigned};
 
 const STORE_URL: &str = "archive://store";
@@ -37,13 +39,6 @@ pub(crate) struct SetAside {
     /// In a partition they do not belong to: republished to their own.
     pub(crate) misrouted: u64,
     pub(crate) malformed: u64,
-}
-
-/// A click the stream said was late, as far as finding it takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LateClick {
-    pub(crate) click_id: u64,
-    pub(crate) log_offset: u64,
 }
 
 /// One shard's files of one day, ready to be asked.
@@ -75,7 +70,7 @@ impl ShardQuery {
         Ok(ShardQuery { session, day })
     }
 
-    /// The shard's cells of the day, in pieces: see [`super::cells::cells_of`].
+    /// The shard's cells of the day, in pieces: see [`super::cell_columns::cells_of`].
     pub(crate) async fn cells(&self, terms: &[TermsInterval]) -> Result<SendableRecordBatchStream, BillingError> {
         self.register("terms", terms_batch(terms)?)?;
         let (from, to) = (unsigned_sql(self.day.start_ms()), unsigned_sql(self.day.end_ms()));
@@ -126,9 +121,9 @@ impl ShardQuery {
         })
     }
 
-    /// Of the clicks the stream said were late: the valid ones that the batch counts because of this very record, as
-    /// `(campaign, ad, minute, clicks)`. A late *copy* of a click counted in time explains nothing and is left out.
-    pub(crate) async fn late_winners(&self, late: &[LateClick]) -> Result<Vec<(i64, i64, u32, i64)>, BillingError> {
+    /// Cells of the valid clicks that the batch counts from one of these very records, which the stream declared late. A late
+    /// *copy* of a click counted in time explains nothing and is left out.
+    pub(crate) async fn late_winners(&self, late: &[LateRecord]) -> Result<Vec<StagedCell>, BillingError> {
         let batch = RecordBatch::try_new(
             Arc::new(Schema::new(vec![
                 Field::new("late_click_id", DataType::UInt64, false),
@@ -153,8 +148,7 @@ impl ShardQuery {
         );
         let mut found = Vec::new();
         for batch in self.session.sql(&sql).await?.collect().await? {
-            let cells = cells_of(&batch)?;
-            found.extend(cells.iter().map(|cell| (cell.campaign_id, cell.ad_id, cell.minute, cell.clicks)));
+            found.extend(cells_of(&batch)?);
         }
         Ok(found)
     }

@@ -4,13 +4,12 @@
 //! replaces the day's draft results. Promises: the same files and terms give the same rows; what is finalised never changes, a
 //! later run writes a memo of the difference. On restart: run it again.
 
-mod cells;
 mod clicks_sql;
-mod commit;
 mod run;
-mod terms;
+mod write_results;
 
-pub(crate) use clicks_sql::{LateClick, ShardQuery, by_shard};
-pub(crate) use commit::BILLING_LOCK;
+mod cell_columns;
+mod totals;
+
+pub(crate) use clicks_sql::{ShardQuery, by_shard};
 pub use run::{BatchOptions, BatchSummary, run};
-pub use terms::{Terms, TermsInterval, TermsTimeline};

@@ -1,19 +1,20 @@
 //! One run over one day, from the manifest to the committed documents.
 
+use clicktally_database::billing::{ManifestFile, NewRun, Stage, files_for_day};
+use clicktally_database::catalog::all_terms;
+use clicktally_database::{Database, Day};
 use clicktally_proto::clock::Clock;
 use futures::StreamExt;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use sqlx::PgPool;
 
-use super::cells::{StagedTotals, cells_of, create_stage, stage};
+use super::cell_columns::cells_of;
 use super::clicks_sql::{SetAside, ShardQuery, by_shard};
-use super::commit::{RunRecord, replace_day};
-use super::terms::TermsTimeline;
-use crate::archive::{ArchiveStore, ManifestFile, files_for_day};
-use crate::day::Day;
+use super::totals::StagedTotals;
+use super::write_results::write_results;
+use crate::archive::ArchiveStore;
+use crate::bill::TermsTimeline;
 use crate::error::BillingError;
-use crate::invoice::wall_time;
 
 #[derive(Debug, Clone)]
 pub struct BatchOptions {
@@ -64,22 +65,20 @@ pub struct BatchSummary {
 /// # Errors
 /// `FileChanged` when a file is not the one in the manifest; any error leaves the earlier results as they were.
 pub async fn run(
-    pool: &PgPool,
+    database: &Database,
     store: &ArchiveStore,
     day: Day,
     options: &BatchOptions,
     clock: &dyn Clock,
 ) -> Result<BatchSummary, BillingError> {
-    let files = files_for_day(pool, day, options.margin_ms).await?;
+    let files = files_for_day(database, day, options.margin_ms).await?;
     if options.verifies_files {
         verify(store, &files).await?;
     }
-    let terms = TermsTimeline::load(pool).await?;
+    let terms = TermsTimeline::new(all_terms(database).await?);
     let intervals = terms.intervals();
 
-    // Its own session: the stage lives as long as this run.
-    let mut session = pool.acquire().await?.detach();
-    create_stage(&mut session).await?;
+    let mut stage = Stage::create(database).await?;
     let mut totals = StagedTotals::default();
     let mut set_aside = SetAside::default();
     for (shard, files) in by_shard(&files) {
@@ -93,12 +92,12 @@ pub async fn run(
         while let Some(piece) = pieces.next().await {
             let cells = cells_of(&piece?)?;
             totals.add(&cells)?;
-            stage(&mut session, &cells).await?;
+            stage.add(&cells).await?;
         }
         tracing::debug!(%day, shard = shard.0, files = files.len(), "computed");
     }
 
-    let record = RunRecord {
+    let record = NewRun {
         day,
         manifest_sha256: manifest_hash(&files),
         files: files.iter().map(|file| file.file.clone()).collect(),
@@ -110,13 +109,15 @@ pub async fn run(
         quarantined: set_aside.quarantined,
         misrouted: set_aside.misrouted,
         malformed: set_aside.malformed,
-        computed_at: wall_time(clock)?,
+        computed_at_ms: clock.now_ms(),
     };
-    let committed = replace_day(&mut session, &record, &terms).await?;
+    let committed = write_results(&mut stage, &record, &terms).await?;
     if totals.conflicts > 0 {
         tracing::warn!(%day, conflicts = totals.conflicts, "copies of one click disagree; the first log offset was billed");
     }
+    assert!(committed.revision >= 1, "revisions count from 1");
     let billed_clicks: u64 = committed.billed.iter().map(|b| b.billed_clicks).sum();
+    assert!(billed_clicks <= record.unique_valid_clicks, "only valid clicks are billed, each once");
     let summary = BatchSummary {
         day,
         revision: committed.revision,
@@ -138,6 +139,7 @@ pub async fn run(
     Ok(summary)
 }
 
+/// Compares every file with the hash that the manifest recorded.
 async fn verify(store: &ArchiveStore, files: &[ManifestFile]) -> Result<(), BillingError> {
     for file in files {
         let found = store.sha256(&file.file).await?;
@@ -150,6 +152,10 @@ async fn verify(store: &ArchiveStore, files: &[ManifestFile]) -> Result<(), Bill
 
 /// SHA-256 over the lines `file sha256\n`, in order of shard and offset.
 fn manifest_hash(files: &[ManifestFile]) -> String {
+    assert!(
+        files.is_sorted_by_key(|file| (file.shard, file.offset_from)),
+        "the hash names the same files in the same order at every run"
+    );
     let mut hasher = Sha256::new();
     for file in files {
         hasher.update(format!("{} {}\n", file.file, file.sha256));

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use clicktally_database::Day;
+use clicktally_database::billing::SettledLine;
 use clicktally_proto::money::{Currency, Micros};
 
-use super::billing_rules::BilledUsage;
-use crate::batch::TermsTimeline;
-use crate::day::Day;
+use crate::bill::{BilledUsage, TermsTimeline};
 use crate::error::{BillingError, bigint};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,15 +55,6 @@ pub struct Line {
     pub unbilled_clicks: i64,
 }
 
-/// What finalised documents of the day bill under one revision of a campaign's terms, summed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SettledLine {
-    pub campaign_id: i64,
-    pub terms_revision: i64,
-    pub clicks: i64,
-    pub amount_micros: Micros,
-}
-
 /// Builds the documents of one day and revision. Pure; the same input gives the same documents, ids included.
 #[derive(Debug)]
 pub struct InvoiceBuilder<'a> {
@@ -78,6 +69,7 @@ pub struct InvoiceBuilder<'a> {
 impl<'a> InvoiceBuilder<'a> {
     /// `revision` is 1 for a day without finalised documents, and grows by one with each finalisation.
     pub fn new(day: Day, revision: i32, terms: &'a TermsTimeline) -> InvoiceBuilder<'a> {
+        assert!(revision >= 1, "revisions count from 1");
         InvoiceBuilder { day, revision, terms, wanted: BTreeMap::new(), settled: BTreeMap::new() }
     }
 
@@ -115,7 +107,7 @@ impl<'a> InvoiceBuilder<'a> {
             .collect()
     }
 
-    /// `None` where nothing is to be said: no clicks, or none that earlier revisions do not say already.
+    /// `None` where the line would be empty: no clicks, or none beyond what earlier revisions say.
     fn line(
         &self,
         campaign_id: i64,
@@ -130,6 +122,10 @@ impl<'a> InvoiceBuilder<'a> {
         {
             return Err(BillingError::TermsRewritten { campaign_id, revision: terms_revision });
         }
+        assert!(
+            wanted.is_none_or(|w| w.billed_clicks <= w.usage.clicks),
+            "no more clicks are billed than were counted"
+        );
         let wanted_clicks = wanted.map_or(Ok(0), |w| bigint(w.billed_clicks, "clicks"))?;
         let unbilled_clicks = wanted.map_or(Ok(0), |w| bigint(w.usage.clicks - w.billed_clicks, "clicks"))?;
         let clicks = wanted_clicks - settled.map_or(0, |s| s.clicks);
@@ -148,8 +144,10 @@ impl<'a> InvoiceBuilder<'a> {
     }
 
     fn document(&self, advertiser_id: i64, currency: Currency, lines: Vec<Line>) -> Result<Document, BillingError> {
+        assert!(!lines.is_empty(), "an advertiser without lines gets no document");
         let total: i128 = lines.iter().map(|line| i128::from(line.amount_micros)).sum();
         let amount_micros = i64::try_from(total).map_err(|_| BillingError::Overflow("an invoice"))?;
+        assert!(self.revision > 1 || amount_micros >= 0, "an invoice takes nothing back: only a memo does");
         let kind = match (self.revision, amount_micros) {
             (1, _) => DocumentKind::Invoice,
             (_, ..0) => DocumentKind::CreditMemo,
@@ -170,9 +168,8 @@ impl<'a> InvoiceBuilder<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::billing_rules::Usage;
     use super::*;
-    use crate::batch::Terms;
+    use crate::bill::{Terms, Usage};
 
     fn timeline() -> TermsTimeline {
         TermsTimeline::new([1, 2].map(|campaign_id| Terms {

@@ -1,12 +1,8 @@
-//! Money: what of a day's clicks is billed, the documents that say so, and the ledger behind them.
+//! Documents: what a day's bill says to an advertiser, and the moment from which it never changes.
 
-mod billing_rules;
 mod documents;
-mod finalize;
-mod ledger;
+mod finalise;
 
-pub use billing_rules::{BilledUsage, UnbilledCause, Usage, bill};
-pub use documents::{Document, DocumentKind, InvoiceBuilder, Line, SettledLine};
-pub(crate) use finalize::wall_time;
-pub use finalize::{FinalizedDay, finalize};
-pub use ledger::{Account, Entry, entries_of, is_balanced};
+pub use clicktally_database::billing::SettledLine;
+pub use documents::{Document, DocumentKind, InvoiceBuilder, Line};
+pub use finalise::{FinalizedDay, finalize};

@@ -50,7 +50,7 @@ impl Cause {
 
 /// What is known of one (ad, campaign, minute).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Cell {
+pub struct ComparedWindow {
     pub batch_clicks: i64,
     pub batch_invalid: i64,
     pub stream_clicks: i64,
@@ -65,9 +65,9 @@ pub struct Cell {
 
 /// Splits `batch_clicks − stream_clicks` by cause; the parts sum to it, none is zero, all have its sign. A cause explains at
 /// most as much as its own evidence. An excess of the stream is never pending: windows only grow.
-pub fn explain(cell: &Cell) -> BTreeMap<Cause, i64> {
+pub fn explain(window: &ComparedWindow) -> BTreeMap<Cause, i64> {
     let mut causes = BTreeMap::new();
-    let mut left = cell.batch_clicks - cell.stream_clicks;
+    let mut left = window.batch_clicks - window.stream_clicks;
     let mut attribute = |cause, at_most: i64| {
         let part = if left > 0 { left.min(at_most.max(0)) } else { left.max(-at_most.max(0)) };
         if part != 0 {
@@ -75,16 +75,17 @@ pub fn explain(cell: &Cell) -> BTreeMap<Cause, i64> {
             left -= part;
         }
     };
-    let is_deficit = cell.batch_clicks > cell.stream_clicks;
+    let is_deficit = window.batch_clicks > window.stream_clicks;
     if is_deficit {
-        attribute(Cause::Late, cell.late);
-        attribute(Cause::Invalid, cell.stream_invalid - cell.batch_invalid);
-        attribute(Cause::StreamPending, if cell.is_final { 0 } else { i64::MAX });
+        attribute(Cause::Late, window.late);
+        attribute(Cause::Invalid, window.stream_invalid - window.batch_invalid);
+        attribute(Cause::StreamPending, if window.is_final { 0 } else { i64::MAX });
     } else {
-        attribute(Cause::Duplicate, cell.strayed_copies);
-        attribute(Cause::Invalid, cell.batch_invalid - cell.stream_invalid);
+        attribute(Cause::Duplicate, window.strayed_copies);
+        attribute(Cause::Invalid, window.batch_invalid - window.stream_invalid);
     }
     attribute(Cause::Unexplained, i64::MAX);
+    assert_eq!(left, 0, "the causes together explain the whole difference");
     causes
 }
 
@@ -96,23 +97,30 @@ mod tests {
 
     #[test]
     fn a_lost_click_of_a_final_window_is_unexplained() {
-        let cell = Cell { batch_clicks: 10, stream_clicks: 7, late: 2, is_final: true, ..Cell::default() };
+        let cell =
+            ComparedWindow { batch_clicks: 10, stream_clicks: 7, late: 2, is_final: true, ..ComparedWindow::default() };
         assert_eq!(explain(&cell), BTreeMap::from([(Cause::Late, 2), (Cause::Unexplained, 1)]));
-        let open = Cell { is_final: false, ..cell };
+        let open = ComparedWindow { is_final: false, ..cell };
         assert_eq!(explain(&open), BTreeMap::from([(Cause::Late, 2), (Cause::StreamPending, 1)]));
     }
 
     #[test]
     fn counting_twice_is_never_pending_nor_late() {
-        let cell = Cell { batch_clicks: 10, stream_clicks: 11, late: 5, ..Cell::default() };
+        let cell = ComparedWindow { batch_clicks: 10, stream_clicks: 11, late: 5, ..ComparedWindow::default() };
         assert_eq!(explain(&cell), BTreeMap::from([(Cause::Unexplained, -1)]));
-        let strayed = Cell { strayed_copies: 1, ..cell };
+        let strayed = ComparedWindow { strayed_copies: 1, ..cell };
         assert_eq!(explain(&strayed), BTreeMap::from([(Cause::Duplicate, -1)]));
     }
 
     #[test]
     fn a_verdict_that_differs_is_named() {
-        let cell = Cell { batch_clicks: 8, batch_invalid: 4, stream_clicks: 10, stream_invalid: 2, ..Cell::default() };
+        let cell = ComparedWindow {
+            batch_clicks: 8,
+            batch_invalid: 4,
+            stream_clicks: 10,
+            stream_invalid: 2,
+            ..ComparedWindow::default()
+        };
         assert_eq!(explain(&cell), BTreeMap::from([(Cause::Invalid, -2)]));
     }
 
@@ -121,7 +129,7 @@ mod tests {
         fn the_causes_sum_to_the_difference(
             batch_clicks in 0_i64..50, stream_clicks in 0_i64..50, batch_invalid in 0_i64..9, stream_invalid in 0_i64..9,
             late in 0_i64..9, strayed_copies in 0_i64..9, is_final: bool) {
-            let cell = Cell { batch_clicks, batch_invalid, stream_clicks, stream_invalid, late, strayed_copies, is_final };
+            let cell = ComparedWindow { batch_clicks, batch_invalid, stream_clicks, stream_invalid, late, strayed_copies, is_final };
             let difference = batch_clicks - stream_clicks;
             let causes = explain(&cell);
             prop_assert_eq!(causes.values().sum::<i64>(), difference);

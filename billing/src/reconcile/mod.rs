@@ -4,8 +4,11 @@
 //! Writes: `billing.reconciliation`, the day's rows replaced. Promises: every differing click has a cause, or is *unexplained*
 //! and pages. On restart: run it again.
 
+mod compare;
 mod explain;
 mod run;
+mod summary;
 
-pub use explain::{Cause, Cell, explain};
-pub use run::{ReconciliationSummary, reconcile};
+pub use explain::{Cause, ComparedWindow, explain};
+pub use run::reconcile;
+pub use summary::ReconciliationSummary;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clicktally_billing::BillingError;
-use clicktally_billing::archive::{ArchiveOptions, Archiver, archived_offsets, wait_until_archived};
+use clicktally_billing::archive::{ArchiveOptions, Archiver, wait_until_archived};
+use clicktally_database::billing::archived_offsets;
 use clicktally_proto::clock::SystemClock;
 use sqlx::Row;
 
@@ -27,7 +28,7 @@ async fn assert_complete(world: &World, rows: i64, malformed: i64) {
         assert_eq!(row.get::<i64, _>("offset_from"), *expected);
         *expected = row.get("offset_to");
     }
-    assert_eq!(archived_offsets(&world.pool).await.unwrap(), world.log_ends().await);
+    assert_eq!(archived_offsets(&world.database).await.unwrap(), world.log_ends().await);
     assert_eq!(manifest.iter().map(|row| row.get::<i64, _>("rows")).sum::<i64>(), rows);
     assert_eq!(manifest.iter().map(|row| row.get::<i64, _>("malformed_rows")).sum::<i64>(), malformed);
 }
@@ -40,7 +41,7 @@ pub(crate) async fn a_kill_between_upload_and_manifest_leaves_no_gap_and_no_copy
     produce(&world, &records);
     for point in ["archive.after_upload:3", "archive.after_manifest:4", "archive.after_upload:1"] {
         assert!(world.archive_killed_at(point, 20), "{point} was never reached");
-        let archived: u64 = archived_offsets(&world.pool).await.unwrap().values().sum();
+        let archived: u64 = archived_offsets(&world.database).await.unwrap().values().sum();
         assert!(archived > 0 && archived < world.log_ends().await.values().sum());
     }
     world.archive_all().await;
@@ -88,18 +89,18 @@ pub(crate) async fn waiting_for_the_archive_does_not_wait_for_its_age(environmen
     let records = generate(3, 500);
     let options = ArchiveOptions { file_age_max: Duration::from_secs(86_400), ..world.archive_options(1_000_000) };
     let (store, metrics) = (world.store.clone(), world.metrics.clone());
-    let mut archiver = Archiver::start(options, &world.pool, store, Arc::new(SystemClock), metrics).await.unwrap();
+    let mut archiver = Archiver::start(options, &world.database, store, Arc::new(SystemClock), metrics).await.unwrap();
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let running = tokio::spawn(async move { archiver.run(stopped).await });
 
     produce(&world, &records);
     let ends = world.log_ends().await;
-    wait_until_archived(&world.pool, &ends, Duration::from_secs(60)).await.unwrap();
+    wait_until_archived(&world.database, &ends, Duration::from_secs(60)).await.unwrap();
     assert_complete(&world, recount(&records).rows, recount(&records).malformed).await;
 
     // What is beyond the log is not waited for in vain for ever.
     let beyond = ends.into_iter().map(|(shard, end)| (shard, end + 1)).collect();
-    let behind = wait_until_archived(&world.pool, &beyond, Duration::from_millis(100)).await;
+    let behind = wait_until_archived(&world.database, &beyond, Duration::from_millis(100)).await;
     assert!(matches!(behind, Err(BillingError::ArchiveBehind { missing: 16, .. })));
     stop.send(true).unwrap();
     running.await.unwrap().unwrap();

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use chrono::DateTime;
-use clicktally_billing::archive::{ArchiveStore, archived_days, files_for_day};
+use clicktally_billing::archive::ArchiveStore;
 use clicktally_billing::batch::{BatchOptions, BatchSummary, run};
 use clicktally_billing::invoice::finalize;
-use clicktally_billing::postgres::connect_and_migrate;
 use clicktally_billing::reconcile::{ReconciliationSummary, reconcile};
-use clicktally_billing::statement::statement;
-use clicktally_billing::{BillingError, Day, NextMove};
+use clicktally_billing::{BillingError, Day};
+use clicktally_database::Database;
+use clicktally_database::billing::{archived_days, files_for_day, statement};
 use clicktally_proto::clock::SystemClock;
+use clicktally_proto::next_move::NextMove;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -53,11 +54,11 @@ async fn set_catalogue(world: &World) {
 }
 
 async fn run_day(world: &World, day: Day) -> BatchSummary {
-    run(&world.pool, &world.store, day, &BatchOptions::default(), &SystemClock).await.unwrap()
+    run(&world.database, &world.store, day, &BatchOptions::default(), &SystemClock).await.unwrap()
 }
 
 async fn reconcile_day(world: &World, day: Day) -> ReconciliationSummary {
-    reconcile(&world.pool, &world.store, day, &BatchOptions::default(), &world.metrics).await.unwrap()
+    reconcile(&world.database, &world.store, day, &BatchOptions::default(), &world.metrics).await.unwrap()
 }
 
 /// Every row of the results, as text.
@@ -112,7 +113,7 @@ async fn assert_billed(world: &World, recount: &Recount, days: [Day; 2]) {
     let mut capped_left = SMALL_BUDGET_CLICKS;
     for day in days {
         let mut lines: BTreeMap<(i64, i64), i64> = BTreeMap::new();
-        for line in statement(&world.pool, day).await.unwrap().lines {
+        for line in statement(&world.database, day).await.unwrap().lines {
             *lines.entry((line.campaign_id, line.terms_revision)).or_insert(0) += line.clicks;
         }
         for ((campaign, revision), clicks) in usage(recount, day) {
@@ -155,7 +156,7 @@ pub(crate) async fn a_day_is_billed_as_a_naive_recount_says_and_never_changes_bu
     world.archive_all().await;
     let recounted = recount(&records);
     let days = [Day::of(NOON_MS).unwrap(), Day::of(NOON_MS + 12 * HOUR_MS).unwrap()];
-    assert_eq!(archived_days(&world.pool).await.unwrap()[..2], days);
+    assert_eq!(archived_days(&world.database).await.unwrap()[..2], days);
 
     // The batch equals the recount, window by window.
     let summaries = [run_day(&world, days[0]).await, run_day(&world, days[1]).await];
@@ -186,18 +187,18 @@ pub(crate) async fn a_day_is_billed_as_a_naive_recount_says_and_never_changes_bu
     world.archive_all().await;
     let memo = run_day(&world, days[0]).await;
     assert_eq!((memo.revision, memo.documents), (2, 1));
-    let shown = statement(&world.pool, days[0]).await.unwrap();
+    let shown = statement(&world.database, days[0]).await.unwrap();
     let debit: Vec<_> = shown.documents.iter().filter(|document| document.revision == 2).collect();
     assert_eq!((debit[0].kind.as_str(), debit[0].amount_micros), ("debit_memo", 40 * PRICE_MICROS));
     assert_billed(&world, &recount(&records), days).await;
 
     // A lowered budget takes back what it no longer covers, in a credit memo.
-    finalize(&world.pool, days[0], &SystemClock).await.unwrap();
+    finalize(&world.database, days[0], &SystemClock).await.unwrap();
     set_terms(&world, 4, 2, PRICE_MICROS, PRICE_MICROS, NOON_MS + 100 * HOUR_MS).await;
     assert_eq!(run_day(&world, days[1]).await.revision, 1);
     let credit = run_day(&world, days[0]).await;
     assert_eq!((credit.revision, credit.documents), (3, 1));
-    let shown = statement(&world.pool, days[0]).await.unwrap();
+    let shown = statement(&world.database, days[0]).await.unwrap();
     let credit: Vec<_> = shown.documents.iter().filter(|document| document.kind == "credit_memo").collect();
     assert!(credit.len() == 1 && credit[0].amount_micros < 0);
 }
@@ -305,10 +306,10 @@ async fn insert_late(world: &World, click_id: u64, shard: u16, offset: u64, even
 }
 
 async fn a_finalised_day_is_immutable(world: &World, day: Day) {
-    let unknown = finalize(&world.pool, "1999-01-01".parse().unwrap(), &SystemClock).await;
+    let unknown = finalize(&world.database, "1999-01-01".parse().unwrap(), &SystemClock).await;
     assert!(matches!(unknown, Err(BillingError::NotRun(_))));
-    assert_eq!(finalize(&world.pool, day, &SystemClock).await.unwrap().documents, 2);
-    assert_eq!(finalize(&world.pool, day, &SystemClock).await.unwrap().documents, 0);
+    assert_eq!(finalize(&world.database, day, &SystemClock).await.unwrap().documents, 2);
+    assert_eq!(finalize(&world.database, day, &SystemClock).await.unwrap().documents, 0);
     let before = dump(world).await;
     for forged in [
         "UPDATE billing.invoice SET amount_micros = 0 WHERE state = 'final'",
@@ -338,14 +339,14 @@ pub(crate) async fn a_file_that_changed_stops_the_batch(environment: &Environmen
     let day = Day::of(NOON_MS).unwrap();
     let summary = run_day(&world, day).await;
     let before = dump(&world).await;
-    let files = files_for_day(&world.pool, day, 0).await.unwrap();
+    let files = files_for_day(&world.database, day, 0).await.unwrap();
     assert!(summary.files >= files.len());
     let path = world.folder.path().join(&files[0].file);
     let mut content = std::fs::read(&path).unwrap();
     content[100] ^= 1;
     std::fs::write(&path, content).unwrap();
     let store = ArchiveStore::open(world.folder.path().to_str().unwrap()).unwrap();
-    let outcome = run(&world.pool, &store, day, &BatchOptions::default(), &SystemClock).await.unwrap_err();
+    let outcome = run(&world.database, &store, day, &BatchOptions::default(), &SystemClock).await.unwrap_err();
     assert!(matches!(outcome, BillingError::FileChanged { .. }));
     assert_eq!(outcome.next_move(), NextMove::Halt);
     assert_eq!(dump(&world).await, before);
@@ -353,12 +354,15 @@ pub(crate) async fn a_file_that_changed_stops_the_batch(environment: &Environmen
 
 pub(crate) async fn the_schema_comes_up_twice_and_an_absent_server_is_named(environment: &Environment) {
     let world = environment.world().await;
-    let (one, two) = tokio::join!(connect_and_migrate(&world.database_url), connect_and_migrate(&world.database_url));
+    let (one, two) = tokio::join!(
+        Database::connect_and_migrate(&world.database_url),
+        Database::connect_and_migrate(&world.database_url)
+    );
     one.unwrap();
     two.unwrap();
-    let absent = connect_and_migrate("postgres://nobody@127.0.0.1:1/none").await.unwrap_err();
+    let absent = Database::connect_and_migrate("postgres://nobody@127.0.0.1:1/none").await.unwrap_err();
     assert_eq!(absent.next_move(), NextMove::Retry);
     assert!(absent.to_string().contains("127.0.0.1:1") && absent.to_string().contains("start it"));
-    let wrong = connect_and_migrate("mysql://x").await.unwrap_err();
+    let wrong = Database::connect_and_migrate("mysql://x").await.unwrap_err();
     assert_eq!(wrong.next_move(), NextMove::Reject);
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use clicktally_billing::archive::{ArchiveOptions, ArchiveStore, Archiver, log_end_offsets};
 use clicktally_billing::metrics::BillingMetrics;
-use clicktally_billing::postgres::connect_and_migrate;
+use clicktally_database::Database;
 use clicktally_embedded::{Kafka, KafkaOptions, Postgres, PostgresOptions};
 use clicktally_kafka::KafkaConnection;
 use clicktally_proto::clock::SystemClock;
@@ -42,6 +42,8 @@ pub(crate) struct World {
     pub(crate) brokers: String,
     pub(crate) topic: String,
     pub(crate) database_url: String,
+    pub(crate) database: Database,
+    /// The claims' own look at the tables.
     pub(crate) pool: PgPool,
     pub(crate) folder: tempfile::TempDir,
     pub(crate) store: ArchiveStore,
@@ -64,17 +66,18 @@ impl Environment {
 
     pub(crate) async fn world(&self) -> World {
         let number = self.worlds.fetch_add(1, Ordering::Relaxed);
-        let (topic, database) = (format!("raw_{number}"), format!("world_{number}"));
+        let (topic, name) = (format!("raw_{number}"), format!("world_{number}"));
         let admin = PgPool::connect(&self.database_url).await.unwrap();
-        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {database}"))).execute(&admin).await.unwrap();
+        sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&admin).await.unwrap();
         let (server, _) = self.database_url.rsplit_once('/').unwrap();
-        let database_url = format!("{server}/{database}");
+        let database_url = format!("{server}/{name}");
         create_topic(&self.brokers, &topic).await;
         let folder = tempfile::tempdir().unwrap();
         World {
             brokers: self.brokers.clone(),
             topic,
-            pool: connect_and_migrate(&database_url).await.unwrap(),
+            database: Database::connect_and_migrate(&database_url).await.unwrap(),
+            pool: PgPool::connect(&database_url).await.unwrap(),
             database_url,
             store: ArchiveStore::open(folder.path().to_str().unwrap()).unwrap(),
             folder,
@@ -91,7 +94,7 @@ impl World {
     pub(crate) async fn archiver(&self, file_records_max: usize) -> Archiver {
         let options = self.archive_options(file_records_max);
         let clock = Arc::new(SystemClock);
-        Archiver::start(options, &self.pool, self.store.clone(), clock, self.metrics.clone()).await.unwrap()
+        Archiver::start(options, &self.database, self.store.clone(), clock, self.metrics.clone()).await.unwrap()
     }
 
     pub(crate) async fn log_ends(&self) -> BTreeMap<ShardId, u64> {
@@ -133,12 +136,12 @@ pub(crate) fn archive_as_child(runtime: &tokio::runtime::Runtime) -> bool {
         panic!("a malformed task: {task}");
     };
     runtime.block_on(async {
-        let pool = connect_and_migrate(database_url).await.unwrap();
+        let database = Database::connect_and_migrate(database_url).await.unwrap();
         let options = archive_options(brokers, topic, file_records_max.parse().unwrap());
         let metrics = BillingMetrics::register(&prometheus::Registry::new()).unwrap();
         let store = ArchiveStore::open(folder).unwrap();
         let ends = log_end_offsets(&KafkaConnection::plaintext(brokers), topic, partitioner()).await.unwrap();
-        let mut archiver = Archiver::start(options, &pool, store, Arc::new(SystemClock), metrics).await.unwrap();
+        let mut archiver = Archiver::start(options, &database, store, Arc::new(SystemClock), metrics).await.unwrap();
         archiver.archive_until(&ends).await.unwrap();
     });
     true

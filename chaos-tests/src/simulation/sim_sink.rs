@@ -2,8 +2,8 @@
 //! transaction.
 //!
 //! The writer's own [`WindowRows`] puts the rows of a transaction together. The model covers the SQL behind it
-//! (`node/src/sink/postgres_tables.rs`), and a server that is down, slow, silent about a commit, or restored to an
-//! older state.
+//! (`billing/database/src/reports/window_batch.rs`), and a server that is down, slow, silent about a commit, or
+//! restored to an older state.
 
 use std::collections::BTreeMap;
 

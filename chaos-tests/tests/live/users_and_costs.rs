@@ -4,7 +4,6 @@ use clicktally_chaos_tests::checks::ct12_users_and_costs::is_within_bound;
 use clicktally_chaos_tests::oracle::{self, Recount};
 use clicktally_chaos_tests::trial::Trial;
 use serde_json::{Value, json};
-use sqlx::PgPool;
 
 /// The ad that `--hot-percent` is for.
 const HOT_AD: u64 = 1;
@@ -49,24 +48,13 @@ async fn an_ads_users_over_several_minutes_are_counted_once_each_and_its_costs_s
     };
     check(&ask(&trial, from, to).await);
 
-    // The same rows two days ago: nothing but PostgreSQL knows them.
-    let pool = PgPool::connect(&trial.services.postgres.url()).await.unwrap();
-    sqlx::query(
-        "INSERT INTO reports.ad_minute SELECT minute - interval '48 hours', ad_id, campaign_id, clicks, invalid_clicks, \
-         spend_micros, revision, state, unique_users, user_sketch, cost_sum_micros, cost_count FROM reports.ad_minute",
-    )
-    .execute(&pool)
-    .await
-    .unwrap();
+    // The same rows two days ago: only PostgreSQL knows them.
+    trial.database.copy_rows_two_days_back().await.unwrap();
     let (from, to) = (from - 2 * MINUTES_PER_DAY, to - 2 * MINUTES_PER_DAY);
     check(&ask(&trial, from, to).await);
 
     // Rows of a version that kept no users: their number is not known, rather than too small.
-    sqlx::query("UPDATE reports.ad_minute SET unique_users = NULL, user_sketch = NULL WHERE minute = to_timestamp($1::bigint * 60)")
-        .bind(i64::try_from(from).unwrap())
-        .execute(&pool)
-        .await
-        .unwrap();
+    trial.database.forget_users(from).await.unwrap();
     let answer = ask(&trial, from, to).await;
     assert_eq!(answer["unique_users"], Value::Null);
     assert_eq!(answer["cost"]["click_count"], exact.cost_count);

@@ -8,12 +8,12 @@ use clap::{Args, Subcommand};
 use clicktally_billing::archive::{self, ArchiveStore};
 use clicktally_billing::batch::{self, BatchOptions};
 use clicktally_billing::metrics::BillingMetrics;
-use clicktally_billing::postgres::connect_and_migrate;
-use clicktally_billing::{BillingError, Day, invoice, reconcile, statement};
+use clicktally_billing::{BillingError, Day, invoice, reconcile};
+use clicktally_database::Database;
+use clicktally_database::billing::{archived_days, statement};
 use clicktally_proto::click_log::RAW_CLICKS;
 use clicktally_proto::clock::SystemClock;
 use clicktally_proto::identity::shard_key::Partitioner;
-use sqlx::PgPool;
 
 use super::Output;
 use super::result::show;
@@ -63,8 +63,8 @@ struct Days {
 }
 
 impl Days {
-    async fn resolve(&self, pool: &PgPool) -> Result<Vec<Day>, BillingError> {
-        if self.day == "all" { archive::archived_days(pool).await } else { Ok(vec![self.day.parse()?]) }
+    async fn resolve(&self, database: &Database) -> Result<Vec<Day>, BillingError> {
+        if self.day == "all" { Ok(archived_days(database).await?) } else { Ok(vec![self.day.parse()?]) }
     }
 }
 
@@ -73,7 +73,7 @@ const UNEXPLAINED: u8 = 2;
 
 pub(super) async fn run(command: BillingCommand, output: Output) -> anyhow::Result<ExitCode> {
     let config = Config::load(command.config.as_deref())?;
-    let pool = connect_and_migrate(&config.postgres.url).await?;
+    let database = Database::connect_and_migrate(&config.postgres.url).await?;
     let store = ArchiveStore::open(&config.archive_location())?;
     let options = BatchOptions::default();
     let clock = SystemClock;
@@ -82,25 +82,25 @@ pub(super) async fn run(command: BillingCommand, output: Output) -> anyhow::Resu
         BillingAction::Run { days, wait_seconds } => {
             let partitioner = Partitioner::new(config.cluster.groups);
             let ends = archive::log_end_offsets(&config.log.connection(), RAW_CLICKS, partitioner).await?;
-            archive::wait_until_archived(&pool, &ends, Duration::from_secs(wait_seconds)).await?;
-            for day in days.resolve(&pool).await? {
-                show(&batch::run(&pool, &store, day, &options, &clock).await?, output)?;
+            archive::wait_until_archived(&database, &ends, Duration::from_secs(wait_seconds)).await?;
+            for day in days.resolve(&database).await? {
+                show(&batch::run(&database, &store, day, &options, &clock).await?, output)?;
             }
         }
         BillingAction::Show { days } => {
-            for day in days.resolve(&pool).await? {
-                show(&statement::statement(&pool, day).await?, output)?;
+            for day in days.resolve(&database).await? {
+                show(&statement(&database, day).await?, output)?;
             }
         }
         BillingAction::Finalize { days } => {
-            for day in days.resolve(&pool).await? {
-                show(&invoice::finalize(&pool, day, &clock).await?, output)?;
+            for day in days.resolve(&database).await? {
+                show(&invoice::finalize(&database, day, &clock).await?, output)?;
             }
         }
         BillingAction::Reconcile { days } => {
             let metrics = BillingMetrics::register(prometheus::default_registry())?;
-            for day in days.resolve(&pool).await? {
-                let summary = reconcile::reconcile(&pool, &store, day, &options, &metrics).await?;
+            for day in days.resolve(&database).await? {
+                let summary = reconcile::reconcile(&database, &store, day, &options, &metrics).await?;
                 show(&summary, output)?;
                 if summary.pages() {
                     code = ExitCode::from(UNEXPLAINED);

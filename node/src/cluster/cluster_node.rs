@@ -11,6 +11,7 @@ use clicktally_api::access::source::Sources;
 use clicktally_api::ports::id_minter::IdMinter;
 use clicktally_api::{ApiState, Roles};
 use clicktally_budget::BudgetRules;
+use clicktally_database::{Database, PoolLimits};
 use clicktally_kafka::{KafkaLog, KafkaLogSettings};
 use clicktally_proto::click_log::ClickLog;
 use clicktally_proto::clock::{Clock, SystemClock};
@@ -20,7 +21,6 @@ use clicktally_proto::next_move::NextMove;
 use clicktally_raft_store::disk_storage::DiskStorage;
 use clicktally_raft_store::peers::transport::HttpTransport;
 use clicktally_raft_store::store_config::{RaftTiming, SnapshotRules, StoreConfig};
-use sqlx::postgres::PgPoolOptions;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -94,11 +94,8 @@ impl ClusterNode {
         member.spawn(database::run(config.clone(), groups, Arc::clone(&clock), member.stopped()));
         let minter = IdMinter::default();
         minter.arm(worker);
-        let postgres = PgPoolOptions::new()
-            .max_connections(QUERY_CONNECTIONS_MAX)
-            .acquire_timeout(QUERY_CONNECT_DEADLINE)
-            .connect_lazy(&config.postgres.url)
-            .context("[postgres] url")?;
+        let limits = PoolLimits { connections_max: QUERY_CONNECTIONS_MAX, acquire_timeout: QUERY_CONNECT_DEADLINE };
+        let database = Database::connect_lazy(&config.postgres.url, limits).context("[postgres] url")?;
         let sources = config.sources.iter().map(|source| (source.token.clone(), source.name.clone())).collect();
         let router = clicktally_api::router(ApiState {
             node: config.node.id,
@@ -110,7 +107,7 @@ impl ClusterNode {
             minter,
             budget: Arc::new(member.budget_desk()),
             shards: member.meters().unwrap_or_default(),
-            postgres: Some(postgres),
+            postgres: Some(database),
             sources: Sources::new(sources),
             capture_slots: CaptureSlots::default(),
         });

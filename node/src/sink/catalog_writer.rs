@@ -1,28 +1,33 @@
 //! Reads: campaign terms in replicated state, their owner. Writes: `catalog.campaign_terms`, which the batch bills by.
 //!
-//! Promises: every revision of a campaign arrives, each once (insert-only, keyed by revision). A revision replaced before it was
-//! seen here is missing; it was in force for less than a round. On restart: offers everything again.
+//! Promises: every revision of a campaign arrives, each once (insert-only, keyed by revision). A revision that was replaced before
+//! a round saw it is missing; it was in force for less than a round. On restart: offers everything again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clicktally_database::catalog::{NewTerms, add_terms};
+use clicktally_database::{AdvisoryLock, Database, DatabaseError};
 use clicktally_proto::identity::ids::CampaignId;
+use clicktally_proto::next_move::NextMove;
 use clicktally_raft_store::group::Group;
 use clicktally_state::catalogue::Campaign;
-use sqlx::PgPool;
 use tokio::sync::watch;
 
-use super::singleton::{self, Duty};
+use super::singleton;
 
 const ROUND: Duration = Duration::from_millis(200);
+/// The pause after an error that only an operator can cure. Writing continues once the cause is gone: repeating is harmless.
+const HALT_PAUSE: Duration = Duration::from_secs(10);
 
-pub async fn run(groups: Arc<[Group]>, pool: PgPool, mut stop: watch::Receiver<bool>) {
-    while let Some(mut held) = singleton::obtain(&pool, Duty::CatalogWriter, &mut stop).await {
+pub async fn run(groups: Arc<[Group]>, database: Database, mut stop: watch::Receiver<bool>) {
+    while let Some(mut held) = singleton::obtain(&database, AdvisoryLock::CatalogWriter, &mut stop).await {
         let mut written: BTreeMap<CampaignId, u64> = BTreeMap::new();
+        let mut pause = ROUND;
         loop {
             tokio::select! {
-                () = tokio::time::sleep(ROUND) => {}
+                () = tokio::time::sleep(pause) => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
             let news: Vec<Arc<Campaign>> = groups
@@ -36,11 +41,17 @@ pub async fn run(groups: Arc<[Group]>, pool: PgPool, mut stop: watch::Receiver<b
                     })
                 })
                 .collect();
+            pause = ROUND;
             if news.is_empty() {
                 continue;
             }
-            if let Err(error) = write(&pool, &news).await {
-                tracing::warn!(%error, "campaign terms not written yet; trying again");
+            if let Err(error) = write(&database, &news).await {
+                if error.next_move() == NextMove::Retry {
+                    tracing::warn!(%error, "campaign terms not written yet; trying again");
+                } else {
+                    tracing::error!(%error, "campaign terms are not billable until an operator acts");
+                    pause = HALT_PAUSE;
+                }
                 if !held.is_held().await {
                     break;
                 }
@@ -51,26 +62,22 @@ pub async fn run(groups: Arc<[Group]>, pool: PgPool, mut stop: watch::Receiver<b
     }
 }
 
-async fn write(pool: &PgPool, campaigns: &[Arc<Campaign>]) -> Result<(), sqlx::Error> {
-    let mut transaction = pool.begin().await?;
-    for campaign in campaigns {
-        let terms = &campaign.terms;
-        sqlx::query(
-            "INSERT INTO catalog.campaign_terms (campaign_id, revision, advertiser_id, name, currency, \
-             cost_per_click_micros, budget_micros, tolerance_micros, effective_from) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, to_timestamp($9::bigint / 1000.0)) ON CONFLICT DO NOTHING",
-        )
-        .bind(terms.campaign_id.cast_signed())
-        .bind(campaign.revision.cast_signed())
-        .bind(terms.advertiser_id.cast_signed())
-        .bind(&terms.name)
-        .bind(terms.currency.as_str())
-        .bind(terms.cost_per_click_micros)
-        .bind(terms.budget_micros)
-        .bind(terms.tolerance_micros)
-        .bind(terms.effective_from_ms.cast_signed())
-        .execute(&mut *transaction)
-        .await?;
+async fn write(database: &Database, campaigns: &[Arc<Campaign>]) -> Result<(), DatabaseError> {
+    let revisions: Vec<NewTerms<'_>> = campaigns.iter().map(|campaign| new_terms(campaign)).collect();
+    add_terms(database, &revisions).await
+}
+
+fn new_terms(campaign: &Campaign) -> NewTerms<'_> {
+    let terms = &campaign.terms;
+    NewTerms {
+        campaign_id: terms.campaign_id,
+        revision: campaign.revision,
+        advertiser_id: terms.advertiser_id,
+        name: &terms.name,
+        currency: terms.currency,
+        cost_per_click_micros: terms.cost_per_click_micros,
+        budget_micros: terms.budget_micros,
+        tolerance_micros: terms.tolerance_micros,
+        effective_from_ms: terms.effective_from_ms,
     }
-    transaction.commit().await
 }

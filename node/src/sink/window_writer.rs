@@ -34,8 +34,8 @@ pub type OutProgress = BTreeMap<(&'static str, i32), i64>;
 
 #[derive(Debug, Error)]
 pub enum SinkError {
-    #[error("PostgreSQL: {0}")]
-    Tables(#[source] Box<dyn Error + Send + Sync>),
+    #[error("{source}")]
+    Tables { next_move: NextMove, source: Box<dyn Error + Send + Sync> },
     #[error("Kafka: {0}")]
     Topics(#[source] LogError),
     #[error("another writer moved {topic}/{partition} to {found}, this one read from {expected}")]
@@ -46,8 +46,9 @@ impl SinkError {
     pub fn next_move(&self) -> NextMove {
         match self {
             SinkError::Topics(error) => error.next_move(),
+            SinkError::Tables { next_move, .. } => *next_move,
             // A write that may have been committed is safe to repeat, and the writer continues from the tables' progress.
-            SinkError::Tables(_) | SinkError::Overtaken { .. } => NextMove::Retry,
+            SinkError::Overtaken { .. } => NextMove::Retry,
         }
     }
 }

@@ -4,7 +4,7 @@
 
 mod table_claims;
 
-use clicktally_billing::postgres::connect_and_migrate;
+use clicktally_database::Database;
 use clicktally_embedded::{Postgres, PostgresOptions};
 use clicktally_node::sink::postgres_tables::PostgresTables;
 
@@ -16,8 +16,8 @@ use table_claims::{
 async fn postgresql_keeps_what_the_window_writer_relies_on() {
     let folder = tempfile::tempdir().unwrap();
     let mut postgres = Postgres::start(PostgresOptions::for_tests(folder.path().join("postgres"))).await.unwrap();
-    let pool = connect_and_migrate(&postgres.url()).await.unwrap();
-    let tables = PostgresTables::new(pool.clone(), postgres.url());
+    let tables = PostgresTables::new(Database::connect_and_migrate(&postgres.url()).await.unwrap());
+    let pool = sqlx::PgPool::connect(&postgres.url()).await.unwrap();
     let rows = async || {
         let rows: Vec<(i64, i64, i64)> =
             sqlx::query_as("SELECT ad_id, revision, clicks FROM reports.ad_minute").fetch_all(&pool).await.unwrap();

@@ -9,6 +9,7 @@ use clicktally_node::sink::window_rows::WindowRows;
 use clicktally_node::sink::window_writer::{OutProgress, OutReader, OutTopics, SinkError, WindowTables, WriterSession};
 use clicktally_proto::counts::window_count::WindowCount;
 use clicktally_proto::identity::ids::NodeId;
+use clicktally_proto::next_move::NextMove;
 use tokio::sync::watch;
 
 use super::shape::Shape;
@@ -230,7 +231,7 @@ impl WriterSession for Session {
 }
 
 fn unavailable() -> SinkError {
-    SinkError::Tables("no answer".into())
+    SinkError::Tables { next_move: NextMove::Retry, source: "no answer".into() }
 }
 
 /// The outbound topics of the simulated log.

@@ -2,20 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use clicktally_database::billing::Usage;
 use clicktally_proto::money::{Micros, price_of};
 
-use crate::batch::TermsTimeline;
+use super::terms::TermsTimeline;
 use crate::error::BillingError;
-
-/// A campaign's distinct clicks of a day under one revision of its terms; revision 0 where there are none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Usage {
-    pub campaign_id: i64,
-    pub terms_revision: i64,
-    /// Valid ones.
-    pub clicks: u64,
-    pub invalid_clicks: u64,
-}
 
 /// Why valid clicks are not billed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,6 +60,7 @@ pub fn bill(
         for usage in campaign {
             let result = bill_one(*usage, terms, left_micros)?;
             left_micros -= result.amount_micros;
+            assert!(left_micros >= 0, "a campaign is never billed beyond its budget");
             billed.push(result);
         }
     }
@@ -90,6 +82,7 @@ fn bill_one(usage: Usage, terms: &TermsTimeline, left_micros: Micros) -> Result<
     if agreed.currency != newest.currency {
         return Ok(refused(UnbilledCause::CurrencyChanged));
     }
+    assert!(agreed.cost_per_click_micros >= 0, "the catalogue's constraint: a click costs nothing or something");
     // Free clicks are always within the budget.
     let affordable = left_micros.checked_div(agreed.cost_per_click_micros).map_or(u64::MAX, i64::unsigned_abs);
     let billed_clicks = usage.clicks.min(affordable);
@@ -105,11 +98,11 @@ fn bill_one(usage: Usage, terms: &TermsTimeline, left_micros: Micros) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use clicktally_database::catalog::Terms;
     use clicktally_proto::money::Currency;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::batch::Terms;
 
     fn terms(revision: i64, price: i64, budget: i64) -> Terms {
         Terms {

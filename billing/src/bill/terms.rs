@@ -2,24 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
-use clicktally_proto::money::{Currency, MoneyError};
-use sqlx::{PgPool, Row};
-
-use crate::error::{BillingError, unsigned};
-
-/// One revision of a campaign's terms, as the batch needs it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Terms {
-    pub campaign_id: i64,
-    pub revision: i64,
-    pub advertiser_id: i64,
-    pub name: String,
-    pub currency: Currency,
-    pub cost_per_click_micros: i64,
-    pub budget_micros: i64,
-    pub effective_from_ms: u64,
-}
+use clicktally_database::catalog::Terms;
 
 /// Clicks of the campaign with event times in `[from_ms, to_ms)` fall under `revision`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,36 +27,6 @@ impl TermsTimeline {
             timeline.terms.entry(term.campaign_id).or_default().insert(term.revision, term);
         }
         timeline
-    }
-
-    pub async fn load(pool: &PgPool) -> Result<TermsTimeline, BillingError> {
-        let rows = sqlx::query(
-            "SELECT campaign_id, revision, advertiser_id, name, currency::text AS currency, cost_per_click_micros,
-                budget_micros, effective_from
-             FROM catalog.campaign_terms",
-        )
-        .fetch_all(pool)
-        .await?;
-        let terms: Result<Vec<Terms>, BillingError> = rows
-            .iter()
-            .map(|row| {
-                let currency: String = row.try_get("currency")?;
-                let effective_from: DateTime<Utc> = row.try_get("effective_from")?;
-                Ok(Terms {
-                    campaign_id: row.try_get("campaign_id")?,
-                    revision: row.try_get("revision")?,
-                    advertiser_id: row.try_get("advertiser_id")?,
-                    name: row.try_get("name")?,
-                    currency: Currency::try_from(currency)
-                        .map_err(|e: MoneyError| BillingError::Limit(format!("the catalogue: {e}")))?,
-                    cost_per_click_micros: row.try_get("cost_per_click_micros")?,
-                    budget_micros: row.try_get("budget_micros")?,
-                    // Terms from before 1970 are in effect from the first click on.
-                    effective_from_ms: unsigned(effective_from.timestamp_millis().max(0), "effective_from")?,
-                })
-            })
-            .collect();
-        Ok(TermsTimeline::new(terms?))
     }
 
     pub fn get(&self, campaign_id: i64, revision: i64) -> Option<&Terms> {
@@ -101,7 +54,7 @@ fn intervals_of(campaign_id: i64, revisions: &BTreeMap<i64, Terms>) -> Vec<Terms
         match intervals.last_mut() {
             None => intervals.push(TermsInterval { campaign_id, revision, from_ms: 0, to_ms: u64::MAX }),
             Some(before) if revision < before.revision => continue,
-            // Replaced at the instant it began: never in effect.
+            // It was replaced at the instant it began, so it was never in effect.
             Some(before) if began_ms == from_ms => before.revision = revision,
             Some(before) => {
                 before.to_ms = from_ms;
@@ -110,11 +63,21 @@ fn intervals_of(campaign_id: i64, revisions: &BTreeMap<i64, Terms>) -> Vec<Terms
         }
         began_ms = from_ms;
     }
+    assert!(
+        intervals.windows(2).all(|pair| pair[0].to_ms == pair[1].from_ms && pair[0].revision < pair[1].revision),
+        "intervals follow each other without gap or overlap, and later ones have higher revisions"
+    );
+    assert!(
+        intervals.first().is_none_or(|first| first.from_ms == 0)
+            && intervals.last().is_none_or(|last| last.to_ms == u64::MAX),
+        "the intervals of a campaign cover all time"
+    );
     intervals
 }
 
 #[cfg(test)]
 mod tests {
+    use clicktally_proto::money::Currency;
     use proptest::prelude::*;
 
     use super::*;

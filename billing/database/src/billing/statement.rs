@@ -1,13 +1,14 @@
-//! What there is to show of a day: its runs, documents and lines, and the clicks nobody is billed for.
+//! Everything billing shows of a day: its runs, documents and lines, and the clicks that are not billed.
 
 use chrono::NaiveDate;
 use serde::Serialize;
-use sqlx::{FromRow, PgPool};
+use sqlx::FromRow;
 
+use crate::connection::Database;
 use crate::day::Day;
-use crate::error::BillingError;
+use crate::error::DatabaseError;
 
-/// Everything billing knows of a day; empty lists where it was not run.
+/// Everything billing knows of a day; the lists are empty where it was not run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Statement {
     pub day: Day,
@@ -71,7 +72,7 @@ pub struct CampaignRow {
     pub unbilled_cause: Option<String>,
 }
 
-/// Of the last reconciliation, per campaign.
+/// One difference that the last reconciliation found, per campaign.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, FromRow)]
 pub struct DifferenceRow {
     pub campaign_id: i64,
@@ -81,7 +82,9 @@ pub struct DifferenceRow {
     pub clicks: i64,
 }
 
-pub async fn statement(pool: &PgPool, day: Day) -> Result<Statement, BillingError> {
+/// # Errors
+/// `Sql`.
+pub async fn statement(database: &Database, day: Day) -> Result<Statement, DatabaseError> {
     let date = day.date();
     let runs = sqlx::query_as(
         "SELECT revision, state, manifest_sha256::text, cardinality(files)::bigint AS files, rows_read, unique_valid_clicks,
@@ -89,14 +92,14 @@ pub async fn statement(pool: &PgPool, day: Day) -> Result<Statement, BillingErro
          FROM billing.batch_run WHERE day = $1 ORDER BY revision",
     )
     .bind(date)
-    .fetch_all(pool)
+    .fetch_all(database.pool())
     .await?;
     let documents = sqlx::query_as(
         "SELECT invoice_id, revision, advertiser_id, currency::text, kind, state, amount_micros
          FROM billing.invoice WHERE day = $1 ORDER BY revision, advertiser_id, currency",
     )
     .bind(date)
-    .fetch_all(pool)
+    .fetch_all(database.pool())
     .await?;
     let lines = sqlx::query_as(
         "SELECT invoice_id, line, campaign_id, campaign_name, terms_revision, clicks, price_micros, line.amount_micros,
@@ -105,28 +108,32 @@ pub async fn statement(pool: &PgPool, day: Day) -> Result<Statement, BillingErro
          WHERE day = $1 ORDER BY revision, invoice_id, line",
     )
     .bind(date)
-    .fetch_all(pool)
+    .fetch_all(database.pool())
     .await?;
     let campaigns = sqlx::query_as(
         "SELECT campaign_id, terms_revision, clicks, invalid_clicks, billed_clicks, amount_micros, unbilled_cause
          FROM billing.batch_campaign_day WHERE day = $1 ORDER BY campaign_id, terms_revision",
     )
     .bind(date)
-    .fetch_all(pool)
+    .fetch_all(database.pool())
     .await?;
     let differences = sqlx::query_as(
         "SELECT campaign_id, cause, stream_clicks, batch_clicks AS billed_clicks, clicks
          FROM billing.reconciliation WHERE day = $1 AND scope = 'campaign' ORDER BY campaign_id, cause",
     )
     .bind(date)
-    .fetch_all(pool)
+    .fetch_all(database.pool())
     .await?;
     Ok(Statement { day, runs, documents, lines, campaigns, differences })
 }
 
 /// The days that have a batch run, in order.
-pub async fn days_run(pool: &PgPool) -> Result<Vec<Day>, BillingError> {
-    let days: Vec<NaiveDate> =
-        sqlx::query_scalar("SELECT DISTINCT day FROM billing.batch_run ORDER BY day").fetch_all(pool).await?;
+///
+/// # Errors
+/// `Sql`.
+pub async fn days_run(database: &Database) -> Result<Vec<Day>, DatabaseError> {
+    let days: Vec<NaiveDate> = sqlx::query_scalar("SELECT DISTINCT day FROM billing.batch_run ORDER BY day")
+        .fetch_all(database.pool())
+        .await?;
     Ok(days.into_iter().map(Day::from).collect())
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use clicktally_proto::money::{Currency, Micros};
 
-use super::documents::Document;
+use crate::invoice::Document;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Account {
@@ -31,8 +31,8 @@ pub struct Entry {
     pub amount_micros: Micros,
 }
 
-/// A document over nothing (all clicks free or capped) moves no money and has no entries. `None` on overflow, which only the
-/// one amount without a negative has.
+/// A document whose amount is zero (all clicks free or capped) moves no money and has no entries. `None` for the one amount
+/// that has no negative.
 pub fn entries_of(document: &Document) -> Option<Vec<Entry>> {
     if document.amount_micros == 0 {
         return Some(Vec::new());
@@ -62,8 +62,8 @@ pub fn is_balanced(entries: &[Entry]) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::documents::DocumentKind;
     use super::*;
+    use crate::invoice::DocumentKind;
 
     proptest! {
         #[test]

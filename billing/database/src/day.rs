@@ -6,10 +6,14 @@ use std::str::FromStr;
 use chrono::{DateTime, Days, NaiveDate, NaiveTime, Utc};
 use clicktally_proto::event_time::UnixMillis;
 use serde::{Deserialize, Serialize};
-
-use crate::error::BillingError;
+use thiserror::Error;
 
 const DAY_MS: UnixMillis = 24 * 60 * 60_000;
+
+/// The text is not a day of our calendar.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("'{0}' is not a day: write YYYY-MM-DD, 1970-01-01 or later")]
+pub struct NotADay(pub String);
 
 /// `[00:00, 24:00)` UTC. Printed and parsed as `YYYY-MM-DD`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -17,7 +21,7 @@ const DAY_MS: UnixMillis = 24 * 60 * 60_000;
 pub struct Day(NaiveDate);
 
 impl Day {
-    /// The day that holds an instant; `None` from year 9999 on, which no calendar column of ours takes.
+    /// The day that holds an instant; `None` from the year 9999 on, which no date column of ours takes.
     pub fn of(event_time_ms: UnixMillis) -> Option<Day> {
         let days = event_time_ms / DAY_MS;
         let date = NaiveDate::default().checked_add_days(Days::new(days))?;
@@ -33,7 +37,7 @@ impl Day {
     }
 
     pub fn start_ms(self) -> UnixMillis {
-        // Days before 1970 cannot be built from event time; parsing refuses them.
+        // Neither event time nor parsing yields a day before 1970.
         u64::try_from(self.start().timestamp_millis()).unwrap_or(0)
     }
 
@@ -56,14 +60,14 @@ impl fmt::Display for Day {
 }
 
 impl FromStr for Day {
-    type Err = BillingError;
+    type Err = NotADay;
 
-    fn from_str(text: &str) -> Result<Day, BillingError> {
+    fn from_str(text: &str) -> Result<Day, NotADay> {
         NaiveDate::parse_from_str(text, "%Y-%m-%d")
             .ok()
             .filter(|date| *date >= NaiveDate::default())
             .map(Day)
-            .ok_or_else(|| BillingError::NotADay(text.to_owned()))
+            .ok_or_else(|| NotADay(text.to_owned()))
     }
 }
 

@@ -1,0 +1,24 @@
+//! Schema `billing`: which raw bytes a bill is computed from, the batch's results, documents, ledger and reconciliation.
+//!
+//! In data-path order.
+
+pub mod manifest;
+
+pub mod stage;
+
+pub mod day_results;
+pub mod documents;
+
+pub mod batch_view;
+pub mod reconciliation;
+pub mod statement;
+
+pub use batch_view::{clicks_of_ad, finished_days};
+pub use day_results::{CampaignDay, DayReplacement, NewRun, SettledLine, Usage};
+pub use documents::{NewDocument, NewEntry, NewLine, finalise_day};
+pub use manifest::{ManifestFile, NewFile, archived_days, archived_offsets, files_for_day, files_of_newest_run};
+pub use reconciliation::{
+    CauseTotals, DayTotals, DifferingWindow, NewDifference, Reconciliation, differences_by_cause,
+};
+pub use stage::{Stage, StagedCell};
+pub use statement::{CampaignRow, DifferenceRow, DocumentRow, LineRow, RunRow, Statement, days_run, statement};

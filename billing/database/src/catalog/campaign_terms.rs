@@ -1,0 +1,98 @@
+//! `catalog.campaign_terms`: every revision of every campaign's terms. Insert-only.
+
+use chrono::{DateTime, Utc};
+use clicktally_proto::event_time::UnixMillis;
+use clicktally_proto::identity::ids::CampaignId;
+use clicktally_proto::money::{Currency, Micros, MoneyError};
+use sqlx::Row;
+
+use crate::column::from_bigint;
+use crate::connection::Database;
+use crate::error::DatabaseError;
+
+/// One revision of a campaign's terms, as the batch needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    pub campaign_id: i64,
+    pub revision: i64,
+    pub advertiser_id: i64,
+    pub name: String,
+    pub currency: Currency,
+    pub cost_per_click_micros: Micros,
+    pub budget_micros: Micros,
+    pub effective_from_ms: UnixMillis,
+}
+
+/// One revision, as the replicated state holds it.
+#[derive(Debug, Clone, Copy)]
+pub struct NewTerms<'a> {
+    pub campaign_id: CampaignId,
+    pub revision: u64,
+    pub advertiser_id: u64,
+    pub name: &'a str,
+    pub currency: Currency,
+    pub cost_per_click_micros: Micros,
+    pub budget_micros: Micros,
+    pub tolerance_micros: Micros,
+    pub effective_from_ms: UnixMillis,
+}
+
+/// All revisions of all campaigns, in no order.
+///
+/// # Errors
+/// `Sql`; `Currency` for a code that is not one.
+pub async fn all_terms(database: &Database) -> Result<Vec<Terms>, DatabaseError> {
+    let rows = sqlx::query(
+        "SELECT campaign_id, revision, advertiser_id, name, currency::text AS currency, cost_per_click_micros,
+            budget_micros, effective_from
+         FROM catalog.campaign_terms",
+    )
+    .fetch_all(database.pool())
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let currency: String = row.try_get("currency")?;
+            let effective_from: DateTime<Utc> = row.try_get("effective_from")?;
+            Ok(Terms {
+                campaign_id: row.try_get("campaign_id")?,
+                revision: row.try_get("revision")?,
+                advertiser_id: row.try_get("advertiser_id")?,
+                name: row.try_get("name")?,
+                currency: Currency::try_from(currency)
+                    .map_err(|error: MoneyError| DatabaseError::Currency(error.to_string()))?,
+                cost_per_click_micros: row.try_get("cost_per_click_micros")?,
+                budget_micros: row.try_get("budget_micros")?,
+                // Terms from before 1970 are in effect from the first click on.
+                effective_from_ms: from_bigint(effective_from.timestamp_millis().max(0), "effective_from")?,
+            })
+        })
+        .collect()
+}
+
+/// Adds the revisions that are not there yet, all or none.
+///
+/// # Errors
+/// `Sql`.
+pub async fn add_terms(database: &Database, revisions: &[NewTerms<'_>]) -> Result<(), DatabaseError> {
+    let mut transaction = database.pool().begin().await?;
+    for terms in revisions {
+        sqlx::query(
+            "INSERT INTO catalog.campaign_terms (campaign_id, revision, advertiser_id, name, currency, \
+             cost_per_click_micros, budget_micros, tolerance_micros, effective_from) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, to_timestamp($9::bigint / 1000.0)) ON CONFLICT DO NOTHING",
+        )
+        .bind(terms.campaign_id.cast_signed())
+        .bind(terms.revision.cast_signed())
+        .bind(terms.advertiser_id.cast_signed())
+        .bind(terms.name)
+        .bind(terms.currency.as_str())
+        .bind(terms.cost_per_click_micros)
+        .bind(terms.budget_micros)
+        .bind(terms.tolerance_micros)
+        .bind(terms.effective_from_ms.cast_signed())
+        .execute(&mut *transaction)
+        .await?;
+    }
+    transaction.commit().await?;
+    Ok(())
+}

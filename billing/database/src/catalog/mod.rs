@@ -1,0 +1,5 @@
+//! Schema `catalog`: what advertisers agreed to.
+
+pub mod campaign_terms;
+
+pub use campaign_terms::{NewTerms, Terms, add_terms, all_terms};

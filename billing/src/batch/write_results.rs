@@ -1,0 +1,92 @@
+//! Turns what was staged into bills and documents, inside the one transaction that replaces the day.
+
+use clicktally_database::billing::{CampaignDay, NewDocument, NewEntry, NewLine, NewRun, Stage};
+
+use crate::bill::{BilledUsage, TermsTimeline, bill};
+use crate::error::BillingError;
+use crate::invoice::{Document, InvoiceBuilder};
+use crate::ledger::{entries_of, is_balanced};
+
+#[derive(Debug)]
+pub(super) struct Committed {
+    pub(super) revision: i32,
+    pub(super) billed: Vec<BilledUsage>,
+    pub(super) documents: Vec<Document>,
+}
+
+/// Replaces the day's drafts by what was staged. All or nothing.
+///
+/// 1. Bill the usage against what other days left of the budgets. 2. Record each campaign's result. 3. Write the difference to
+///    finalised documents as documents, lines and ledger entries. 4. Commit.
+pub(super) async fn write_results(
+    stage: &mut Stage,
+    run: &NewRun,
+    terms: &TermsTimeline,
+) -> Result<Committed, BillingError> {
+    let mut replacement = stage.replace_day(run).await?;
+    let revision = replacement.revision();
+    let usages = replacement.usage().await?;
+    let counted: u64 = usages.iter().map(|usage| usage.clicks).sum();
+    assert_eq!(counted, run.unique_valid_clicks, "the stage holds every valid click of the run, once");
+    let billed = bill(&usages, terms, &replacement.billed_on_other_days().await?)?;
+    assert_eq!(billed.len(), usages.len(), "every usage is billed or has a cause");
+    for result in &billed {
+        replacement.add_campaign_day(&campaign_day(result, terms)).await?;
+    }
+    let documents = InvoiceBuilder::new(run.day, revision, terms)
+        .billed(&billed)
+        .settled(&replacement.settled_lines().await?)
+        .build()?;
+    for document in &documents {
+        replacement.add_document(&new_document(document)?).await?;
+    }
+    replacement.commit().await?;
+    Ok(Committed { revision, billed, documents })
+}
+
+fn campaign_day(billed: &BilledUsage, terms: &TermsTimeline) -> CampaignDay {
+    let agreed = terms.get(billed.usage.campaign_id, billed.usage.terms_revision);
+    CampaignDay {
+        usage: billed.usage,
+        agreed: agreed.map(|terms| (terms.advertiser_id, terms.currency, terms.cost_per_click_micros)),
+        billed_clicks: billed.billed_clicks,
+        amount_micros: billed.amount_micros,
+        unbilled_cause: billed.unbilled_cause.map(|cause| cause.as_str()),
+    }
+}
+
+fn new_document(document: &Document) -> Result<NewDocument<'_>, BillingError> {
+    let entries = entries_of(document).ok_or(BillingError::Overflow("a ledger entry"))?;
+    assert!(is_balanced(&entries), "CT-7: the entries of a document sum to zero by construction");
+    Ok(NewDocument {
+        invoice_id: &document.invoice_id,
+        day: document.day,
+        revision: document.revision,
+        advertiser_id: document.advertiser_id,
+        currency: document.currency,
+        kind: document.kind.as_str(),
+        amount_micros: document.amount_micros,
+        lines: document
+            .lines
+            .iter()
+            .map(|line| NewLine {
+                campaign_id: line.campaign_id,
+                campaign_name: &line.campaign_name,
+                terms_revision: line.terms_revision,
+                clicks: line.clicks,
+                price_micros: line.price_micros,
+                amount_micros: line.amount_micros,
+                unbilled_clicks: line.unbilled_clicks,
+            })
+            .collect(),
+        entries: entries
+            .iter()
+            .map(|entry| NewEntry {
+                account: entry.account.as_str(),
+                advertiser_id: entry.advertiser_id,
+                currency: entry.currency,
+                amount_micros: entry.amount_micros,
+            })
+            .collect(),
+    })
+}

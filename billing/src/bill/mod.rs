@@ -1,0 +1,9 @@
+//! Which clicks of a day are billed, at which terms, and within which budget. Pure.
+
+mod rules;
+mod terms;
+
+pub use clicktally_database::billing::Usage;
+pub use clicktally_database::catalog::Terms;
+pub use rules::{BilledUsage, UnbilledCause, bill};
+pub use terms::{TermsInterval, TermsTimeline};

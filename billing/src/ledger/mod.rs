@@ -1,0 +1,5 @@
+//! The ledger: double entry over every document.
+
+mod entries;
+
+pub use entries::{Account, Entry, entries_of, is_balanced};

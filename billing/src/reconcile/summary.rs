@@ -1,0 +1,93 @@
+//! What a reconciliation found of a day, and when it pages.
+
+use clicktally_database::Day;
+use clicktally_database::billing::{DayTotals, NewDifference};
+use serde::Serialize;
+
+use super::explain::Cause;
+use crate::metrics::BillingMetrics;
+
+/// Page when more than one in this many of the batch's clicks differs without an explanation.
+const UNEXPLAINED_ONE_IN: u64 = 1_000;
+
+/// Clicks of a day, and how many differ for which cause; all absolute numbers, differences of opposite sign do not cancel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReconciliationSummary {
+    pub day: Day,
+    /// Distinct valid clicks by the batch.
+    pub batch_clicks: u64,
+    /// The same by the stream, without late ones.
+    pub stream_clicks: u64,
+    pub billed_clicks: u64,
+    pub late: u64,
+    pub duplicate: u64,
+    pub invalid: u64,
+    pub stream_pending: u64,
+    pub unexplained: u64,
+    pub budget_cap: u64,
+    pub unknown_campaign: u64,
+    pub currency_changed: u64,
+}
+
+impl ReconciliationSummary {
+    fn of_cause(&self, cause: Cause) -> u64 {
+        match cause {
+            Cause::Late => self.late,
+            Cause::Duplicate => self.duplicate,
+            Cause::Invalid => self.invalid,
+            Cause::StreamPending => self.stream_pending,
+            Cause::Unexplained => self.unexplained,
+            Cause::BudgetCap => self.budget_cap,
+            Cause::UnknownCampaign => self.unknown_campaign,
+            Cause::CurrencyChanged => self.currency_changed,
+        }
+    }
+
+    /// Unexplained beyond 0.1 % of the batch's clicks.
+    pub fn pages(&self) -> bool {
+        self.unexplained.saturating_mul(UNEXPLAINED_ONE_IN) > self.batch_clicks
+    }
+
+    pub(super) fn new(day: Day, totals: DayTotals, differences: &[NewDifference]) -> ReconciliationSummary {
+        let sum = |cause: Cause| -> u64 {
+            // Windows show what the stream missed; what was not billed is known per campaign only.
+            let is_of_campaign = matches!(cause, Cause::BudgetCap | Cause::UnknownCampaign | Cause::CurrencyChanged);
+            differences
+                .iter()
+                .filter(|d| d.cause == cause.as_str() && d.window.is_none() == is_of_campaign)
+                .map(|d| d.clicks.unsigned_abs())
+                .sum()
+        };
+        ReconciliationSummary {
+            day,
+            batch_clicks: totals.batch_clicks,
+            stream_clicks: totals.stream_clicks,
+            billed_clicks: totals.billed_clicks,
+            late: sum(Cause::Late),
+            duplicate: sum(Cause::Duplicate),
+            invalid: sum(Cause::Invalid),
+            stream_pending: sum(Cause::StreamPending),
+            unexplained: sum(Cause::Unexplained),
+            budget_cap: sum(Cause::BudgetCap),
+            unknown_campaign: sum(Cause::UnknownCampaign),
+            currency_changed: sum(Cause::CurrencyChanged),
+        }
+    }
+}
+
+/// As metrics, and in the log: as an error if it pages.
+pub(super) fn publish(summary: &ReconciliationSummary, metrics: &BillingMetrics) {
+    for cause in Cause::ALL {
+        // For a gauge only; money and alerts use the integers.
+        #[allow(clippy::cast_precision_loss)]
+        let ratio = summary.of_cause(cause) as f64 / summary.batch_clicks.max(1) as f64;
+        metrics.divergence_ratio.with_label_values(&[cause.as_str()]).set(ratio);
+    }
+    let (day, unexplained, batch_clicks) = (summary.day, summary.unexplained, summary.batch_clicks);
+    if summary.pages() {
+        tracing::error!(%day, unexplained, batch_clicks, "stream and batch differ by more than 0.1 % without a cause: \
+            compare billing.reconciliation with the archive before finalising the day");
+    } else {
+        tracing::info!(%day, unexplained, batch_clicks, late = summary.late, "reconciled");
+    }
+}

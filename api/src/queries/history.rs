@@ -64,8 +64,8 @@ pub async fn in_time<T, E: Into<HistoryError>>(query: impl Future<Output = Resul
     tokio::time::timeout(HISTORY_DEADLINE, query).await.map_err(|_| HistoryError::Timeout)?.map_err(Into::into)
 }
 
-/// Days touching the range that a batch run saw to their end. A run of a day still going on is not the whole day: the stream
-/// knows more.
+/// Days touching the range that a batch run saw to their end. A run of a day still going on is not the whole day: the
+/// stream knows more.
 pub async fn batch_days(database: &Database, range: MinuteRange) -> Result<BTreeSet<EpochDay>, HistoryError> {
     let last = EpochDay::of(Minute(range.to.0 - 1));
     let days = billing::finished_days(database, date(EpochDay::of(range.from))?, date(last)?).await?;
@@ -86,7 +86,8 @@ pub async fn stream_count(database: &Database, ad_id: AdId, range: MinuteRange) 
     Ok(HistoryCount { count, state: totals.state })
 }
 
-/// The users of the range's rows; `None` where a row was written before users were kept. At most [`USER_MINUTES_MAX`] minutes.
+/// The users of the range's rows; `None` where a row was written before users were kept. At most [`USER_MINUTES_MAX`]
+/// minutes.
 pub async fn stream_users(
     database: &Database,
     ad_id: AdId,

@@ -1,8 +1,8 @@
-//! The binary format of PostgreSQL's COPY (PostgreSQL manual, "COPY", section "Binary Format"). Pure: values go in, bytes come
-//! out.
+//! The binary format of PostgreSQL's COPY (PostgreSQL manual, "COPY", section "Binary Format"). Pure: values go in,
+//! bytes come out.
 //!
-//! The driver carries the bytes but has no encoder of its own. The types here are the ones our tables have. No column that we
-//! copy takes NULL, so the encoder cannot write it.
+//! The driver carries the bytes but has no encoder of its own. The types here are the ones our tables have. No column
+//! that we copy takes NULL, so the encoder cannot write it.
 
 use clicktally_proto::event_time::UnixMillis;
 

@@ -1,7 +1,8 @@
 //! Connecting to PostgreSQL, and bringing its schema up to date.
 //!
-//! Connections have three roles. The *pool* ([`Database`]) serves short queries and transactions. A *lock session* is one
-//! connection for as long as a duty lasts; it carries the binary COPY of its duty too. A *listener* waits for notifications.
+//! Connections have three roles. The *pool* ([`Database`]) serves short queries and transactions. A *lock session* is
+//! one connection for as long as a duty lasts; it carries the binary COPY of its duty too. A *listener* waits for
+//! notifications.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -32,8 +33,8 @@ pub struct Database {
 }
 
 impl Database {
-    /// Connects and applies what is missing of the schema. Nodes that start together wait for one another (a lock inside
-    /// PostgreSQL). Does not wait for a server that is down: the caller retries.
+    /// Connects and applies what is missing of the schema. Nodes that start together wait for one another (a lock
+    /// inside PostgreSQL). Does not wait for a server that is down: the caller retries.
     ///
     /// # Errors
     /// `Unreachable` while the server is down; `Url` for a URL that is not one; `AccessRefused` for a wrong password or
@@ -72,8 +73,8 @@ impl Database {
         &self.pool
     }
 
-    /// A connection that the pool forgets: what it holds (a lock, a temporary table) ends with it, and never reaches the next
-    /// user of the pool.
+    /// A connection that the pool forgets: what it holds (a lock, a temporary table) ends with it, and never reaches
+    /// the next user of the pool.
     pub(crate) async fn detached(&self) -> Result<PgConnection, DatabaseError> {
         Ok(self.pool.acquire().await?.detach())
     }

@@ -64,8 +64,8 @@ pub(crate) fn next_move_of(error: &sqlx::Error) -> NextMove {
     }
 }
 
-/// By the class of the SQLSTATE (PostgreSQL manual, appendix A). A class that is not listed may pass: retrying is harmless,
-/// because every write is idempotent or fenced.
+/// By the class of the SQLSTATE (PostgreSQL manual, appendix A). A class that is not listed may pass: retrying is
+/// harmless, because every write is idempotent or fenced.
 fn next_move_of_state(code: &str) -> NextMove {
     match code.get(..2) {
         // A data exception, a violated constraint, or a trigger that guards a promise.

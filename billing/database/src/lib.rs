@@ -1,8 +1,8 @@
-//! The only owner of SQL on our PostgreSQL: the schema, the connections, and one module per SQL schema with typed rows and
-//! functions named by what they do.
+//! The only owner of SQL on our PostgreSQL: the schema, the connections, and one module per SQL schema with typed
+//! rows and functions named by what they do.
 //!
-//! Promises: no SQL on our schemas exists outside this crate, except the independent oracle of `chaos-tests`. Callers see no
-//! driver type. Every integer that crosses is checked, and every error names the caller's next move.
+//! Promises: no SQL on our schemas exists outside this crate, except the independent oracle of `chaos-tests`. Callers
+//! see no driver type. Every integer that crosses is checked, and every error names the caller's next move.
 
 pub mod connection;
 pub mod day;

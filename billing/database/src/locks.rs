@@ -1,15 +1,15 @@
 //! PostgreSQL's advisory locks: every number we use, and the session that holds one.
 //!
-//! A lock is convenience, not safety. A worker that lost its lock unnoticed is stopped by the guards of the tables themselves:
-//! revisions, contiguous offsets, append-only rows.
+//! A lock is convenience, not safety. A worker that lost its lock unnoticed is stopped by the guards of the tables
+//! themselves: revisions, contiguous offsets, append-only rows.
 
 use sqlx::{Connection, PgConnection};
 
 use crate::connection::Database;
 use crate::error::DatabaseError;
 
-/// Advisory locks share one namespace per database. The numbers are arbitrary, but never change: builds of before and after
-/// must exclude each other.
+/// Advisory locks share one namespace per database. The numbers are arbitrary, but never change: builds of before and
+/// after must exclude each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i64)]
 pub enum AdvisoryLock {

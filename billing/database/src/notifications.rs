@@ -1,5 +1,5 @@
-//! Notifications between processes, by PostgreSQL's LISTEN and NOTIFY. They only save waiting: one that is lost costs time,
-//! never a promise.
+//! Notifications between processes, by PostgreSQL's LISTEN and NOTIFY. They only save waiting: one that is lost costs
+//! time, never a promise.
 
 use sqlx::PgConnection;
 use sqlx::postgres::PgListener;

@@ -1,6 +1,6 @@
-//! Reads: the raw topic from where the manifest ends. Writes: a file, durably; then its manifest row.
-//! Promises: only one archiver at a time, fenced by PostgreSQL; at most [`ArchiveOptions::buffered_bytes_max`] of records held.
-//! On restart: nothing to recover; it reads on from the manifest.
+//! Reads: the raw topic from where the manifest ends. Writes: a file, durably; then its manifest row. Promises: only
+//! one archiver at a time, fenced by PostgreSQL; at most [`ArchiveOptions::buffered_bytes_max`] of records held. On
+//! restart: nothing to recover; it reads on from the manifest.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -83,7 +83,8 @@ pub struct Archiver {
 }
 
 impl Archiver {
-    /// Stands by until no other archiver lives, then takes its place and reads on from the manifest. Cancelled by dropping.
+    /// Stands by until no other archiver lives, then takes its place and reads on from the manifest. Cancelled by
+    /// dropping.
     ///
     /// Dropping the archiver releases the lock; nothing buffered is lost, it is read again.
     pub async fn start(
@@ -213,7 +214,8 @@ impl Archiver {
         Ok(())
     }
 
-    /// 1. Encode, off this thread. 2. The file, durably. 3. The manifest row. A crash after 2 leaves an orphan that no query reads.
+    /// 1. Encode, off this thread. 2. The file, durably. 3. The manifest row. A crash after 2 leaves an orphan that
+    ///    no query reads.
     async fn archive(&mut self, segment: Segment) -> Result<(), BillingError> {
         let (offset_from, offset_to) = segment.offsets();
         assert!(

@@ -1,7 +1,7 @@
 //! The archive's own reader of the raw topic: one thread, explicit offsets, nothing committed to the broker.
 //!
-//! It is kept apart from the stream's reader on purpose, so that a fault in either shows in reconciliation. Both share only
-//! the connection (`clicktally_kafka::connection`).
+//! It is kept apart from the stream's reader on purpose, so that a fault in either shows in reconciliation. Both
+//! share only the connection (`clicktally_kafka::connection`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,8 @@ use tokio::sync::mpsc;
 use super::buffer::RawRecord;
 use crate::error::BillingError;
 
-/// Records handed over but not yet taken in. When it is full, the thread waits, the client's queue fills, and fetching stops.
+/// Records handed over but not yet taken in. When it is full, the thread waits, the client's queue fills, and
+/// fetching stops.
 const QUEUE_RECORDS_MAX: usize = 8_192;
 /// How long the thread takes to notice that its fetcher was dropped.
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);

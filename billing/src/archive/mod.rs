@@ -1,9 +1,9 @@
 //! The archive: every record of the raw log, as Parquet in an object store, named by a manifest in PostgreSQL.
 //!
 //! Reads: the raw topic, each partition from the offset its manifest ends at. Writes: files, then manifest rows.
-//! Promises: the manifest's ranges of a shard follow each other from offset 0 without gap or overlap; a file is durable before its
-//! row is; a record that cannot be decoded is archived as its bytes. On restart: reads on from the manifest; a file without a
-//! row is an orphan that no query reads; it is overwritten or left.
+//! Promises: the manifest's ranges of a shard follow each other from offset 0 without gap or overlap; a file is
+//! durable before its row is; a record that cannot be decoded is archived as its bytes. On restart: reads on from the
+//! manifest; a file without a row is an orphan that no query reads; it is overwritten or left.
 
 mod archiver;
 mod buffer;

@@ -27,7 +27,8 @@ pub async fn log_end_offsets(
         .map_err(|e| BillingError::Worker(e.to_string()))?
 }
 
-/// Asks the archiver, wherever it runs, to write out what it holds, and returns once the manifest covers `ends` (exclusive).
+/// Asks the archiver, wherever it runs, to write out what it holds, and returns once the manifest covers `ends`
+/// (exclusive).
 ///
 /// # Errors
 /// `ArchiveBehind` when that takes longer than `deadline`.

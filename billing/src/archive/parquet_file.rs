@@ -1,4 +1,5 @@
-//! One archive file: the columns of a click as it was logged, a row a click; a record that is none keeps its bytes and a reason.
+//! One archive file: the columns of a click as it was logged, a row a click; a record that is none keeps its bytes
+//! and a reason.
 //!
 //! A published format, additive: queries, audits and the batch read it, so columns are appended, never renamed.
 
@@ -76,7 +77,8 @@ pub(super) struct EncodedFile {
 /// Pure, and the same bytes for the same records. Expensive: call it off the threads that serve.
 pub(super) fn encode(segment: &Segment, partitioner: Partitioner) -> Result<EncodedFile, BillingError> {
     let zstd = Compression::ZSTD(ZstdLevel::try_new(3)?);
-    // Ids and offsets do not repeat: a dictionary would only be tried and thrown away; near-sorted integers pack as deltas.
+    // Ids and offsets do not repeat: a dictionary would only be tried and thrown away; near-sorted integers pack as
+    // deltas.
     let mut properties =
         WriterProperties::builder().set_compression(zstd).set_max_row_group_row_count(Some(ROWS_PER_GROUP));
     for column in ["log_offset", "arrival_ms", "click_id", "event_time_ms", "ingest_time_ms"] {

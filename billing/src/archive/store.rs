@@ -79,8 +79,8 @@ impl ArchiveStore {
     }
 }
 
-/// 1. Content under a temporary name, synced; 2. renamed; 3. every folder above it synced, up to the root: after a power cut
-///    the file is there whole or not at all.
+/// 1. Content under a temporary name, synced; 2. renamed; 3. every folder above it synced, up to the root: after a
+///    power cut the file is there whole or not at all.
 fn write_synced(root: &Path, path: &Path, content: &[u8]) -> std::io::Result<()> {
     let parent = path.parent().unwrap_or(root);
     std::fs::create_dir_all(parent)?;

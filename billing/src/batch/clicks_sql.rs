@@ -1,7 +1,7 @@
 //! The batch's questions to the archive, in SQL: the rules of counting, written a second time and differently.
 //!
-//! One shard at a time: identity determines the shard, so no copy of a click is in another one's files. Sorting spills to disk
-//! beyond the memory given.
+//! One shard at a time: identity determines the shard, so no copy of a click is in another one's files. Sorting
+//! spills to disk beyond the memory given.
 
 use std::sync::Arc;
 
@@ -121,8 +121,8 @@ impl ShardQuery {
         })
     }
 
-    /// Cells of the valid clicks that the batch counts from one of these very records, which the stream declared late. A late
-    /// *copy* of a click counted in time explains nothing and is left out.
+    /// Cells of the valid clicks that the batch counts from one of these very records, which the stream declared
+    /// late. A late *copy* of a click counted in time explains nothing and is left out.
     pub(crate) async fn late_winners(&self, late: &[LateRecord]) -> Result<Vec<StagedCell>, BillingError> {
         let batch = RecordBatch::try_new(
             Arc::new(Schema::new(vec![
@@ -192,7 +192,8 @@ fn usable_sql() -> String {
     format!("(event_time_ms <= arrival_ms + {ahead_ms} AND campaign_id <= {bigint_max} AND ad_id <= {bigint_max})")
 }
 
-/// The definition of `proto::click::invalid_traffic`, restated. `lower` folds more than ASCII, but nothing onto these letters.
+/// The definition of `proto::click::invalid_traffic`, restated. `lower` folds more than ASCII, but nothing onto these
+/// letters.
 fn valid_sql() -> String {
     let robots: Vec<String> = ROBOT_FRAGMENTS.iter().map(|f| format!("lower(user_agent) LIKE '%{f}%'")).collect();
     format!("(evidence = 0 AND NOT ({}))", robots.join(" OR "))

@@ -1,8 +1,8 @@
 //! The nightly batch: what a day's clicks are, and what they cost, from the archive alone.
 //!
-//! Reads: exactly the manifest's files that can hold the day, and the catalogue's terms. Writes: one PostgreSQL transaction that
-//! replaces the day's draft results. Promises: the same files and terms give the same rows; what is finalised never changes, a
-//! later run writes a memo of the difference. On restart: run it again.
+//! Reads: exactly the manifest's files that can hold the day, and the catalogue's terms. Writes: one PostgreSQL
+//! transaction that replaces the day's draft results. Promises: the same files and terms give the same rows; what is
+//! finalised never changes, a later run writes a memo of the difference. On restart: run it again.
 
 mod clicks_sql;
 mod run;

@@ -18,8 +18,8 @@ use crate::error::BillingError;
 
 #[derive(Debug, Clone)]
 pub struct BatchOptions {
-    /// Files with event times this close to the day are read too: a copy of a click whose event time was changed on the way
-    /// still meets the first one if both lie within it.
+    /// Files with event times this close to the day are read too: a copy of a click whose event time was changed on
+    /// the way still meets the first one if both lie within it.
     pub margin_ms: u64,
     /// Memory of one shard's query; sorting beyond it goes to disk.
     pub memory_bytes_max: usize,

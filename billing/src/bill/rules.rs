@@ -38,8 +38,8 @@ pub struct BilledUsage {
 
 /// Bills whole clicks, terms in order of revision, while the campaign's budget (of its newest terms) lasts.
 ///
-/// `billed_elsewhere` is what documents of all *other* days bill each campaign: so `billed ≤ budget` holds over all days in
-/// whatever order they are run, and a rerun of one gives the same again.
+/// `billed_elsewhere` is what documents of all *other* days bill each campaign: so `billed ≤ budget` holds over all
+/// days in whatever order they are run, and a rerun of one gives the same again.
 ///
 /// # Errors
 /// `Overflow` when a click count times a price does.

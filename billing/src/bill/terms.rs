@@ -37,9 +37,9 @@ impl TermsTimeline {
         self.terms.get(&campaign_id)?.values().next_back()
     }
 
-    /// Every campaign's life cut into intervals, one set of terms in each. They cover `[0, u64::MAX)` without gap or overlap:
-    /// a click before the first terms falls under the first ones. A higher revision wins from its start on, also over a lower
-    /// revision that starts later (the clock of the node that took it may have been behind).
+    /// Every campaign's life cut into intervals, one set of terms in each. They cover `[0, u64::MAX)` without gap or
+    /// overlap: a click before the first terms falls under the first ones. A higher revision wins from its start on,
+    /// also over a lower revision that starts later (the clock of the node that took it may have been behind).
     pub fn intervals(&self) -> Vec<TermsInterval> {
         self.terms.iter().flat_map(|(campaign_id, revisions)| intervals_of(*campaign_id, revisions)).collect()
     }

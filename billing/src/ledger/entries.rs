@@ -31,8 +31,8 @@ pub struct Entry {
     pub amount_micros: Micros,
 }
 
-/// A document whose amount is zero (all clicks free or capped) moves no money and has no entries. `None` for the one amount
-/// that has no negative.
+/// A document whose amount is zero (all clicks free or capped) moves no money and has no entries. `None` for the one
+/// amount that has no negative.
 pub fn entries_of(document: &Document) -> Option<Vec<Entry>> {
     if document.amount_micros == 0 {
         return Some(Vec::new());

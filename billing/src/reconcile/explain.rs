@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 pub enum Cause {
     /// Came after the window was final: billed, not counted.
     Late,
-    /// A copy dated into another window or named for another ad, which the stream, looking for copies window by window, counts.
+    /// A copy dated into another window or named for another ad, which the stream, looking for copies window by
+    /// window, counts.
     Duplicate,
     /// Valid to one, invalid to the other.
     Invalid,
@@ -63,8 +64,8 @@ pub struct ComparedWindow {
     pub is_final: bool,
 }
 
-/// Splits `batch_clicks − stream_clicks` by cause; the parts sum to it, none is zero, all have its sign. A cause explains at
-/// most as much as its own evidence. An excess of the stream is never pending: windows only grow.
+/// Splits `batch_clicks − stream_clicks` by cause; the parts sum to it, none is zero, all have its sign. A cause
+/// explains at most as much as its own evidence. An excess of the stream is never pending: windows only grow.
 pub fn explain(window: &ComparedWindow) -> BTreeMap<Cause, i64> {
     let mut causes = BTreeMap::new();
     let mut left = window.batch_clicks - window.stream_clicks;

@@ -10,7 +10,8 @@ use crate::metrics::BillingMetrics;
 /// Page when more than one in this many of the batch's clicks differs without an explanation.
 const UNEXPLAINED_ONE_IN: u64 = 1_000;
 
-/// Clicks of a day, and how many differ for which cause; all absolute numbers, differences of opposite sign do not cancel.
+/// Clicks of a day, and how many differ for which cause; all absolute numbers, differences of opposite sign do not
+/// cancel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReconciliationSummary {
     pub day: Day,

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use crate::environment::{World, partitioner};
 
-/// 2024-03-01T12:00:00Z: half of the clicks fall on this day, half on the next. Far in the past, so that no clock matters.
+/// 2024-03-01T12:00:00Z: half of the clicks fall on this day, half on the next. Far in the past, so that no clock
+/// matters.
 pub(crate) const NOON_MS: u64 = SNOWFLAKE_EPOCH_MS + 60 * 86_400_000 + 43_200_000;
 pub(crate) const HOUR_MS: u64 = 3_600_000;
 /// A campaign the catalogue does not know.

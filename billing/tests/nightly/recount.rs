@@ -1,4 +1,5 @@
-//! The naive recount: one loop over the records as they were produced, with a set of ids. Shares no code with the batch.
+//! The naive recount: one loop over the records as they were produced, with a set of ids. Shares no code with the
+//! batch.
 
 use std::collections::{BTreeMap, HashMap};
 

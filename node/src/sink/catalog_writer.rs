@@ -1,7 +1,8 @@
 //! Reads: campaign terms in replicated state, their owner. Writes: `catalog.campaign_terms`, which the batch bills by.
 //!
-//! Promises: every revision of a campaign arrives, each once (insert-only, keyed by revision). A revision that was replaced before
-//! a round saw it is missing; it was in force for less than a round. On restart: offers everything again.
+//! Promises: every revision of a campaign arrives, each once (insert-only, keyed by revision). A revision that was
+//! replaced before a round saw it is missing; it was in force for less than a round. On restart: offers everything
+//! again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +19,8 @@ use tokio::sync::watch;
 use super::singleton;
 
 const ROUND: Duration = Duration::from_millis(200);
-/// The pause after an error that only an operator can cure. Writing continues once the cause is gone: repeating is harmless.
+/// The pause after an error that only an operator can cure. Writing continues once the cause is gone: repeating is
+/// harmless.
 const HALT_PAUSE: Duration = Duration::from_secs(10);
 
 pub async fn run(groups: Arc<[Group]>, database: Database, mut stop: watch::Receiver<bool>) {

@@ -1,6 +1,7 @@
 //! The window writer's tables in PostgreSQL: `reports.ad_minute`, `reports.late_click`, `reports.sink_progress`.
 //!
-//! `clicktally_database::reports` has the transaction and its promises. This adapter gives it the writer's session and rows.
+//! `clicktally_database::reports` has the transaction and its promises. This adapter gives it the writer's session
+//! and rows.
 
 use async_trait::async_trait;
 use clicktally_database::reports::{self, BatchOutcome, TopicRange, WindowBatch};

@@ -41,7 +41,8 @@ impl WindowRows {
         self.windows.values().filter(|row| row.state() == WindowState::Corrected).count() as u64
     }
 
-    /// Whether they are to be written now: `is_quiet` where nothing more has arrived, `age` since the first of them was read.
+    /// Whether they are to be written now: `is_quiet` where nothing more has arrived, `age` since the first of them
+    /// was read.
     pub fn are_due(&self, is_quiet: bool, age: Duration) -> bool {
         let are_many = self.windows.len() + self.late.len() >= ROWS_MAX || self.sketch_bytes >= SKETCH_BYTES_MAX;
         !self.is_empty() && (is_quiet || age >= ROW_AGE_MAX || are_many)

@@ -1,7 +1,8 @@
 //! Carries the outbound topics into tables: one node at a time, batch by batch, from where the tables stand.
 //!
-//! Reads: an [`OutTopics`]. Writes: a [`WindowTables`]. Promises: whatever it was told is committed with the offsets it came from, and it begins
-//! again from those whenever anything goes wrong, so that nothing is left out; what comes twice is for the tables to recognise.
+//! Reads: an [`OutTopics`]. Writes: a [`WindowTables`]. Promises: whatever it was told is committed with the offsets
+//! it came from, and it begins again from those whenever anything goes wrong, so that nothing is left out; what comes
+//! twice is for the tables to recognise.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -26,7 +27,8 @@ static CORRECTIONS: LazyLock<IntCounter> = LazyLock::new(|| {
 
 /// The pause after an error, and how long no row may arrive before the session is checked.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// The pause after an error that only an operator can cure. Writing continues once the cause is gone: repeating is harmless.
+/// The pause after an error that only an operator can cure. Writing continues once the cause is gone: repeating is
+/// harmless.
 const HALT_PAUSE: Duration = Duration::from_secs(10);
 
 /// (topic, partition) → the next offset to read.
@@ -47,7 +49,8 @@ impl SinkError {
         match self {
             SinkError::Topics(error) => error.next_move(),
             SinkError::Tables { next_move, .. } => *next_move,
-            // A write that may have been committed is safe to repeat, and the writer continues from the tables' progress.
+            // A write that may have been committed is safe to repeat, and the writer continues from the tables'
+            // progress.
             SinkError::Overtaken { .. } => NextMove::Retry,
         }
     }
@@ -56,7 +59,8 @@ impl SinkError {
 /// Where the rows go.
 #[async_trait]
 pub trait WindowTables: Send + Sync {
-    /// Waits to be the one who writes; `None` when stopped meanwhile. Now and then two may write, which the tables survive.
+    /// Waits to be the one who writes; `None` when stopped meanwhile. Now and then two may write, which the tables
+    /// survive.
     async fn obtain(&self, stop: &mut watch::Receiver<bool>) -> Option<Box<dyn WriterSession>>;
 }
 
@@ -81,7 +85,8 @@ pub trait OutTopics: Send + Sync {
 
 #[async_trait]
 pub trait OutReader: Send {
-    /// Waits for the next batch, which is never empty. May be dropped at any time: what was not returned is returned by the next call.
+    /// Waits for the next batch, which is never empty. May be dropped at any time: what was not returned is returned
+    /// by the next call.
     async fn next(&mut self) -> Result<WindowRows, SinkError>;
 }
 

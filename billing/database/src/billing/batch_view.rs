@@ -12,8 +12,8 @@ use crate::connection::Database;
 use crate::day::Day;
 use crate::error::DatabaseError;
 
-/// Days from `first` to `last` (inclusive) that a batch run saw to their end. A run of a day that was still going on does not
-/// cover the whole day: the stream knows more.
+/// Days from `first` to `last` (inclusive) that a batch run saw to their end. A run of a day that was still going on
+/// does not cover the whole day: the stream knows more.
 ///
 /// # Errors
 /// `Sql`.

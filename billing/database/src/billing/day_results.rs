@@ -1,8 +1,8 @@
 //! The one transaction that replaces a day's results: `billing.batch_run`, `billing.batch_ad_minute`,
 //! `billing.batch_campaign_day`, and the documents of the day.
 //!
-//! This module decides nothing about money. The batch asks it for usage and for what was billed before, applies the rules, and
-//! hands back rows.
+//! This module decides nothing about money. The batch asks it for usage and for what was billed before, applies the
+//! rules, and hands back rows.
 
 use std::collections::BTreeMap;
 
@@ -74,8 +74,8 @@ pub struct DayReplacement<'a> {
 }
 
 impl Stage {
-    /// 1. Lock, so that nothing else bills the same budgets meanwhile. 2. Delete the day's drafts. 3. Replace its windows by the
-    ///    staged ones. 4. Record the run.
+    /// 1. Lock, so that nothing else bills the same budgets meanwhile. 2. Delete the day's drafts. 3. Replace its
+    ///    windows by the staged ones. 4. Record the run.
     ///
     /// # Errors
     /// `Sql`; `OutOfRange`.

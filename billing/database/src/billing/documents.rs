@@ -1,5 +1,5 @@
-//! `billing.invoice`, `billing.invoice_line` and `billing.ledger_entry`: drafts are written and finalised here. PostgreSQL's
-//! triggers refuse every change of a finalised document.
+//! `billing.invoice`, `billing.invoice_line` and `billing.ledger_entry`: drafts are written and finalised here.
+//! PostgreSQL's triggers refuse every change of a finalised document.
 
 use std::collections::BTreeMap;
 
@@ -129,8 +129,8 @@ pub(super) async fn insert_document(
     Ok(())
 }
 
-/// Makes the day's draft run and its documents final. Returns how many documents became final: none when they were already.
-/// `None` when the day has no run at all.
+/// Makes the day's draft run and its documents final. Returns how many documents became final: none when they were
+/// already. `None` when the day has no run at all.
 ///
 /// # Errors
 /// `Sql`; `OutOfRange`.

@@ -45,8 +45,8 @@ pub struct NewFile {
     pub days: Vec<Day>,
 }
 
-/// Commits one file, and notifies those who wait for it. The archiver's lock session commits it: once that session is gone, so
-/// is the lock, and this fails. The table itself refuses a file that does not continue its shard.
+/// Commits one file, and notifies those who wait for it. The archiver's lock session commits it: once that session is
+/// gone, so is the lock, and this fails. The table itself refuses a file that does not continue its shard.
 ///
 /// # Errors
 /// `ManifestRefused` when a rule of the table fires; `Sql`; `OutOfRange`.
@@ -56,7 +56,8 @@ pub async fn add_file(session: &mut LockSession, new: &NewFile) -> Result<(), Da
     assert!(new.malformed_rows <= new.rows, "malformed rows are some of the file's rows");
     assert_eq!(new.sha256.len(), SHA256_DIGITS, "a file is named with its whole hash");
     assert!(new.event_times_ms.is_none_or(|(earliest, latest)| earliest <= latest), "event times are a range");
-    // A time beyond bigint becomes the latest possible one, so that every search which concerns the file still finds it.
+    // A time beyond bigint becomes the latest possible one, so that every search which concerns the file still finds
+    // it.
     let bound = |time: u64| i64::try_from(time).unwrap_or(i64::MAX);
     let days: Vec<NaiveDate> = new.days.iter().map(|day| day.date()).collect();
     let mut transaction = session.connection().begin().await?;
@@ -128,8 +129,9 @@ pub async fn archived_days(database: &Database) -> Result<Vec<Day>, DatabaseErro
     Ok(days.into_iter().map(Day::from).collect())
 }
 
-/// The files that can hold a click of the day or a copy of one: those with event times within `margin_ms` of it, and those
-/// of its hours of arrival that hold no click at all (so that malformed records are seen). Ordered by shard and offset.
+/// The files that can hold a click of the day or a copy of one: those with event times within `margin_ms` of it, and
+/// those of its hours of arrival that hold no click at all (so that malformed records are seen). Ordered by shard and
+/// offset.
 ///
 /// # Errors
 /// `Sql`; `OutOfRange`.

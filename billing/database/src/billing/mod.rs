@@ -1,4 +1,5 @@
-//! Schema `billing`: which raw bytes a bill is computed from, the batch's results, documents, ledger and reconciliation.
+//! Schema `billing`: which raw bytes a bill is computed from, the batch's results, documents, ledger and
+//! reconciliation.
 //!
 //! In data-path order.
 

@@ -1,5 +1,5 @@
-//! `billing.reconciliation`: the differences between stream and batch. One transaction reads both sides and replaces the day's
-//! rows.
+//! `billing.reconciliation`: the differences between stream and batch. One transaction reads both sides and replaces
+//! the day's rows.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,5 @@
-//! A temporary table that collects the cells of every shard, so that memory holds one shard at a time and the transaction that
-//! replaces results stays short.
+//! A temporary table that collects the cells of every shard, so that memory holds one shard at a time and the
+//! transaction that replaces results stays short.
 
 use clicktally_proto::event_time::Minute;
 use sqlx::PgConnection;

@@ -69,8 +69,8 @@ pub async fn totals_of_ad(database: &Database, ad_id: AdId, minutes: Range<Minut
     })
 }
 
-/// The users of each row with clicks; `None` in a row written before users were kept. Memory is at most one sketch for each
-/// row, so the caller bounds the range.
+/// The users of each row with clicks; `None` in a row written before users were kept. Memory is at most one sketch
+/// for each row, so the caller bounds the range.
 ///
 /// # Errors
 /// `Sql`; `OutOfRange` for a damaged sketch.

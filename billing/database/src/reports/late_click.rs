@@ -1,4 +1,5 @@
-//! `reports.late_click`: clicks that came after their window was final. They are not in `reports.ad_minute`, but on the invoice.
+//! `reports.late_click`: clicks that came after their window was final. They are not in `reports.ad_minute`, but on
+//! the invoice.
 
 use clicktally_proto::identity::shard_key::ShardId;
 use sqlx::Row;

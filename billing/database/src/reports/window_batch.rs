@@ -1,7 +1,7 @@
 //! Writes: `reports.ad_minute`, `reports.late_click`, `reports.sink_progress`.
 //!
-//! Promises: a row only ever moves to a higher revision; rows and the offsets they came from commit together. If PostgreSQL was
-//! restored to an older state, its offsets say so.
+//! Promises: a row only ever moves to a higher revision; rows and the offsets they came from commit together. If
+//! PostgreSQL was restored to an older state, its offsets say so.
 
 use clicktally_proto::counts::window_count::{LateClick, WindowCount, WindowState};
 use clicktally_proto::event_time::Minute;
@@ -51,8 +51,8 @@ pub async fn topic_progress(session: &mut LockSession) -> Result<Vec<(String, i3
         .await?)
 }
 
-/// Commits rows and offsets in one transaction. It may have committed also after an error: repeating it is harmless, because
-/// the offsets recognise the repetition.
+/// Commits rows and offsets in one transaction. It may have committed also after an error: repeating it is harmless,
+/// because the offsets recognise the repetition.
 ///
 /// The session that holds the writer's lock writes, so that a writer which lost its lock cannot write.
 ///
@@ -94,8 +94,8 @@ pub async fn write_batch(session: &mut LockSession, batch: &WindowBatch<'_>) -> 
     Ok(BatchOutcome::Committed)
 }
 
-// Unsigned numbers cross as their bit pattern: ids of the log may use all 64 bits, and the tables' constraints refuse a count
-// that turned negative.
+// Unsigned numbers cross as their bit pattern: ids of the log may use all 64 bits, and the tables' constraints refuse
+// a count that turned negative.
 
 async fn copy_windows(t: &mut PgConnection, windows: &[&WindowCount]) -> Result<(), DatabaseError> {
     let mut copy = t.copy_in_raw("COPY new_minute FROM STDIN BINARY").await?;

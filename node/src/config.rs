@@ -17,6 +17,7 @@ use figment::error::Kind;
 use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use url::Url;
 
 use crate::shard::LIVE_SPAN_MAX_MS;
 
@@ -26,6 +27,9 @@ const SNAPSHOT_EVERY_ENTRIES: RangeInclusive<u64> = 10..=1_000_000;
 const SNAPSHOT_EVERY_BYTES: RangeInclusive<u64> = 1024 * 1024..=1024 * 1024 * 1024;
 /// Below, a single checkpoint of one shard might not fit.
 const STATE_BYTES_LEAST: u64 = 64 * 1024 * 1024;
+
+/// Stands for a secret in what is shown.
+const MASK: &str = "********";
 
 #[derive(Debug, Error)]
 pub enum ConfigError {
@@ -378,22 +382,31 @@ impl Config {
         let mut masked = self.clone();
         masked.postgres.url = masked_url(&self.postgres.url);
         for source in &mut masked.sources {
-            source.token = "********".into();
+            source.token = MASK.into();
         }
         masked
     }
 }
 
+/// Hides the password of a URL, also where it is a parameter. A text that is not a URL is hidden as a whole: it may be a
+/// password with a typing mistake in front of it.
 fn masked_url(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    match rest.split_once('@') {
-        Some((login, place)) => {
-            let user = login.split(':').next().unwrap_or_default();
-            let password = if login.contains(':') { ":********" } else { "" };
-            format!("{scheme}://{user}{password}@{place}")
-        }
-        None => url.to_owned(),
+    if url.is_empty() {
+        return String::new();
     }
+    let Ok(mut masked) = Url::parse(url) else { return MASK.to_owned() };
+    if masked.password().is_some() && masked.set_password(Some(MASK)).is_err() {
+        return MASK.to_owned();
+    }
+    let hidden = |name: &str| name.to_ascii_lowercase().contains("password");
+    if masked.query_pairs().any(|(name, _)| hidden(&name)) {
+        let pairs: Vec<(String, String)> = masked
+            .query_pairs()
+            .map(|(name, value)| (name.to_string(), if hidden(&name) { MASK.to_owned() } else { value.to_string() }))
+            .collect();
+        masked.query_pairs_mut().clear().extend_pairs(pairs);
+    }
+    masked.into()
 }
 
 fn explain(error: &figment::Error) -> ConfigError {
@@ -452,5 +465,22 @@ mod tests {
         let config = load("[postgres]\nurl = \"postgres://me:hunter2@db/x\"\n[[sources]]\nname = \"shop\"\ntoken = \"0123456789abcdef\"").unwrap();
         let shown = format!("{config:?}{}", toml::to_string(&config.masked()).unwrap());
         assert!(!shown.contains("hunter2") && !shown.contains("0123456789abcdef"), "{shown}");
+    }
+
+    #[test]
+    fn a_password_is_hidden_wherever_a_url_holds_it() {
+        for (url, shown) in [
+            ("postgres://me:hunter2@db:5432/x", "postgres://me:********@db:5432/x"),
+            ("postgres://me:hunt@er2@db/x", "postgres://me:********@db/x"),
+            ("postgres://me@db/x?sslmode=require", "postgres://me@db/x?sslmode=require"),
+            (
+                "postgres://me@db/x?password=hunter2&sslmode=require",
+                "postgres://me@db/x?password=********&sslmode=require",
+            ),
+            ("host=db password=hunter2", "********"),
+            ("", ""),
+        ] {
+            assert_eq!(masked_url(url), shown, "{url}");
+        }
     }
 }

@@ -70,22 +70,14 @@ fn commands() -> Vec<(Command, &'static str)> {
     ]
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn bytes(hex: &str) -> Vec<u8> {
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
-}
-
 #[test]
 fn commands_are_written_and_read_as_they_ever_were() {
     for (number, (command, golden)) in (0..).zip(commands()) {
         let frame = codec::encode(&command).unwrap();
-        assert_eq!(hex(&frame[5..]), golden, "{command:?}");
+        assert_eq!(hex::encode(&frame[5..]), golden, "{command:?}");
         assert_eq!(frame[5], number, "the number of the variant");
         // As version 1 of the codec framed it.
-        let payload = bytes(golden);
+        let payload = hex::decode(golden).unwrap();
         let version_1 = [&[1][..], &crc32fast::hash(&payload).to_le_bytes(), &payload].concat();
         assert_eq!(codec::decode::<Command>(&version_1).unwrap(), command);
         assert_eq!(codec::decode::<Command>(&frame).unwrap(), command);

@@ -50,14 +50,6 @@ fn every_click_goes_to_the_published_shard() {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn bytes(hex: &str) -> Vec<u8> {
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
-}
-
 #[test]
 fn users_leave_the_published_marks_and_sketches() {
     let users = &vectors()["users"];
@@ -76,8 +68,10 @@ fn users_leave_the_published_marks_and_sketches() {
         let bytes = sketch.to_bytes();
         assert_eq!(bytes.len() as u64, number(&vector["bytes"]), "{vector}");
         match vector["sketch_hex"].as_str() {
-            Some(published) => assert_eq!(hex(&bytes), published),
-            None => assert_eq!(hex(&Sha256::digest(&bytes)), vector["sketch_sha256"].as_str().unwrap(), "{vector}"),
+            Some(published) => assert_eq!(hex::encode(&bytes), published),
+            None => {
+                assert_eq!(hex::encode(Sha256::digest(&bytes)), vector["sketch_sha256"].as_str().unwrap(), "{vector}")
+            }
         }
     }
 }
@@ -92,11 +86,11 @@ fn records_are_written_and_read_as_published() {
         };
         let clicks: Vec<Click> = vector["clicks"].as_array().unwrap().iter().map(click).collect();
         let record = encode_record(&clicks);
-        assert_eq!(hex(&record), vector["record_hex"].as_str().unwrap());
+        assert_eq!(hex::encode(&record), vector["record_hex"].as_str().unwrap());
         assert_eq!(decode_record_owned(&record).unwrap(), clicks);
         // The packed form of before there were columns. It is no longer written, and stays readable.
         if let Some(rows) = vector["rows_hex"].as_str() {
-            assert_eq!(decode_record_owned(&bytes(rows)).unwrap(), clicks);
+            assert_eq!(decode_record_owned(&hex::decode(rows).unwrap()).unwrap(), clicks);
         }
     }
 }

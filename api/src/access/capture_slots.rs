@@ -1,9 +1,9 @@
-//! How many captures may be in flight at once: beyond that a node says so instead of queueing.
+//! How many captures may be in flight at once. Beyond that a node refuses at once instead of queueing.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Each may hold a body of `BODY_BYTES_MAX` and its records: this bounds the memory of capture to some
-/// hundreds of MiB.
+/// Each capture may hold a body of up to 1 MiB and the records made of it: the limit bounds the memory of capture to
+/// some hundreds of MiB.
 pub const CAPTURES_IN_FLIGHT_MAX: usize = 128;
 
 #[derive(Debug)]
@@ -16,7 +16,7 @@ impl Default for CaptureSlots {
 }
 
 impl CaptureSlots {
-    /// `None` where every slot is taken.
+    /// `None` if every slot is taken.
     pub fn take(&self) -> Option<SemaphorePermit<'_>> {
         self.0.try_acquire().ok()
     }

@@ -1,14 +1,16 @@
-//! Who sends clicks. The authenticated source scopes a producer's event ids, so that nobody can suppress another's click.
+//! Who sends clicks. The authenticated source scopes a producer's event ids, so one producer cannot suppress the
+//! clicks of another.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use axum::http::{HeaderMap, header};
+use subtle::ConstantTimeEq;
 
-/// Where no tokens are configured, everybody is this source.
+/// The source of every caller when no tokens are configured.
 pub const ANONYMOUS: &str = "anonymous";
 
-/// Bearer tokens and the source each one stands for. Refuses to print its tokens.
+/// Bearer tokens and the source that each one names. Refuses to print its tokens.
 #[derive(Clone, Default)]
 pub struct Sources {
     by_token: BTreeMap<String, String>,
@@ -25,21 +27,19 @@ impl Sources {
         Sources { by_token }
     }
 
-    /// The source of a request; `None` where tokens are configured and the request has no known one.
+    /// The source of a request; `None` if tokens are configured and the request has no known one.
     pub fn authenticate(&self, headers: &HeaderMap) -> Option<&str> {
         if self.by_token.is_empty() {
             return Some(ANONYMOUS);
         }
         let offered = headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")?;
-        // Every token is compared, and each in full, so that the time taken says nothing about how near a guess was.
+        // Compares every token, each in full, so the time taken does not show how close a guess is. Lengths are no
+        // secret.
         self.by_token.iter().fold(None, |found, (token, source)| {
-            if are_same(token.as_bytes(), offered.as_bytes()) { Some(source.as_str()) } else { found }
+            let is_same: bool = token.as_bytes().ct_eq(offered.as_bytes()).into();
+            if is_same { Some(source.as_str()) } else { found }
         })
     }
-}
-
-fn are_same(left: &[u8], right: &[u8]) -> bool {
-    left.len() == right.len() && left.iter().zip(right).fold(0, |different, (a, b)| different | (a ^ b)) == 0
 }
 
 #[cfg(test)]
@@ -50,18 +50,25 @@ mod tests {
 
     #[test]
     fn a_token_names_its_source_and_no_other_gets_in() {
-        let sources = Sources::new(BTreeMap::from([("secret".to_owned(), "shop".to_owned())]));
-        let mut headers = HeaderMap::new();
-        assert_eq!(sources.authenticate(&headers), None);
-        headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer secret"));
-        assert_eq!(sources.authenticate(&headers), Some("shop"));
-        headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer secre"));
-        assert_eq!(sources.authenticate(&headers), None);
+        let tokens = [("secret", "shop"), ("hidden", "news"), ("secret-too", "blog")];
+        let sources =
+            Sources::new(tokens.map(|(token, source)| (token.to_owned(), source.to_owned())).into_iter().collect());
+        let authenticate = |value: &'static str| {
+            let headers = HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static(value))]);
+            sources.authenticate(&headers).map(str::to_owned)
+        };
+        assert_eq!(sources.authenticate(&HeaderMap::new()), None);
+        for (token, source) in [("Bearer secret", "shop"), ("Bearer hidden", "news"), ("Bearer secret-too", "blog")] {
+            assert_eq!(authenticate(token).as_deref(), Some(source));
+        }
+        for refused in ["Bearer secre", "Bearer secret2", "Bearer ", "secret", "Basic secret"] {
+            assert_eq!(authenticate(refused), None, "{refused}");
+        }
         assert!(!format!("{sources:?}").contains("secret"));
     }
 
     #[test]
-    fn without_tokens_everybody_is_anonymous() {
+    fn without_tokens_every_caller_is_anonymous() {
         assert_eq!(Sources::default().authenticate(&HeaderMap::new()), Some(ANONYMOUS));
     }
 }

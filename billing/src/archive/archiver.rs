@@ -22,7 +22,7 @@ use super::buffer::{FlushLimits, Segment, ShardBuffer};
 use super::fetcher::{Fetched, Fetcher};
 use super::offsets::log_end_offsets;
 use super::parquet_file;
-use super::store::{ArchiveStore, hex};
+use super::store::ArchiveStore;
 use crate::error::{BillingError, bigint};
 use crate::metrics::BillingMetrics;
 
@@ -227,7 +227,7 @@ impl Archiver {
         let partitioner = self.options.partitioner;
         let (encoded, sha256) = tokio::task::spawn_blocking(move || {
             let encoded = parquet_file::encode(&segment, partitioner)?;
-            let sha256 = hex(&Sha256::digest(&encoded.content));
+            let sha256 = hex::encode(Sha256::digest(&encoded.content));
             Ok::<_, BillingError>((encoded, sha256))
         })
         .await

@@ -16,4 +16,3 @@ pub use archiver::{ArchiveOptions, Archiver};
 pub use offsets::{log_end_offsets, wait_until_archived};
 pub use parquet_file::schema;
 pub use store::ArchiveStore;
-pub(crate) use store::hex;

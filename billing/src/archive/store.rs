@@ -71,7 +71,7 @@ impl ArchiveStore {
         while let Some(piece) = pieces.next().await {
             hasher.update(&piece?);
         }
-        Ok(hex(&hasher.finalize()))
+        Ok(hex::encode(hasher.finalize()))
     }
 
     pub(crate) fn objects(&self) -> Arc<dyn ObjectStore> {
@@ -103,15 +103,6 @@ fn write_synced(root: &Path, path: &Path, content: &[u8]) -> std::io::Result<()>
     Ok(())
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use clicktally_proto::next_move::NextMove;
@@ -124,7 +115,7 @@ mod tests {
         let store = ArchiveStore::open(folder.path().to_str().unwrap()).unwrap();
         for content in ["one", "two"] {
             store.put("raw/hour=x/a.parquet", content.into()).await.unwrap();
-            assert_eq!(store.sha256("raw/hour=x/a.parquet").await.unwrap(), hex(&Sha256::digest(content)));
+            assert_eq!(store.sha256("raw/hour=x/a.parquet").await.unwrap(), hex::encode(Sha256::digest(content)));
         }
     }
 

@@ -160,5 +160,5 @@ fn manifest_hash(files: &[ManifestFile]) -> String {
     for file in files {
         hasher.update(format!("{} {}\n", file.file, file.sha256));
     }
-    crate::archive::hex(&hasher.finalize())
+    hex::encode(hasher.finalize())
 }

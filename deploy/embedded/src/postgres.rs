@@ -298,7 +298,7 @@ fn password(file: &Path) -> Result<String, EmbeddedError> {
     std::fs::File::open(source)
         .and_then(|mut device| device.read_exact(&mut random))
         .map_err(EmbeddedError::io("read", source))?;
-    let password: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let password = hex::encode(random);
     std::fs::write(file, "").map_err(EmbeddedError::io("write", file))?;
     std::fs::set_permissions(file, PermissionsExt::from_mode(0o600))
         .map_err(EmbeddedError::io("set the permissions of", file))?;

@@ -1,4 +1,4 @@
-//! What the HTTP interface stands on; the node gives it its parts.
+//! Everything a handler may use. The node provides the parts.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use crate::access::source::Sources;
 use crate::ports::id_minter::IdMinter;
 use crate::ports::{BudgetLane, OwnShards};
 
-/// Which roles this node has, of those that have routes of their own. What runs a cluster (health, metrics, members, campaigns)
-/// every node answers.
+/// Those roles of this node that have routes of their own. Every node answers the other routes: health, metrics,
+/// members, campaigns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Roles {
     /// Takes clicks.
@@ -32,11 +32,11 @@ pub struct ApiState {
     pub partitioner: Partitioner,
     pub clock: Arc<dyn Clock>,
     pub log: Arc<dyn ClickLog>,
-    /// Armed once a worker id is leased; until then clicks without an `event_id` are turned away.
+    /// Armed once a worker id is leased. Until then clicks without an `event_id` are refused.
     pub minter: IdMinter,
     pub budget: Arc<dyn BudgetLane>,
     pub shards: Arc<dyn OwnShards>,
-    /// Lazily connected. Without it, only what the replicas hold can be asked.
+    /// Connects on first use. Without it, only minutes that the replicas hold can be queried.
     pub postgres: Option<Database>,
     pub sources: Sources,
     pub capture_slots: CaptureSlots,

@@ -16,6 +16,7 @@ const CLEAN: &[&str] = &[
     "Cargo.toml",
     "clippy.toml",
     "deny.toml",
+    "api",
     "bench",
     "chaos-tests/src/checks",
     "chaos-tests/src/demo",
@@ -30,6 +31,8 @@ const CLEAN: &[&str] = &[
     "docs/new-command.md",
     "docs/performance.md",
     "docs/simulation.md",
+    "node/src/budget",
+    "proto/budget",
     "proto/schema",
     "proto/src/fault.rs",
 ];

@@ -25,11 +25,11 @@ pub const CAMPAIGNS_MAX: usize = 1_000;
 #[serde(deny_unknown_fields)]
 pub struct BudgetCheck {
     pub campaign_id: Option<Scalar>,
-    /// Up to 1,000.
+    /// 1 to 1,000 ids.
     pub campaign_ids: Option<Vec<Scalar>>,
 }
 
-/// As it is sent.
+/// The answer about one campaign.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct BudgetAnswerBody {
     pub campaign_id: CampaignId,
@@ -42,7 +42,7 @@ pub struct BudgetAnswerBody {
     pub remaining: Option<Money>,
     pub as_of: Option<String>,
     pub staleness_ms: Option<u64>,
-    /// From here on the answer means pause.
+    /// From this time on the answer means pause.
     pub expires_at: String,
     pub reason: &'static str,
 }
@@ -56,7 +56,7 @@ pub struct BudgetAnswers {
 #[utoipa::path(
     post, path = "/v1/budget/check", tag = "budget", request_body = BudgetCheck,
     responses(
-        (status = 200, description = "Also when nothing is known: the answer is then pause", body = BudgetAnswers),
+        (status = 200, description = "Also if nothing is known: the answer is then pause", body = BudgetAnswers),
         (status = 400, body = Problem),
         (status = 421, description = "This node lacks the role 'serve'", body = Problem),
     )
@@ -86,7 +86,7 @@ fn read_campaigns(body: &[u8]) -> Result<Vec<CampaignId>, String> {
         _ => return Err("give either campaign_id or campaign_ids".to_owned()),
     };
     let parsed: Option<Vec<CampaignId>> = asked.into_iter().map(|id| parse_id(&id.into_text())).collect();
-    parsed.ok_or_else(|| "a campaign id is a whole number from 1 to 2^63 - 1".to_owned())
+    parsed.ok_or_else(|| "a campaign id must be a whole number from 1 to 2^63 - 1".to_owned())
 }
 
 fn to_body(answer: BudgetAnswer) -> BudgetAnswerBody {

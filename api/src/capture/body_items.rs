@@ -1,4 +1,4 @@
-//! The three forms of a capture request: one JSON object, a JSON array of them, or one object a line (NDJSON).
+//! The three forms of a capture request: one JSON object, a JSON array of objects, or one object per line (NDJSON).
 
 use serde::Deserialize;
 use thiserror::Error;
@@ -8,10 +8,10 @@ use super::click_fields::IncomingClick;
 /// The most clicks one request may carry.
 pub const ITEMS_MAX: usize = 1_000;
 
-/// Why a request as a whole cannot be read.
+/// Why the whole request cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum BodyError {
-    #[error("the body is empty: send one click, an array of clicks, or one click a line")]
+    #[error("the body is empty: send one click, an array of clicks, or one click per line")]
     Empty,
     #[error("the body is not JSON: {0}")]
     NotJson(String),
@@ -19,11 +19,11 @@ pub enum BodyError {
     TooMany,
 }
 
-/// One click as sent, or why it is none.
+/// One click as sent, or why the item is not a click.
 pub type Item = Result<IncomingClick, String>;
 
-/// `declared_ndjson`: the content type says so. Otherwise the first byte decides, and an object followed by another one on a
-/// new line is NDJSON too.
+/// `declared_ndjson`: the content type names NDJSON. Otherwise the first byte decides; an object followed by another
+/// one on a new line is NDJSON, too.
 pub fn read_items(body: &[u8], declared_ndjson: bool) -> Result<Vec<Item>, BodyError> {
     let body = body.trim_ascii();
     if body.is_empty() {

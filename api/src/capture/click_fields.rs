@@ -1,4 +1,4 @@
-//! What a click must look like to be taken: a pure rule from the fields as sent, the source and the time to a [`Click`].
+//! Which clicks are accepted: a pure rule that turns the fields as sent, the source and the time into a [`Click`].
 
 use std::net::IpAddr;
 
@@ -8,11 +8,12 @@ use serde::Deserialize;
 use thiserror::Error;
 use utoipa::ToSchema;
 
+use crate::problem::ProblemKind;
 use crate::text_forms::decimal::{DecimalError, Finer, parse_scaled};
 use crate::text_forms::json_scalar::{Scalar, parse_id};
 use crate::text_forms::time_text::parse_time;
 
-/// A click must have happened within this of its arrival, either way.
+/// The most by which the time of a click may differ from its arrival, in either direction.
 pub const CLOCK_DIFFERENCE_MAX_MS: u64 = 5 * 60_000;
 
 pub const EVENT_ID_BYTES_MAX: usize = 256;
@@ -22,12 +23,12 @@ pub const USER_AGENT_BYTES_MAX: usize = 1_024;
 pub const LABEL_BYTES_MAX: usize = 64;
 pub const IMPRESSION_TOKEN_BYTES_MAX: usize = 2_048;
 
-/// A click as sent. A field this version does not know is refused rather than ignored: whoever sends `valid` or `price` would
-/// otherwise believe that it counts.
+/// A click as sent. A field that this version does not know is refused, not ignored: a producer that sends `valid` or
+/// `price` would otherwise believe that the field has an effect.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IncomingClick {
-    /// The producer's own id; a repeat of it is the same click. Minted here where it is missing.
+    /// The producer's own id; a repeat of it is the same click. Minted here if it is missing.
     pub event_id: Option<Scalar>,
     /// When clicked: RFC 3339 or epoch seconds, within 5 minutes of arrival. Required.
     pub timestamp: Option<Scalar>,
@@ -47,7 +48,7 @@ pub struct IncomingClick {
     pub impression_token: Option<String>,
 }
 
-/// Why a click is not taken; nothing of it is written.
+/// Why a click is refused. Nothing of it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ClickRefusal {
     #[error("not a click: {0}")]
@@ -58,14 +59,14 @@ pub enum ClickRefusal {
     Id(&'static str),
     #[error("timestamp must be RFC 3339 or epoch seconds")]
     Timestamp,
-    #[error("timestamp is {} s {} the time here; at most {} s are taken (epoch seconds, not milliseconds?)",
+    #[error("timestamp is {} s {} the time of this node; at most {} s are accepted (epoch seconds, not milliseconds?)",
         .off_ms / 1_000, if *.is_ahead { "ahead of" } else { "behind" }, CLOCK_DIFFERENCE_MAX_MS / 1_000)]
     ClockDifference { off_ms: u64, is_ahead: bool },
     #[error("{field} is longer than {limit} bytes")]
     TooLong { field: &'static str, limit: usize },
     #[error("event_id must not be empty")]
     EmptyEventId,
-    #[error("ip_address is no IP address")]
+    #[error("ip_address is not a valid IPv4 or IPv6 address")]
     IpAddress,
     #[error("cost_per_click: {0}")]
     Price(DecimalError),
@@ -74,19 +75,23 @@ pub enum ClickRefusal {
 }
 
 impl ClickRefusal {
-    /// Stable, as a problem's `type` is.
-    pub fn problem_type(&self) -> &'static str {
+    pub fn problem_kind(&self) -> ProblemKind {
         match self {
-            ClickRefusal::Malformed(_) => "/problems/click-malformed",
-            ClickRefusal::Missing(_) => "/problems/click-field-missing",
-            ClickRefusal::ClockDifference { .. } => "/problems/click-timestamp-out-of-range",
-            ClickRefusal::TooLong { .. } => "/problems/click-field-too-long",
-            _ => "/problems/click-field-invalid",
+            ClickRefusal::Malformed(_) => ProblemKind::ClickMalformed,
+            ClickRefusal::Missing(_) => ProblemKind::ClickFieldMissing,
+            ClickRefusal::ClockDifference { .. } => ProblemKind::ClickTimestampOutOfRange,
+            ClickRefusal::TooLong { .. } => ProblemKind::ClickFieldTooLong,
+            ClickRefusal::Id(_)
+            | ClickRefusal::Timestamp
+            | ClickRefusal::EmptyEventId
+            | ClickRefusal::IpAddress
+            | ClickRefusal::Price(_)
+            | ClickRefusal::NegativePrice => ProblemKind::ClickFieldInvalid,
         }
     }
 }
 
-/// The click without its id: that is given where identities are known. `source` is empty for a click whose id is to be minted.
+/// The click without its id, which the caller sets. A click without an `event_id` gets no source: its id is minted.
 pub fn check(incoming: IncomingClick, source: &str, evidence: u32, now_ms: UnixMillis) -> Result<Click, ClickRefusal> {
     let event_id = text("event_id", incoming.event_id.map(Scalar::into_text), EVENT_ID_BYTES_MAX)?;
     if event_id.as_deref() == Some("") {
@@ -165,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_click_is_taken_as_it_is() {
+    fn a_full_click_is_accepted_unchanged() {
         let click = checked(
             r#"{"event_id": "e1", "timestamp": "2023-11-14T22:13:20.5Z", "campaign_id": "7", "ad_id": 9, "user_id": 12,
                 "ip_address": "2001:db8::1", "user_agent": "Mozilla", "country": "US", "cost_per_click": "0.25"}"#,
@@ -177,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn five_minutes_are_taken_and_a_millisecond_more_is_not() {
+    fn five_minutes_are_accepted_and_a_millisecond_more_is_not() {
         let at = |time_ms: u64| {
             checked(&format!(
                 r#"{{"timestamp": {}.{:03}, "campaign_id": 1, "ad_id": 1}}"#,

@@ -1,7 +1,8 @@
-//! Capture: clicks in by HTTP, an identity for each, packed records into the log.
+//! Capture: takes clicks by HTTP, gives each an identity, and publishes packed records to the log.
 //!
-//! *Reads* `POST /v1/clicks`. *Writes* the topic `raw_clicks`. *Promises*: a click answered with a `click_id` is durable in the
-//! log (acks=all); a click answered with an error is not in it. *On restart* nothing is lost, because nothing is held.
+//! *Reads* `POST /v1/clicks`. *Writes* the topic `raw_clicks`. *Promises*: a click answered with a `click_id` is
+//! durable in the log (acks=all); a click listed under `errors` was not written. *On restart* nothing is lost,
+//! because nothing is held.
 
 pub mod body_items;
 pub mod capture_metrics;

@@ -1,4 +1,5 @@
-//! `POST /v1/clicks`: read, check, identify, pack, publish, answer. Answers 202 only for what the log holds durably.
+//! `POST /v1/clicks`: read, check, identify, pack, publish, answer. The answer is 202 only for clicks that are
+//! durable in the log.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -26,15 +27,15 @@ use crate::state::ApiState;
 
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 
-/// How long a request waits for the log before it is told to come back.
+/// How long a request waits for the log before the client is told to retry.
 pub const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Captured {
-    /// How many clicks are durable in the log now.
+    /// How many clicks of this request are durable in the log now.
     pub accepted: usize,
     pub results: Vec<CapturedClick>,
-    /// The items that are not, and why. Repeating them unchanged is of no use.
+    /// The items that were refused, and why. Repeating them unchanged cannot succeed.
     pub errors: Vec<ItemError>,
 }
 
@@ -44,21 +45,21 @@ pub struct CapturedClick {
     pub index: usize,
     /// Decimal, as text: it may exceed what JavaScript holds exactly.
     pub click_id: String,
-    /// True where an earlier item of the same request is the same click. Written all the same, counted once.
+    /// True if an earlier item of the same request is the same click. It is written twice and counted once.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub duplicate: bool,
 }
 
 #[utoipa::path(
     post, path = "/v1/clicks", tag = "capture",
-    request_body(content = Vec<IncomingClick>, description = "One click, an array of up to 1,000, or one a line (application/x-ndjson)"),
+    request_body(content = Vec<IncomingClick>, description = "One click, an array of up to 1,000, or one per line (application/x-ndjson)"),
     responses(
-        (status = 202, description = "Durable in the log, but for `errors`", body = Captured),
-        (status = 400, description = "No click of the request can be taken", body = Problem),
+        (status = 202, description = "Durable in the log, except those listed under `errors`", body = Captured),
+        (status = 400, description = "No click of the request is valid", body = Problem),
         (status = 401, description = "No known bearer token", body = Problem),
         (status = 413, description = "More than 1 MiB or more than 1,000 clicks", body = Problem),
         (status = 421, description = "This node lacks the role 'capture'", body = Problem),
-        (status = 503, description = "Not written; repeat it with the same event ids", body = Problem),
+        (status = 503, description = "Not acknowledged; repeat the request with the same event ids", body = Problem),
     )
 )]
 pub async fn post_clicks(
@@ -71,7 +72,7 @@ pub async fn post_clicks(
         .authenticate(&headers)
         .ok_or_else(|| Problem::new(ProblemKind::Unauthorized, "send 'Authorization: Bearer TOKEN'"))?;
     let _slot = state.capture_slots.take().ok_or_else(|| {
-        Problem::new(ProblemKind::Overloaded, "this node has as many captures in flight as it may; try another one")
+        Problem::new(ProblemKind::Overloaded, "this node has reached its limit of captures in flight: try another node")
     })?;
     let items = read_items(&body.map_err(unread)?, is_ndjson(&headers)).map_err(unreadable)?;
 
@@ -80,7 +81,7 @@ pub async fn post_clicks(
     let (accepted, refused) = (sorted.clicks.len(), sorted.errors.len());
     count("invalid", refused);
     if accepted == 0 {
-        let detail = "each item is listed with its reason";
+        let detail = "every item was refused: errors has the reason for each";
         return Err(Problem::new(ProblemKind::NoValidClick, detail).with_errors(sorted.errors));
     }
     publish(&state, sorted.clicks).await.inspect_err(|_| count("unavailable", accepted))?;
@@ -93,13 +94,13 @@ async fn publish(state: &ApiState, clicks: Vec<Click>) -> Result<(), Problem> {
     let unavailable = |detail: String| {
         Problem::new(
             ProblemKind::LogUnavailable,
-            format!("{detail}; nothing is acknowledged: repeat the request with the same event ids"),
+            format!("{detail}; no click is acknowledged: repeat the request with the same event ids"),
         )
     };
     match tokio::time::timeout(PUBLISH_DEADLINE, state.log.publish(records)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(unavailable(error.to_string())),
-        Err(_) => Err(unavailable(format!("no answer of the log within {} s", PUBLISH_DEADLINE.as_secs()))),
+        Err(_) => Err(unavailable(format!("the log did not answer within {} s", PUBLISH_DEADLINE.as_secs()))),
     }
 }
 
@@ -109,7 +110,7 @@ struct Sorted {
     errors: Vec<ItemError>,
 }
 
-/// Fails as a whole only where an id must be minted and none can be: nothing may be half taken.
+/// Fails as a whole only if an id must be minted and cannot be: a request is never accepted in part for that reason.
 fn sort_items(
     items: Vec<Item>,
     source: &str,
@@ -125,14 +126,16 @@ fn sort_items(
         let mut click = match checked {
             Ok(click) => click,
             Err(refusal) => {
-                let r#type = refusal.problem_type().to_owned();
-                sorted.errors.push(ItemError { index, r#type, detail: refusal.to_string() });
+                sorted.errors.push(ItemError::new(index, refusal.problem_kind(), refusal.to_string()));
                 continue;
             }
         };
         let id = if click.event_id.is_empty() {
             minter.mint(now_ms).ok_or_else(|| {
-                Problem::new(ProblemKind::NotReady, "this node has no worker id yet: send event ids, or try again")
+                Problem::new(
+                    ProblemKind::NotReady,
+                    "this node has not leased a worker id yet: send event ids, or retry",
+                )
             })?
         } else {
             ClickId::foreign(source, &click.event_id)
@@ -144,7 +147,7 @@ fn sort_items(
     Ok(sorted)
 }
 
-/// A browser that fetches ahead of its user says so; nobody has clicked then.
+/// A browser that fetches ahead of its user declares it. No person has clicked then.
 fn evidence_of(headers: &HeaderMap) -> u32 {
     let declares = |name: &str| {
         let value = headers.get(name).map_or(&[][..], |value| value.as_bytes());
@@ -199,7 +202,7 @@ mod tests {
         assert_eq!(sorted.clicks.len(), 2);
         assert_eq!(sorted.clicks[0].click_id, ClickId::foreign("shop", "a").0);
         let errors: Vec<_> = sorted.errors.iter().map(|e| (e.index, e.r#type.as_str())).collect();
-        assert_eq!(errors, [(1, "/problems/click-timestamp-out-of-range"), (3, "/problems/click-malformed")]);
+        assert_eq!(errors, [(1, ProblemKind::ClickTimestampOutOfRange.uri()), (3, ProblemKind::ClickMalformed.uri()),]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Packs the clicks of a request into records: one for each partition that any of them belongs to.
+//! Packs the clicks of a request into records, one for each partition.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::body_items::ITEMS_MAX;
 
 const _: () = assert!(ITEMS_MAX <= CLICKS_PER_RECORD_MAX);
 
-/// Keeps the order of the clicks within a partition. The key is the identity of a record's first click.
+/// Keeps the order of the clicks within a partition. The key of a record is the identity of its first click.
 pub fn pack(clicks: Vec<Click>, partitioner: Partitioner) -> Vec<OutRecord> {
     let mut by_shard: BTreeMap<ShardId, Vec<Click>> = BTreeMap::new();
     for click in clicks {

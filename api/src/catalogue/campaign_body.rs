@@ -1,4 +1,4 @@
-//! A campaign as operators write and read it, and its checks. Pure.
+//! A campaign in requests and answers, and its checks. Pure.
 
 use clicktally_proto::command::CampaignTerms;
 use clicktally_proto::event_time::UnixMillis;
@@ -23,7 +23,7 @@ pub struct CampaignInput {
     pub name: String,
     pub cost_per_click: MoneyBody,
     pub budget: MoneyBody,
-    /// What staleness may cost beyond the budget before the budget lane pauses; default 0.
+    /// The most that may be at risk beyond the budget before the budget lane pauses; default 0.
     pub tolerance: Option<MoneyBody>,
 }
 
@@ -38,11 +38,11 @@ pub struct CampaignOutput {
     pub budget: Money,
     #[schema(value_type = MoneyBody)]
     pub tolerance: Money,
-    /// What the stream has counted at the prices of the time; never on an invoice.
+    /// Clicks counted by the stream at the prices in force then. Never used for an invoice.
     #[schema(value_type = MoneyBody)]
     pub stream_spend: Money,
     pub stream_clicks: u64,
-    /// Clicks from here on are billed by these terms.
+    /// Clicks from this time on are billed by these terms.
     pub effective_from: String,
     /// Also the ETag.
     pub revision: u64,
@@ -68,7 +68,10 @@ impl CampaignOutput {
 }
 
 impl CampaignInput {
-    /// `path_id`: the id in the path, with PUT. `Err` names the field.
+    /// `path_id`: the id in the path of a PUT.
+    ///
+    /// # Errors
+    /// Names the field that is wrong.
     pub fn into_terms(
         self,
         path_id: Option<CampaignId>,
@@ -129,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn terms_take_what_was_sent_and_when() {
+    fn terms_hold_what_was_sent_and_when() {
         let terms = terms(|_| {}, Some(7)).unwrap();
         assert_eq!((terms.campaign_id, terms.advertiser_id, terms.effective_from_ms), (7, 3, 42));
         assert_eq!((terms.cost_per_click_micros, terms.budget_micros, terms.tolerance_micros), (500_000, 9_000_000, 0));

@@ -29,7 +29,7 @@ type Tagged = (StatusCode, [(HeaderName, String); 1], Json<CampaignOutput>);
 pub struct CampaignPage {
     /// In order of campaign id.
     pub items: Vec<CampaignOutput>,
-    /// Give it as `cursor` for the next page; null on the last one.
+    /// Send it as `cursor` to get the next page; null on the last page.
     pub next_cursor: Option<String>,
 }
 
@@ -38,15 +38,15 @@ pub struct CampaignPage {
     responses(
         (status = 201, body = CampaignOutput),
         (status = 400, body = Problem),
-        (status = 409, description = "The campaign exists already, or the group is full", body = Problem),
-        (status = 503, description = "Not decided in time; may have been applied", body = Problem),
+        (status = 409, description = "The campaign already exists, or the group is full", body = Problem),
+        (status = 503, description = "Not decided in time; the change may have been applied", body = Problem),
     )
 )]
 pub async fn create_campaign(
     State(state): State<Arc<ApiState>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Tagged, Problem> {
-    // Revision 0 is that of a campaign nobody has set.
+    // Revision 0 means that the campaign does not exist yet.
     let terms = read_input(body)?.into_terms(None, Some(0), state.clock.now_ms()).map_err(Problem::invalid)?;
     let already = ProblemKind::AlreadyExists;
     set(&state, terms, already, StatusCode::CREATED).await
@@ -56,14 +56,14 @@ pub async fn create_campaign(
     put, path = "/v1/campaigns/{campaign_id}", tag = "campaigns", request_body = CampaignInput,
     params(
         ("campaign_id" = u64, Path),
-        ("If-Match" = Option<String>, Header, description = "the ETag that is replaced; without it, whatever is there"),
+        ("If-Match" = Option<String>, Header, description = "the ETag of the revision to replace; without it, any revision"),
     ),
     responses(
         (status = 200, body = CampaignOutput),
         (status = 400, body = Problem),
         (status = 409, description = "The group is full", body = Problem),
-        (status = 412, description = "It changed meanwhile", body = Problem),
-        (status = 503, description = "Not decided in time; may have been applied", body = Problem),
+        (status = 412, description = "The campaign has changed in the meantime", body = Problem),
+        (status = 503, description = "Not decided in time; the change may have been applied", body = Problem),
     )
 )]
 pub async fn put_campaign(
@@ -89,14 +89,14 @@ pub async fn get_campaign(
 ) -> Result<Tagged, Problem> {
     let campaign_id = id_of(&campaign_id)?;
     let campaign = look_up(&state, campaign_id)
-        .ok_or_else(|| Problem::new(ProblemKind::NotFound, format!("campaign {campaign_id} is not known")))?;
+        .ok_or_else(|| Problem::new(ProblemKind::NotFound, format!("campaign {campaign_id} does not exist")))?;
     Ok(tagged(StatusCode::OK, &campaign))
 }
 
 #[utoipa::path(
     get, path = "/v1/campaigns", tag = "campaigns",
     params(
-        ("cursor" = Option<String>, Query, description = "next_cursor of the page before"),
+        ("cursor" = Option<String>, Query, description = "next_cursor of the previous page"),
         ("limit" = Option<u32>, Query, description = "1 to 1,000, default 100"),
     ),
     responses((status = 200, body = CampaignPage), (status = 400, body = Problem))
@@ -110,13 +110,15 @@ pub async fn list_campaigns(
     refuse_unknown(&parameters, &["cursor", "limit"]).map_err(invalid)?;
     let limit = whole_number(&parameters, "limit", 100, PAGE_ITEMS_MAX).map_err(invalid)?;
     let after = match parameters.get("cursor") {
-        Some(cursor) => parse_id(cursor).ok_or_else(|| Problem::invalid("cursor is not one this interface gave"))?,
+        Some(cursor) => {
+            parse_id(cursor).ok_or_else(|| Problem::invalid("cursor must be the next_cursor of an earlier page"))?
+        }
         None => 0,
     };
     Ok(Json(page(&state, after, usize::try_from(limit).unwrap_or(usize::MAX))))
 }
 
-/// One more than the page is read from every group, so that the last page is known to be the last.
+/// Reads one more campaign than the page holds from every group, so that the last page is recognised.
 fn page(state: &ApiState, after: CampaignId, limit: usize) -> CampaignPage {
     let mut campaigns: BTreeMap<CampaignId, Arc<Campaign>> = BTreeMap::new();
     for group in &state.groups {
@@ -149,7 +151,7 @@ async fn set(
         Outcome::Rejected(rejection) => return Err(refused(&rejection, moved)),
         other => return Err(Problem::new(ProblemKind::Undecided, format!("unexpected outcome {other:?}"))),
     };
-    // The local replica may be behind what was just decided: what was decided is what is answered.
+    // The local replica may be behind this decision: answer with the terms and revision that were decided.
     let (spend_micros, clicks) =
         look_up(state, campaign_id).map_or((0, 0), |campaign| (campaign.spend_micros, campaign.clicks));
     Ok(tagged(status, &Campaign { terms, revision, spend_micros, clicks }))
@@ -174,7 +176,7 @@ fn tagged(status: StatusCode, campaign: &Campaign) -> Tagged {
 }
 
 fn id_of(text: &str) -> Result<CampaignId, Problem> {
-    parse_id(text).ok_or_else(|| Problem::invalid("a campaign id is a whole number from 1 to 2^63 - 1"))
+    parse_id(text).ok_or_else(|| Problem::invalid("a campaign id must be a whole number from 1 to 2^63 - 1"))
 }
 
 fn read_input(body: Result<Bytes, BytesRejection>) -> Result<CampaignInput, Problem> {
@@ -185,7 +187,7 @@ fn read_input(body: Result<Bytes, BytesRejection>) -> Result<CampaignInput, Prob
 fn expected_revision(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
     let tag = value.to_str().ok().and_then(|text| text.trim().strip_prefix('"')?.strip_suffix('"')?.parse().ok());
-    tag.map(Some).ok_or_else(|| Problem::invalid("If-Match must be an ETag this interface gave, such as \"42\""))
+    tag.map(Some).ok_or_else(|| Problem::invalid("If-Match must be an ETag of this interface, such as \"42\""))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `GET /v1/cluster`: what this node's replicas say of the cluster.
+//! `GET /v1/cluster`: the cluster as this node's replicas see it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,26 +32,26 @@ pub struct ClusterView {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct MemberStatus {
     pub node: NodeId,
-    /// How long ago it was last heard; null: not since the answering node started.
+    /// How long ago it was last heard; null if not since the answering node started.
     pub silent_ms: Option<u64>,
-    /// The newest commands its build applies, as far as it has said so in every group. While one node has a lower level than the others, the
-    /// cluster does without the commands above it.
+    /// The newest level of commands that its build applies, as announced in every group. While one node has a lower
+    /// level than the others, the cluster does not use commands above it.
     pub command_level: u16,
-    /// It is to be emptied: it is given nothing more.
+    /// It is being emptied and gets no new work.
     pub draining: bool,
-    /// It is stopping in order.
+    /// It is stopping in an orderly way.
     pub leaving: bool,
     /// It owns no shard and leads no group: stopping it interrupts nothing.
     pub safe_to_stop: bool,
     pub groups_led: usize,
     pub shards: usize,
-    /// Shards that are on their way to it or from it.
+    /// Shards that are moving to it or away from it.
     pub shards_moving: usize,
-    /// Counting threads: what its load is weighed against.
+    /// Counting threads: its capacity, against which its load is weighed.
     pub threads: Option<u16>,
-    /// Clicks its shards read a second, smoothed over some seconds.
+    /// Clicks that its shards read per second, smoothed over some seconds.
     pub clicks_per_s: u64,
-    /// Clicks that wait in the log for it, an estimate.
+    /// Estimated number of clicks that wait for it in the log.
     pub lag_clicks: u64,
 }
 
@@ -63,8 +63,8 @@ pub struct GroupStatus {
     pub role: String,
     pub term: u64,
     pub applied_index: u64,
-    /// Of this node's log: the last entry that is there, the last one applied, the last one in the newest snapshot, and the last one
-    /// purged because snapshots hold it. Null where there is none.
+    /// Entries of this node's log: the last one written, the last one applied, the last one in the newest snapshot,
+    /// and the last one purged because snapshots hold it. Null if there is none.
     pub last_log: Option<u64>,
     pub applied: Option<u64>,
     pub snapshot: Option<u64>,
@@ -76,7 +76,8 @@ pub struct GroupStatus {
     pub published_revision: u64,
     pub windows: usize,
     pub campaigns: usize,
-    /// What is held in the state's memory by this law of ours: cells, the packed ids of clicks seen, and both with what holds them.
+    /// Memory of the state by the product's own accounting: number of cells, bytes of packed ids of seen clicks, and
+    /// bytes of both with their containers.
     pub cells: u64,
     pub seen_bytes: u64,
     pub state_bytes: u64,
@@ -99,22 +100,23 @@ pub struct NodeStatus {
 pub struct ShardStatus {
     pub shard: u16,
     pub owner: Option<NodeId>,
-    /// Whom the owner is handing it to, while it does.
+    /// The node that the owner is handing it to, during a handover.
     pub heir: Option<NodeId>,
     pub epoch: u64,
     pub committed_offset: u64,
-    /// Records of the log not read yet, at its last checkpoint; null on every node but its owner.
+    /// Records of the log not read yet at its last checkpoint; null on every node except its owner.
     pub lag_records: Option<u64>,
-    /// How long it stood still when it last moved; null on every node but its owner, and if it came from nobody.
+    /// How long it committed nothing when it last moved; null on every node except its owner, and if it had no owner
+    /// before.
     pub move_pause_ms: Option<u64>,
-    /// Clicks read a second, as its owner says or the one before it did; null before anybody has measured it.
+    /// Clicks read per second, as its owner or its previous owner reported; null before the first report.
     pub clicks_per_s: Option<u64>,
     pub watermark: String,
     pub complete_to: String,
     pub outcomes: Outcomes,
 }
 
-/// What became of every click read; `read` is the sum of the others.
+/// The outcome of every click read; `read` is the sum of the others.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Outcomes {
     pub read: u64,

@@ -1,4 +1,4 @@
-//! `/v1/cluster/nodes/{node}/drain` and `/v1/cluster/rebalance`: where the work is done, told by an operator.
+//! `/v1/cluster/nodes/{node}/drain` and `/v1/cluster/rebalance`: an operator moves work between nodes.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use crate::state::ApiState;
 #[utoipa::path(
     post, path = "/v1/cluster/nodes/{node}/drain", tag = "cluster", params(("node" = u64, Path)),
     responses(
-        (status = 204, description = "It is given nothing more, and its shards and leaderships go to others; \
+        (status = 204, description = "It gets no new work, and its shards and leaderships move to other nodes; \
             GET /v1/cluster says when it is safe to stop"),
         (status = 400, body = Problem),
-        (status = 404, description = "No such node", body = Problem),
+        (status = 404, description = "The node does not exist", body = Problem),
         (status = 503, description = "Not decided in time; repeat it", body = Problem),
     )
 )]
@@ -28,9 +28,9 @@ pub async fn drain_node(State(state): State<Arc<ApiState>>, Path(node): Path<Str
 #[utoipa::path(
     delete, path = "/v1/cluster/nodes/{node}/drain", tag = "cluster", params(("node" = u64, Path)),
     responses(
-        (status = 204, description = "It gets its share again"),
+        (status = 204, description = "It gets its share of the work again"),
         (status = 400, body = Problem),
-        (status = 404, description = "No such node", body = Problem),
+        (status = 404, description = "The node does not exist", body = Problem),
         (status = 503, description = "Not decided in time; repeat it", body = Problem),
     )
 )]
@@ -41,7 +41,7 @@ pub async fn undo_drain(State(state): State<Arc<ApiState>>, Path(node): Path<Str
 #[utoipa::path(
     post, path = "/v1/cluster/rebalance", tag = "cluster",
     responses(
-        (status = 204, description = "Every group looks once for moves that even out the load, however little they gain"),
+        (status = 204, description = "Every group looks once for moves that even out the load, even if the gain is small"),
         (status = 503, description = "Not decided in time; repeat it", body = Problem),
     )
 )]

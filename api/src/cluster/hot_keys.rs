@@ -1,6 +1,6 @@
-//! `GET /v1/cluster/hot_keys`: which ads take the largest shares of the traffic now.
+//! `GET /v1/cluster/hot_keys`: the ads with the largest shares of the current traffic.
 //!
-//! Exact: replicas hold every count of these minutes already, so no sketch stands between a viral ad and its name.
+//! The answer is exact: replicas already hold every count of these minutes, so no sketch is needed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,16 +16,15 @@ use utoipa::ToSchema;
 
 use crate::state::ApiState;
 
-/// How many are named.
+/// How many keys an answer names.
 pub const HOT_KEYS_MAX: usize = 20;
-/// A key is looked at if it has at least one in so many clicks of some minute; what is rarer is not hot. Bounds the candidates of
-/// one minute to as many.
+/// Ignore keys with less than 1/1000 of a minute's clicks, so at most 1,000 candidates remain per minute.
 const RARITY_MAX: u64 = 1_000;
 
-/// The hottest ads of the newest minutes: of the one before the watermark's and all later ones.
+/// The hottest ads of the newest minutes: the minute before the watermark and all later ones.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
 pub struct HotKeys {
-    /// All clicks of these minutes, invalid ones too: they cost as much to count.
+    /// All clicks of these minutes, also invalid ones: they cost as much to count.
     pub clicks: u64,
     /// At most 20, the hottest first.
     pub keys: Vec<HotKey>,
@@ -36,7 +35,7 @@ pub struct HotKey {
     pub campaign_id: CampaignId,
     pub ad_id: AdId,
     pub clicks: u64,
-    /// Of all clicks, 0 to 1.
+    /// Share of all clicks, 0 to 1.
     pub share: f64,
 }
 
@@ -46,14 +45,14 @@ pub async fn show_hot_keys(State(state): State<Arc<ApiState>>) -> Json<HotKeys> 
 }
 
 impl HotKeys {
-    /// As this node's replicas have it. Looks at each cell of some two minutes, off the serving threads.
+    /// From this node's replicas. Reads each cell of about two minutes, off the serving threads.
     pub async fn now(state: &ApiState) -> HotKeys {
         let windows = state.groups.iter().map(|group| newest_windows(group)).collect::<Vec<_>>();
-        // It cannot panic short of a bug of ours, and then the next question is as good.
+        // Only a bug of ours makes it panic. An empty answer is harmless then: the next request computes it again.
         tokio::task::spawn_blocking(move || HotKeys::of(&windows)).await.unwrap_or_default()
     }
 
-    /// `groups`: of each group, its newest windows. All ads of a campaign are in one group.
+    /// `groups`: the newest windows of each group. All ads of a campaign are in one group.
     fn of(groups: &[Vec<Arc<Window>>]) -> HotKeys {
         let mut clicks = 0_u64;
         let mut keys = Vec::new();
@@ -149,7 +148,7 @@ mod tests {
     }
 
     proptest! {
-        /// No count of these is so small that it would be too rare in the largest minute there can be.
+        /// Every count here is large enough to be a candidate in the largest possible minute.
         #[test]
         fn the_hottest_are_those_of_a_full_count(
             counts in proptest::collection::btree_map((1_u32..4, 1_u64..60), 50_u64..500, 1..120)

@@ -18,7 +18,7 @@ use crate::state::ApiState;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewMember {
-    /// Never used before by another machine.
+    /// An id that no other machine has ever used.
     pub node: NodeId,
     /// `host:port` of its peer interface.
     pub peer_address: String,
@@ -27,7 +27,7 @@ pub struct NewMember {
 #[utoipa::path(
     post, path = "/v1/cluster/members", tag = "cluster", request_body = NewMember,
     responses(
-        (status = 204, description = "It votes in every group"),
+        (status = 204, description = "The node votes in every group"),
         (status = 400, body = Problem),
         (status = 503, description = "Not decided in time; repeat it", body = Problem),
     )
@@ -39,7 +39,7 @@ pub async fn add_member(
     let body = body.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
     let member: NewMember = serde_json::from_slice(&body).map_err(|error| Problem::invalid(error.to_string()))?;
     if member.node == 0 || !member.peer_address.contains(':') {
-        return Err(Problem::invalid("give a node id above 0 and a peer_address of the form host:port".to_owned()));
+        return Err(Problem::invalid("give a node id above 0 and a peer_address as host:port".to_owned()));
     }
     for group in &state.groups {
         group.add_member(member.node, &member.peer_address).await.map_err(|error| refused(&error))?;
@@ -50,7 +50,7 @@ pub async fn add_member(
 #[utoipa::path(
     delete, path = "/v1/cluster/members/{node}", tag = "cluster", params(("node" = u64, Path)),
     responses(
-        (status = 204, description = "It is in no group any more, and its shards have other owners"),
+        (status = 204, description = "The node is in no group, and its shards have other owners"),
         (status = 400, body = Problem),
         (status = 503, description = "Not decided in time; repeat it", body = Problem),
     )
@@ -61,7 +61,7 @@ pub async fn remove_member(
 ) -> Result<StatusCode, Problem> {
     let node = node_id(&node)?;
     for group in &state.groups {
-        // Its shards first, while everybody still agrees on who it was.
+        // Release its shards first, while it is still a member of the group.
         forget(group, node).await?;
         group.remove_member(node).await.map_err(|error| refused(&error))?;
     }

@@ -1,4 +1,4 @@
-//! `/`: one page over the public interface; it asks what anybody may ask.
+//! `GET /`: one page that reads the public interface, as any client can.
 
 use axum::response::Html;
 

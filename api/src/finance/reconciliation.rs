@@ -1,4 +1,4 @@
-//! `GET /v1/reconciliation?day=`: where the stream and the batch differ, and why.
+//! `GET /v1/reconciliation?day=`: the differences between the stream and the batch, by cause.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub struct Difference {
     pub cause: String,
     /// How many windows or campaigns differ by this cause.
     pub rows: i64,
-    /// The batch's clicks less the stream's, as far as this cause explains it.
+    /// The batch's clicks less the stream's, as far as this cause explains the difference.
     pub clicks: i64,
 }
 
@@ -63,7 +63,10 @@ pub async fn show_reconciliation(
     let database = state.postgres.as_ref().ok_or_else(|| unavailable(HistoryError::NotConfigured))?;
     let differences = in_time(differences_by_cause(database, day)).await.map_err(unavailable)?;
     let differences = differences.ok_or_else(|| {
-        Problem::new(ProblemKind::NotFound, format!("no batch has run for {day}: clicktally billing run --day {day}"))
+        Problem::new(
+            ProblemKind::NotFound,
+            format!("no batch has run for {day}: start one with clicktally billing run --day {day}"),
+        )
     })?;
     let differences = differences.into_iter().map(Difference::from).collect();
     Ok(Json(Reconciliation { day: day.to_string(), differences }))

@@ -1,7 +1,7 @@
-//! What the replicas know, as metrics: brought up to date by each scrape.
+//! Figures of the replicas as metrics, updated by each scrape.
 //!
-//! Every node has a replica of every group; each figure is shown by the group's leader alone, so that a sum over all nodes
-//! counts it once.
+//! Every node has a replica of every group. Only the group's leader shows its figures, so that a sum over all nodes
+//! counts each once.
 
 use std::sync::LazyLock;
 
@@ -13,7 +13,7 @@ use prometheus::{GaugeVec, IntGaugeVec, Opts};
 use crate::cluster::hot_keys::HotKeys;
 use crate::state::ApiState;
 
-/// The conservation equation in public: `read` is what was read, the other outcomes add up to it, always.
+/// The conservation equation in public: all other outcomes always add up to `read`.
 static SHARD_CLICKS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     let options = Opts::new(
         "clicktally_shard_clicks",
@@ -32,7 +32,7 @@ static HOT_KEY: LazyLock<GaugeVec> = LazyLock::new(|| {
 
 /// Sets every gauge of this file.
 pub(crate) async fn refresh(state: &ApiState) {
-    // A figure that is somebody else's by now must not stand still here.
+    // Remove figures of groups that another node leads by now: they would stay at their last value here.
     SHARD_CLICKS.reset();
     HOT_KEY.reset();
     for group in state.groups.iter().filter(|group| group.is_leader()) {

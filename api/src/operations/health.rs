@@ -1,4 +1,4 @@
-//! `GET /healthz`: the process lives. `GET /readyz`: it can be sent clicks and questions.
+//! `GET /healthz`: the process is alive. `GET /readyz`: it can take clicks and queries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use crate::problem::{Problem, ProblemKind};
 use crate::state::ApiState;
 
-/// A replica not proven current for longer than this is not asked.
+/// A node is not ready while a replica was last proven current longer ago than this.
 pub const READY_STALENESS_MAX: Duration = Duration::from_secs(5);
 const LOG_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -36,17 +36,19 @@ pub async fn show_readiness(State(state): State<Arc<ApiState>>) -> Result<Json<H
     for group in &state.groups {
         match group.staleness() {
             Some(age) if age <= READY_STALENESS_MAX => {}
-            Some(age) => missing.push(format!("group {} is {} ms stale", group.id().0, age.as_millis())),
+            Some(age) => {
+                missing.push(format!("group {} was last proven current {} ms ago", group.id().0, age.as_millis()))
+            }
             None => missing.push(format!("group {} was never proven current", group.id().0)),
         }
     }
     if !state.minter.is_armed() {
-        missing.push("no worker id is leased yet".to_owned());
+        missing.push("no worker id has been leased yet".to_owned());
     }
     match tokio::time::timeout(LOG_DEADLINE, state.log.end_offset(ShardId(0))).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => missing.push(error.to_string()),
-        Err(_) => missing.push("the log does not answer".to_owned()),
+        Err(_) => missing.push("the log did not answer in time".to_owned()),
     }
     if missing.is_empty() {
         Ok(Json(Health { status: "ready" }))

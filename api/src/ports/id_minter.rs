@@ -1,4 +1,4 @@
-//! Mints click ids under the worker id this life of the node has leased from the cluster.
+//! Mints click ids under the worker id that this process has leased from the cluster.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 pub struct IdMinter(Arc<Mutex<Option<SnowflakeMinter>>>);
 
 impl IdMinter {
-    /// `worker` must come from `Command::LeaseWorker` for this very process, or two processes could mint the same id.
+    /// `worker` must come from `Command::LeaseWorker` for this process. Otherwise two processes could mint the same id.
     pub fn arm(&self, worker: u16) {
         *self.0.lock() = Some(SnowflakeMinter::new(worker));
     }

@@ -1,4 +1,4 @@
-//! What the views together say of one ad over some minutes. Pure.
+//! The count of one ad over some minutes, merged from several views. Pure.
 
 use std::collections::BTreeSet;
 
@@ -10,17 +10,18 @@ use clicktally_proto::identity::ids::CampaignId;
 pub struct AdCount {
     pub clicks: u64,
     pub revision: u64,
-    /// `None` where some part of the count comes from a view that does not know: never a number of a part of the range.
+    /// `None` if a part of the count comes from a view without users: a number never describes only a part of the
+    /// range.
     pub users: Option<UserSketch>,
-    /// `None` as above.
+    /// `None` if a part of the count comes from a view without costs.
     pub costs: Option<AdCosts>,
 }
 
-/// The costs that clicks named, and by which campaigns' terms these are money.
+/// The costs that clicks named, and the campaigns whose currency they are in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AdCosts {
     pub sum: CostSum,
-    /// Those with any cost.
+    /// The campaigns with at least one such click.
     pub campaigns: BTreeSet<CampaignId>,
 }
 
@@ -35,7 +36,7 @@ impl AdCosts {
     }
 }
 
-/// Nothing, and all of it known.
+/// No clicks, with users and costs known.
 impl Default for AdCount {
     fn default() -> AdCount {
         AdCount { clicks: 0, revision: 0, users: Some(UserSketch::default()), costs: Some(AdCosts::default()) }

@@ -33,12 +33,14 @@ pub struct AggregatedCount {
     /// Exclusive.
     pub to: String,
     pub click_count: u64,
-    /// Distinct `user_id`s of the clicks counted, those without one left out. An estimate: standard error 1.6 % (two thirds of answers
-    /// are nearer, 95 % within 3.3 %), exact or nearly so up to a few dozen. Null where it is not known for the whole range: where
-    /// the batch answers, where more than seven days come from PostgreSQL, or rows of an earlier version are among them.
+    /// Distinct `user_id`s of the counted clicks; clicks without one are left out. This is an estimate with a
+    /// standard error of 1.6 %: two thirds of answers are closer, 95 % are within 3.3 %. Up to a few dozen users it
+    /// is nearly exact. Null if it is not known for the whole range: the batch answers a part, more than seven days
+    /// come from PostgreSQL, or some rows were written by an earlier version.
     pub unique_users: Option<u64>,
-    /// Of the `cost_per_click` of those clicks that name one above zero; informative, invoices go by the campaign's terms. Null where none
-    /// does, where the batch answers, or where the campaigns' terms are not known or not of one currency.
+    /// The sum of `cost_per_click` over the clicks that name one above zero. It is informative: invoices use the
+    /// campaign's terms. Null if no click names one, if the batch answers a part, or if the campaigns' terms are
+    /// unknown or differ in currency.
     pub cost: Option<Cost>,
     /// Always null in this version: filters are refused, never ignored.
     pub filter: Option<String>,
@@ -47,11 +49,11 @@ pub struct AggregatedCount {
     pub as_of: String,
     /// Grows with every change of the stream's count.
     pub revision: u64,
-    /// Of the least final minute: open, fired, corrected or final.
+    /// The state of the least final minute: open, fired, corrected or final.
     pub state: String,
     /// Below this event time no more on-time clicks are expected.
     pub watermark: String,
-    /// How long ago the least fresh replica read was proven current; null where it never was.
+    /// Age of the oldest proof that a replica read here is current; null if one was never proven current.
     pub staleness_ms: Option<u64>,
 }
 
@@ -59,7 +61,7 @@ pub struct AggregatedCount {
 pub struct Cost {
     #[schema(value_type = MoneyBody)]
     pub sum: Money,
-    /// How many clicks it is the sum of.
+    /// How many clicks the sum covers.
     pub click_count: u64,
     /// Rounded down to millionths.
     #[schema(value_type = MoneyBody)]
@@ -91,13 +93,13 @@ impl Source {
         ("ad_id" = u64, Path),
         ("from" = Option<String>, Query, description = "RFC 3339 or epoch seconds, at a full minute, inclusive"),
         ("to" = Option<String>, Query, description = "exclusive"),
-        ("last_minutes" = Option<u32>, Query, description = "instead of from and to: the full minutes before the current one"),
+        ("last_minutes" = Option<u32>, Query, description = "instead of from and to: this many full minutes before the current one"),
     ),
     responses(
         (status = 200, body = AggregatedCount),
         (status = 400, body = Problem),
         (status = 421, description = "This node lacks the role 'serve'", body = Problem),
-        (status = 503, description = "Older minutes were asked and PostgreSQL is out of reach", body = Problem),
+        (status = 503, description = "The range includes older minutes and PostgreSQL cannot be reached", body = Problem),
     )
 )]
 pub async fn aggregated_count(
@@ -170,7 +172,7 @@ impl Answer {
         }
         for row in history::stream_rows(database, ad_id, &plan.lingering).await? {
             let group = usize::from(state.partitioner.group(row.campaign_id).0);
-            // What its own group still covers was taken from there.
+            // A minute that its own group still covers was already counted from there.
             if self.views.get(group).is_some_and(|view| view.covers(row.minute)) {
                 continue;
             }
@@ -201,7 +203,7 @@ impl Answer {
     }
 }
 
-/// The one currency of all campaigns that the costs come from.
+/// The currency of the costs, if all campaigns that they come from share one.
 fn currency_of(state: &ApiState, costs: &AdCosts) -> Option<Currency> {
     let mut currencies = costs.campaigns.iter().map(|&campaign| {
         let group = state.group_of(campaign)?;
@@ -220,8 +222,8 @@ fn cost_of(costs: &AdCosts, currency: Currency) -> Option<Cost> {
     })
 }
 
-/// A batch run needs a day that is over, so a question about today never waits for PostgreSQL. Where PostgreSQL is out of reach
-/// and the replicas know every minute, they answer alone.
+/// A batch run covers a day that is over, so a question about today never waits for PostgreSQL. If PostgreSQL cannot be
+/// reached and the replicas hold every minute, they answer alone.
 async fn finished_days(
     state: &ApiState,
     range: MinuteRange,
@@ -239,16 +241,13 @@ async fn finished_days(
     }
 }
 
-/// `None` where any replica was never proven current.
+/// `None` if any replica was never proven current.
 pub fn greatest_staleness_ms(views: &[GroupView]) -> Option<u64> {
     let staleness: Option<Vec<_>> = views.iter().map(|view| view.staleness).collect();
     staleness?.into_iter().max().map(|longest| u64::try_from(longest.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn unavailable(error: HistoryError) -> Problem {
-    tracing::warn!(%error, "a question about older minutes cannot be answered");
-    Problem::new(
-        ProblemKind::HistoryUnavailable,
-        format!("{error}; minutes of the last half hour can be asked meanwhile, or restore the database"),
-    )
+    tracing::warn!(%error, "older minutes cannot be read");
+    Problem::new(ProblemKind::HistoryUnavailable, format!("{error}; minutes of the last half hour are still available"))
 }

@@ -1,4 +1,4 @@
-//! What one group's local replica says of a span of minutes, copied out of it: pointers, not cells.
+//! What the local replica of one group holds of a range of minutes. The copy takes pointers, not cells.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub struct GroupView {
 
 impl GroupView {
     pub fn of(group: &Group, range: MinuteRange) -> GroupView {
-        // Asked first: what is read afterwards is at least as fresh.
+        // Read the staleness first: what is read after it is at least as fresh.
         let staleness = group.staleness();
         group.read(|state| GroupView {
             rules: state.settings().map(|settings| settings.event_time).unwrap_or_default(),
@@ -39,7 +39,8 @@ impl GroupView {
         })
     }
 
-    /// Whether this view alone knows the minute: it is in it, or it is too young to have left, hence empty.
+    /// Whether this view alone answers for the minute: it holds the window, or the minute is too young to be evicted
+    /// and therefore empty.
     pub fn covers(&self, minute: Minute) -> bool {
         self.windows.contains_key(&minute) || !self.rules.is_evictable(minute, self.watermark_ms)
     }

@@ -1,4 +1,4 @@
-//! Counts that have left the replicated state, from PostgreSQL: the batch's view and the stream's.
+//! Counts of minutes that have left the replicated state, from PostgreSQL: the batch's view and the stream's.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::ad_count::{AdCosts, AdCount};
 use super::minute_range::MinuteRange;
 use super::minute_source::EpochDay;
 
-/// A query that takes longer is given up: the answer is a problem, not a hanging page.
+/// A query that takes longer is cancelled: the client gets a problem instead of waiting.
 pub const HISTORY_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Users are merged row by row, so over at most this many minutes; one query takes those of a day.
@@ -55,7 +55,7 @@ pub struct HistoryRow {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryCount {
     pub count: AdCount,
-    /// The least final state of any row; final where there is none.
+    /// The least final state of any row; final if there are no rows.
     pub state: WindowState,
 }
 
@@ -64,21 +64,21 @@ pub async fn in_time<T, E: Into<HistoryError>>(query: impl Future<Output = Resul
     tokio::time::timeout(HISTORY_DEADLINE, query).await.map_err(|_| HistoryError::Timeout)?.map_err(Into::into)
 }
 
-/// Days touching the range that a batch run saw to their end. A run of a day still going on is not the whole day: the
-/// stream knows more.
+/// Days of the range that a batch run covered to their end. A run during the day does not cover the whole day: the
+/// stream has more.
 pub async fn batch_days(database: &Database, range: MinuteRange) -> Result<BTreeSet<EpochDay>, HistoryError> {
     let last = EpochDay::of(Minute(range.to.0 - 1));
     let days = billing::finished_days(database, date(EpochDay::of(range.from))?, date(last)?).await?;
     days.into_iter().map(day).collect()
 }
 
-/// Neither users nor costs: the batch keeps clicks only.
+/// Without users and costs: the batch keeps only clicks.
 pub async fn batch_count(database: &Database, ad_id: AdId, range: MinuteRange) -> Result<AdCount, HistoryError> {
     let clicks = billing::clicks_of_ad(database, ad_id, range.from..range.to).await?;
     Ok(AdCount { clicks, revision: 0, users: None, costs: None })
 }
 
-/// All but the users, which [`stream_users`] merges.
+/// Everything except the users, which [`stream_users`] merges.
 pub async fn stream_count(database: &Database, ad_id: AdId, range: MinuteRange) -> Result<HistoryCount, HistoryError> {
     let totals = reports::totals_of_ad(database, ad_id, range.from..range.to).await?;
     let costs = AdCosts { sum: totals.costs, campaigns: totals.campaigns_with_costs };
@@ -86,7 +86,7 @@ pub async fn stream_count(database: &Database, ad_id: AdId, range: MinuteRange) 
     Ok(HistoryCount { count, state: totals.state })
 }
 
-/// The users of the range's rows; `None` where a row was written before users were kept. At most [`USER_MINUTES_MAX`]
+/// The users of the range's rows; `None` if a row was written before users were kept. At most [`USER_MINUTES_MAX`]
 /// minutes.
 pub async fn stream_users(
     database: &Database,

@@ -1,4 +1,4 @@
-//! Which minutes are asked for: `[from, to)`, aligned to minutes, from the parameters of a query. Pure.
+//! The minutes of a query: `[from, to)`, aligned to minutes, from its parameters. Pure.
 
 use clicktally_proto::event_time::{Minute, UnixMillis, WINDOW_MS};
 use thiserror::Error;
@@ -6,7 +6,7 @@ use thiserror::Error;
 use crate::text_forms::query_parameters::{ParameterError, Parameters, refuse_unknown, whole_number};
 use crate::text_forms::time_text::parse_time;
 
-/// A month; longer spans belong to reports.
+/// A month. Longer ranges belong to reports.
 pub const RANGE_MINUTES_MAX: u32 = 31 * 24 * 60;
 
 /// `[from, to)`, never empty.
@@ -28,11 +28,11 @@ pub enum RangeError {
     Form,
     #[error("{0} must be RFC 3339 or epoch seconds")]
     Time(&'static str),
-    #[error("{0} must be at a full minute: counts are kept per minute")]
+    #[error("{0} must be a full minute: counts are kept per minute")]
     Unaligned(&'static str),
     #[error("from must be before to: the range is [from, to)")]
     Empty,
-    #[error("at most {RANGE_MINUTES_MAX} minutes can be asked at once")]
+    #[error("a query covers at most {RANGE_MINUTES_MAX} minutes")]
     TooLong,
     #[error(transparent)]
     Parameter(#[from] ParameterError),

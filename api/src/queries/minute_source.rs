@@ -1,10 +1,10 @@
-//! Which view answers for which minute. Pure, so that no minute can be counted twice or forgotten.
+//! Which view answers for which minute. Pure, so that a test can show that no minute is counted twice or left out.
 //!
-//! 1. The batch, where a run over the whole day is done: it has seen everything and is what is invoiced.
-//! 2. The replicated state, where every group covers the minute.
-//! 3. Where only some groups hold it still (its rows may not all be published): theirs from the state, the others' from
-//!    PostgreSQL.
-//! 4. What the stream left in PostgreSQL.
+//! 1. The batch, if a run over the whole day is complete: it has seen every click, and invoices come from it.
+//! 2. The replicated state, if every group covers the minute.
+//! 3. If only some groups still hold the minute, its rows may not all be published. Those groups answer from their
+//!    state, the others from PostgreSQL.
+//! 4. The rows that the stream wrote to PostgreSQL.
 
 use std::collections::BTreeSet;
 
@@ -30,7 +30,7 @@ impl EpochDay {
     }
 }
 
-/// Disjoint; together exactly the minutes asked for.
+/// The parts are disjoint and together are exactly the minutes of the query.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     pub batch: Vec<MinuteRange>,
@@ -61,7 +61,7 @@ pub fn plan(range: MinuteRange, views: &[GroupView], batch_days: &BTreeSet<Epoch
     plan
 }
 
-/// Minutes come in order: one that continues the last range makes it longer.
+/// Minutes arrive in ascending order: one that continues the last range extends it.
 fn extend(ranges: &mut Vec<MinuteRange>, minute: Minute) {
     let next = Minute(minute.0 + 1);
     match ranges.last_mut() {

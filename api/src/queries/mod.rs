@@ -1,7 +1,8 @@
-//! Counts for people: the batch's view where it exists, else the replicated state, else what the stream left in PostgreSQL.
+//! Counts of clicks. The batch answers where a run is complete, then the replicated state, then the rows that the
+//! stream wrote to PostgreSQL.
 //!
-//! *Reads* the local replicas, `reports.ad_minute`, `billing.batch_ad_minute`. *Writes* nothing. *Promises*: no answer mixes two
-//! views of one (campaign, minute), and each says how fresh it is.
+//! *Reads* the local replicas, `reports.ad_minute`, `billing.batch_ad_minute`. *Writes* nothing. *Promises*: no answer
+//! mixes two views of one (campaign, minute), and each states how fresh it is.
 
 pub mod minute_range;
 

@@ -1,4 +1,4 @@
-//! `GET /v1/ads/top_k` and its alias `popular_ads`: the ads clicked most in the last complete minutes, exactly.
+//! `GET /v1/ads/top_k` and its alias `popular_ads`: the ads with the most clicks in the last complete minutes, exactly.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::state::ApiState;
 use crate::text_forms::query_parameters::{ParameterError, Parameters, refuse_unknown, whole_number};
 use crate::text_forms::time_text::format_time;
 
-/// Replicas keep at least the allowed lateness of windows.
+/// Replicas keep windows for at least the allowed lateness.
 pub const WINDOW_MINUTES_MAX: u32 = 15;
 pub const K_MAX: u32 = 1_000;
 const K_DEFAULT: u32 = 100;
@@ -27,7 +27,7 @@ const K_DEFAULT: u32 = 100;
 #[derive(Debug, Serialize, ToSchema)]
 pub struct TopAds {
     pub window_minutes: u32,
-    /// Inclusive. The window ends where the watermark of every group has passed.
+    /// Inclusive. The window ends at the lowest watermark of all groups.
     pub from: String,
     /// Exclusive.
     pub to: String,
@@ -123,7 +123,7 @@ fn sum_by_ad(views: &[GroupView]) -> HashMap<AdId, u64> {
     clicks
 }
 
-/// Most clicks first; among equals the smaller id, so that the same state always gives the same answer.
+/// Most clicks first. Equal counts are ordered by id, so that the same state always gives the same answer.
 fn rank(clicks: HashMap<AdId, u64>, k: usize) -> Vec<RankedAd> {
     let mut ads: Vec<(AdId, u64)> = clicks.into_iter().filter(|(_, clicks)| *clicks > 0).collect();
     let order = |a: &(AdId, u64), b: &(AdId, u64)| b.1.cmp(&a.1).then(a.0.cmp(&b.0));
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn an_approximate_answer_is_not_promised() {
+    fn a_request_for_an_approximate_answer_is_refused() {
         let parameters = Parameters::from([("approximate".to_owned(), "true".to_owned())]);
         assert!(window_and_k(&parameters, ["window_minutes", "k"]).is_err());
     }

@@ -1,8 +1,9 @@
-//! Decimal text to scaled integers, exactly: prices become micros and epoch seconds become milliseconds without a float.
+//! Decimal text as scaled integers, exactly: prices become micros and epoch seconds become milliseconds without a
+//! float.
 
 use thiserror::Error;
 
-/// Longer text is no number anybody means.
+/// A longer text is not a meaningful number.
 const DIGITS_MAX: usize = 40;
 const EXPONENT_MAX: i32 = 30;
 
@@ -23,7 +24,7 @@ pub enum DecimalError {
     TooLarge(String),
 }
 
-/// `text × 10^places` as an integer; an exponent (`1e-5`) is understood, because that is how JSON prints small numbers.
+/// `text × 10^places` as an integer. An exponent (`1e-5`) is accepted, because JSON prints small numbers that way.
 pub fn parse_scaled(text: &str, places: usize, finer: Finer) -> Result<i64, DecimalError> {
     let not_decimal = || DecimalError::NotDecimal(text.chars().take(DIGITS_MAX).collect());
     let (is_negative, unsigned) = match text.strip_prefix('-') {
@@ -40,7 +41,7 @@ pub fn parse_scaled(text: &str, places: usize, finer: Finer) -> Result<i64, Deci
     if !is_plain || exponent.abs() > EXPONENT_MAX {
         return Err(not_decimal());
     }
-    // How many digits stand before the point once the number is scaled; the rest is finer than the scale.
+    // How many digits come before the point once the number is scaled. The others are finer than the scale.
     let kept = i64::try_from(whole.len() + places).map_err(|_| not_decimal())? + i64::from(exponent);
     let kept = usize::try_from(kept.max(0)).map_err(|_| not_decimal())?;
     if finer == Finer::Refuse && digits.iter().skip(kept).any(|digit| *digit != b'0') {

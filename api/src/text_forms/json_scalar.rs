@@ -1,4 +1,5 @@
-//! A JSON number or string: ids, times and prices are accepted as either, because JavaScript cannot hold a 64-bit number.
+//! A JSON number or string. Ids, times and prices are accepted as either, because JavaScript cannot hold every 64-bit
+//! number.
 
 use clicktally_proto::limits::ID_MAX;
 use serde::Deserialize;

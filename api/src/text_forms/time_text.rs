@@ -1,15 +1,15 @@
-//! Times as the outside writes them: RFC 3339 or epoch seconds in, RFC 3339 UTC out.
+//! Times in requests are RFC 3339 or epoch seconds; times in answers are RFC 3339 in UTC.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use clicktally_proto::event_time::UnixMillis;
 
 use crate::text_forms::decimal::{Finer, parse_scaled};
 
-/// Milliseconds since the epoch; `None` where `text` is neither RFC 3339 nor a non-negative number of epoch seconds.
+/// Milliseconds since the epoch; `None` if `text` is neither RFC 3339 nor a non-negative number of epoch seconds.
 pub fn parse_time(text: &str) -> Option<UnixMillis> {
     let millis = match parse_scaled(text, 3, Finer::Truncate) {
         Ok(millis) => millis,
-        // In a query string an unescaped '+' of an offset arrives as a space.
+        // An unescaped '+' in a query string arrives as a space.
         Err(_) => DateTime::parse_from_rfc3339(&text.replace(' ', "+")).ok()?.timestamp_millis(),
     };
     u64::try_from(millis).ok()
@@ -20,6 +20,7 @@ pub fn to_utc(time_ms: UnixMillis) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp_millis(i64::try_from(time_ms).ok()?)
 }
 
+/// A time beyond chrono's range is shown as the latest time that it can hold.
 pub fn format_time(time_ms: UnixMillis) -> String {
     to_utc(time_ms).unwrap_or(DateTime::<Utc>::MAX_UTC).to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }

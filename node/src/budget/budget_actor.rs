@@ -1,4 +1,4 @@
-//! One campaign's budget: asks the replica at the moment of each answer, and remembers how fast the campaign spends.
+//! One campaign's budget. The actor reads the replica for each answer and remembers how fast the campaign spends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use clicktally_raft_store::group::Group;
 use super::budget_desk::Directory;
 use super::metrics;
 
-/// Checks waiting for one campaign; whoever finds it full waits until its deadline, and then hears *pause*.
+/// Checks that wait for one campaign. A check that finds the mailbox full waits until its deadline and is then closed.
 const MAILBOX_MAX: usize = 128;
-/// An actor nobody asks for this long leaves; the next check starts a new one.
+/// An actor that gets no check for this long stops; the next check starts a new one.
 const IDLE_MAX: Duration = Duration::from_secs(60);
-/// More than any campaign can lose; keeps sums of many campaigns from wrapping.
+/// More than any campaign can lose. The bound keeps the sum over many campaigns from wrapping.
 const AT_RISK_SHOWN_MAX: Micros = 1_000_000_000_000;
 
 pub struct BudgetActor {
@@ -50,11 +50,11 @@ impl BudgetActor {
     }
 
     fn answer(&mut self) -> BudgetAnswer {
-        // 1. The staleness first: what is read after it is at least as fresh as it says.
+        // 1. Read the staleness first: what is read after it is at least as fresh.
         let staleness = self.group.staleness();
         let (campaign, complete_to_ms) =
             self.group.read(|state| (state.campaign(self.campaign_id).cloned(), state.complete_to_ms()));
-        // 2. The time last: the answer's life begins when its facts are known.
+        // 2. Read the time last: the answer's life begins when its facts are known.
         let now_ms = self.clock.now_ms();
         let Some(campaign) = campaign else { return close(self.campaign_id, LaneFailure::UnknownCampaign, now_ms) };
         self.velocity.observe(complete_to_ms, campaign.spend_micros);

@@ -1,4 +1,5 @@
-//! Where budget checks come in: finds each campaign's actor, starts it on first use, and waits no longer than its deadline.
+//! The entry of budget checks: finds each campaign's actor, starts it on first use, and waits no longer than a
+//! deadline.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,15 +19,19 @@ use parking_lot::Mutex;
 use super::budget_actor::{BudgetActor, Check};
 use crate::actor_threads::ActorThreads;
 
-/// Below the deadline of the request, so that the campaigns that did answer are not closed with the one that did not.
+/// Twice this is below the deadline of the request, so that one silent campaign does not close the answers of the
+/// others.
 const ACTOR_DEADLINE: Duration = Duration::from_millis(150);
-const _: () = assert!(2 * ACTOR_DEADLINE.as_millis() < CHECK_DEADLINE.as_millis());
-/// Campaigns awake at once on one node; each takes some kilobytes.
+const _: () = assert!(
+    2 * ACTOR_DEADLINE.as_millis() < CHECK_DEADLINE.as_millis(),
+    "starting actors and asking them both fit into the deadline of a request"
+);
+/// Campaigns with an actor at once on one node; each takes some kilobytes.
 pub const ACTORS_MAX: usize = 100_000;
-/// How many recent minutes are looked at for a campaign that was not watched yet.
+/// How many recent minutes give the first velocity of a campaign.
 const RECENT_MINUTES: usize = 3;
 
-/// The actors awake.
+/// The actors that run now.
 #[derive(Default)]
 pub struct Directory(Mutex<HashMap<CampaignId, Addr<BudgetActor>>>);
 
@@ -39,7 +44,7 @@ impl Directory {
         self.0.lock().len()
     }
 
-    /// Only this very actor: a successor may have taken its place.
+    /// Removes only this actor: a successor may have taken its place.
     pub(super) fn remove(&self, campaign: CampaignId, address: &Addr<BudgetActor>) {
         let mut actors = self.0.lock();
         if actors.get(&campaign) == Some(address) {
@@ -56,7 +61,7 @@ pub struct BudgetDesk {
     rules: BudgetRules,
     threads: Arc<ActorThreads>,
     directory: Arc<Directory>,
-    /// Held while actors are started, so that no campaign gets two.
+    /// Held while actors start, so that no campaign gets two.
     activating: tokio::sync::Mutex<()>,
 }
 
@@ -77,7 +82,7 @@ impl BudgetDesk {
         self.groups.get(usize::from(self.partitioner.group(campaign).0))
     }
 
-    /// Starts the actors that are missing, for campaigns that exist: nobody can fill the node with invented ids.
+    /// Starts the missing actors of campaigns that exist. Invented ids start none, so they cannot fill the node.
     async fn activate(&self, campaigns: &[CampaignId]) {
         let is_asleep = |campaign: &CampaignId| self.directory.find(*campaign).is_none();
         if !campaigns.iter().any(is_asleep) {
@@ -104,7 +109,10 @@ impl BudgetDesk {
         windows.iter().for_each(|window| busiest.observe(window.spends()));
         for (campaign, velocity) in busiest.per_second() {
             if self.directory.len() >= ACTORS_MAX {
-                tracing::warn!(ACTORS_MAX, "no more campaigns can be awake on this node: checks of others are closed");
+                tracing::warn!(
+                    ACTORS_MAX,
+                    "this node has reached its limit of budget actors: checks of other campaigns are answered with pause"
+                );
                 return;
             }
             let directory = Arc::clone(&self.directory);
@@ -113,6 +121,10 @@ impl BudgetDesk {
             let slot = usize::try_from(campaign).unwrap_or(0);
             let Ok(address) = self.threads.run(slot, start).await else { return };
             self.directory.0.lock().insert(campaign, address);
+            assert!(
+                self.directory.len() <= ACTORS_MAX,
+                "actors start one after another, so their number keeps its limit"
+            );
         }
     }
 
@@ -134,11 +146,14 @@ impl BudgetDesk {
 #[async_trait::async_trait]
 impl BudgetLane for BudgetDesk {
     async fn check(&self, campaigns: Vec<CampaignId>) -> Vec<BudgetAnswer> {
-        // Where starting takes too long, those that are awake still answer; the others are closed for now.
+        // If starting takes too long, the running actors still answer; the other campaigns are closed for now.
         if tokio::time::timeout(ACTOR_DEADLINE, self.activate(&campaigns)).await.is_err() {
             tracing::warn!(campaigns = campaigns.len(), "starting budget actors took too long");
         }
-        join_all(campaigns.into_iter().map(|campaign| self.ask(campaign))).await
+        let asked = campaigns.len();
+        let answers = join_all(campaigns.into_iter().map(|campaign| self.ask(campaign))).await;
+        assert_eq!(answers.len(), asked, "every campaign asked about gets exactly one answer");
+        answers
     }
 }
 
@@ -269,7 +284,7 @@ mod tests {
 
     const PATIENT: Duration = Duration::from_secs(3_600);
 
-    /// Asks until the machine was fast enough for an answer.
+    /// Repeats the check until the machine is fast enough for an answer.
     async fn reason(desk: &BudgetDesk, campaign: CampaignId) -> (BudgetDecision, &'static str) {
         loop {
             let answers = desk.check(vec![campaign]).await;

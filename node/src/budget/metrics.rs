@@ -1,4 +1,4 @@
-//! What the budget lane shows of itself.
+//! Metrics of the budget lane.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -23,10 +23,10 @@ static AT_RISK: LazyLock<Gauge> = LazyLock::new(|| {
 
 static AT_RISK_MICROS: AtomicI64 = AtomicI64::new(0);
 
-/// One campaign's share moved from `before` to `after`.
+/// One campaign's amount changed from `before` to `after`.
 pub(super) fn move_at_risk(before: Micros, after: Micros) {
     let change = after.saturating_sub(before);
     let sum = AT_RISK_MICROS.fetch_add(change, Ordering::Relaxed).wrapping_add(change);
-    // Shown only: no decision reads this.
+    // For display only: no decision reads this.
     AT_RISK.set(sum as f64 / 1e6);
 }

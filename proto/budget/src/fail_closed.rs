@@ -29,8 +29,8 @@ impl LaneFailure {
         [LaneFailure::UnknownCampaign, LaneFailure::Timeout, LaneFailure::Unreachable, LaneFailure::Full];
 }
 
-/// Fails closed: whatever failed, the answer is *pause*. It expires at once, so that a caller does not keep it for longer
-/// than the failure lasts.
+/// Fails closed: whatever failed, the answer is *pause*. It expires at once, so that a caller does not keep it for
+/// longer than the failure lasts.
 pub fn close(campaign_id: CampaignId, failure: LaneFailure, now_ms: UnixMillis) -> BudgetAnswer {
     let reason = match failure {
         LaneFailure::UnknownCampaign => "unknown_campaign",
@@ -49,11 +49,11 @@ pub fn close(campaign_id: CampaignId, failure: LaneFailure, now_ms: UnixMillis) 
     }
 }
 
-/// One answer for each campaign, in the order asked. An answer that is missing, that is for another campaign, or that has
-/// expired is closed.
+/// One answer for each campaign, in the order asked. An answer that is missing, that is for another campaign, or that
+/// has expired is closed.
 ///
-/// `now_ms` must be the time of the reply. A process may be stopped after it has decided, and must not hand out a positive
-/// answer from before the stop.
+/// `now_ms` must be the time of the reply. A process may be stopped after it has decided, and must not hand out a
+/// positive answer from before the stop.
 pub fn close_missing(campaigns: &[CampaignId], answers: Vec<BudgetAnswer>, now_ms: UnixMillis) -> Vec<BudgetAnswer> {
     let mut answers = answers.into_iter();
     let closed: Vec<BudgetAnswer> = campaigns

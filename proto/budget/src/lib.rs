@@ -1,10 +1,10 @@
 //! The rules of a campaign's budget: what an answer says, when it turns into *pause*, and how fast a campaign spends.
 //!
-//! Everything here is synchronous and pure: facts and the time go in, a decision comes out. The HTTP interface, the node's
-//! actors and the simulation ask the same rules, so a promise is shown once for all three.
+//! Everything here is synchronous and pure: facts and the time go in, a decision comes out. The HTTP interface, the
+//! node's actors and the simulation ask the same rules, so a promise is shown once for all three.
 //!
-//! *Promises*: every positive answer expires. Timeout, error and unknown become *pause* in [`fail_closed::close`] and in no
-//! other place. A positive answer never risks more than remains and is tolerated.
+//! *Promises*: every positive answer expires. Timeout, error and unknown become *pause* in [`fail_closed::close`] and
+//! in no other place. A positive answer never risks more than remains and is tolerated.
 
 pub mod answer;
 pub mod fail_closed;

@@ -1,7 +1,7 @@
 //! May this campaign be shown? BudgetFacts and the time go in, a decision comes out; no I/O.
 //!
-//! The money that may be spent unseen is `velocity × blind time`. The blind time begins with the newest click known to be
-//! counted and ends when the answer expires. There are three cases:
+//! The money that may be spent unseen is `velocity × blind time`. The blind time begins with the newest click known
+//! to be counted and ends when the answer expires. There are three cases:
 //!
 //! 1. The money at risk fits into what remains: serve.
 //! 2. It fits into what remains plus the advertiser's published tolerance: serve a part.
@@ -65,7 +65,8 @@ impl BudgetRules {
     pub fn decide(&self, facts: &BudgetFacts) -> BudgetVerdict {
         let remaining_micros = facts.budget_micros.saturating_sub(facts.spend_micros);
         let lag = Duration::from_millis(facts.now_ms.saturating_sub(facts.complete_to_ms));
-        // The lag compares the wall clocks of two nodes; the staleness comes from one monotonic clock. The worse one counts.
+        // The lag compares the wall clocks of two nodes; the staleness comes from one monotonic clock. The worse one
+        // counts.
         let staleness = facts.staleness.unwrap_or(Duration::MAX);
         let staleness = if is_broken(Mutant::StalenessIgnored) { Duration::ZERO } else { staleness };
         let blind = lag.max(staleness).saturating_add(self.answer_life);

@@ -1,7 +1,7 @@
 //! How fast a campaign spends.
 //!
-//! The measure is the spend that the replica showed over the last seconds. Until a campaign has been watched long enough, its
-//! busiest recent minute stands in for it.
+//! The measure is the spend that the replica showed over the last seconds. Until a campaign has been watched long
+//! enough, its busiest recent minute stands in for it.
 
 use std::collections::{BTreeMap, VecDeque};
 

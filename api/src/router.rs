@@ -1,0 +1,202 @@
+//! The table of routes as a service of HTTP.
+
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{Method, Uri};
+use axum::middleware::{self, Next};
+use axum::{Json, Router};
+use utoipa::OpenApi;
+use utoipa_scalar::{Scalar, Servable};
+
+use crate::capture::post_clicks::BODY_BYTES_MAX;
+use crate::problem::{Problem, ProblemKind};
+use crate::routes::{Document, NodeRole, ROUTES};
+use crate::state::{ApiState, Roles};
+
+/// The most of a path that an error repeats.
+const PATH_CHARS_SHOWN: usize = 200;
+
+/// The whole public interface of a node: the table, and two pages about it.
+pub fn router(state: ApiState) -> Router {
+    table(state.roles)
+        .route("/openapi.json", axum::routing::get(async || Json(Document::openapi())))
+        .merge(Scalar::with_url("/docs", Document::openapi()))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(Arc::new(state))
+}
+
+/// Every route, whatever the roles: one whose role this node lacks answers with the role's name.
+fn table(roles: Roles) -> Router<Arc<ApiState>> {
+    NodeRole::ALL.into_iter().fold(Router::new(), |all, role| all.merge(routes_of(role, roles)))
+}
+
+fn routes_of(role: NodeRole, roles: Roles) -> Router<Arc<ApiState>> {
+    let rows = ROUTES.iter().filter(|route| route.role == role);
+    let router = rows.fold(Router::new(), |router, route| router.route(route.path, route.handler()));
+    // Decided once at start, so that a request to a node with the role pays nothing for it.
+    if role.is_among(roles) {
+        return router;
+    }
+    router.route_layer(middleware::from_fn(move |_: Request, _: Next| async move { role_absent(role) }))
+}
+
+fn role_absent(role: NodeRole) -> Problem {
+    let role = role.name();
+    let detail = format!("this node lacks the role '{role}': ask a node that has it, or add it to [node] roles here");
+    Problem::new(ProblemKind::RoleAbsent, detail)
+}
+
+async fn no_such_path(uri: Uri) -> Problem {
+    Problem::new(ProblemKind::NotFound, format!("there is no path {}; see /docs", shown(&uri)))
+}
+
+async fn no_such_method(method: Method, uri: Uri) -> Problem {
+    Problem::new(ProblemKind::MethodNotAllowed, format!("{} does not support {method}; see /docs", shown(&uri)))
+}
+
+fn shown(uri: &Uri) -> String {
+    uri.path().chars().take(PATH_CHARS_SHOWN).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use async_trait::async_trait;
+    use axum::body::Body;
+    use axum::http::StatusCode;
+    use clicktally_budget::BudgetAnswer;
+    use clicktally_proto::click_log::{ClickLog, LogError, OutRecord, ShardReader};
+    use clicktally_proto::clock::SystemClock;
+    use clicktally_proto::identity::ids::CampaignId;
+    use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::access::capture_slots::CaptureSlots;
+    use crate::access::source::Sources;
+    use crate::ports::id_minter::IdMinter;
+    use crate::ports::{BudgetLane, OwnShard, OwnShards};
+
+    /// A node that owns nothing, with a log that is not there.
+    struct Nothing;
+
+    #[async_trait]
+    impl ClickLog for Nothing {
+        fn open(&self, _: ShardId, _: u64) -> Result<Box<dyn ShardReader>, LogError> {
+            Err(LogError::Unavailable("no log".to_owned()))
+        }
+        async fn end_offset(&self, _: ShardId) -> Result<u64, LogError> {
+            Ok(0)
+        }
+        async fn publish(&self, _: Vec<OutRecord>) -> Result<(), LogError> {
+            Ok(())
+        }
+    }
+
+    #[async_trait]
+    impl BudgetLane for Nothing {
+        async fn check(&self, _: Vec<CampaignId>) -> Vec<BudgetAnswer> {
+            Vec::new()
+        }
+    }
+
+    impl OwnShards for Nothing {
+        fn shards(&self) -> BTreeMap<ShardId, OwnShard> {
+            BTreeMap::new()
+        }
+    }
+
+    fn node_with(roles: Roles) -> Router {
+        node_of(roles, Sources::default())
+    }
+
+    fn node_of(roles: Roles, sources: Sources) -> Router {
+        let minter = IdMinter::default();
+        minter.arm(1);
+        router(ApiState {
+            node: 1,
+            roles,
+            groups: Vec::new(),
+            partitioner: Partitioner::new(1),
+            clock: Arc::new(SystemClock),
+            log: Arc::new(Nothing),
+            minter,
+            budget: Arc::new(Nothing),
+            shards: Arc::new(Nothing),
+            postgres: None,
+            sources,
+            capture_slots: CaptureSlots::default(),
+        })
+    }
+
+    async fn ask(node: &Router, method: &str, path: &str) -> (StatusCode, String) {
+        let request = Request::builder().method(method).uri(path).body(Body::from("{}")).unwrap();
+        let response = node.clone().oneshot(request).await.unwrap();
+        let status = response.status();
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (status, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// The path of a row with 1 in place of each parameter.
+    fn concrete(path: &str) -> String {
+        let parts: Vec<&str> = path.split('/').map(|part| if part.starts_with('{') { "1" } else { part }).collect();
+        parts.join("/")
+    }
+
+    #[tokio::test]
+    async fn a_route_whose_role_is_absent_names_the_role_and_the_others_answer() {
+        let absent_type = ProblemKind::RoleAbsent.uri();
+        for roles in [Roles { capture: false, serve: true }, Roles { capture: true, serve: false }] {
+            let node = node_with(roles);
+            for route in ROUTES {
+                let (method, path, role) = (route.method.as_str(), concrete(route.path), route.role);
+                let (status, body) = ask(&node, method, &path).await;
+                if role.is_among(roles) {
+                    assert!(!body.contains(absent_type), "{method} {path}: {body}");
+                    assert_ne!(status, StatusCode::MISDIRECTED_REQUEST, "{method} {path}: {body}");
+                } else {
+                    assert_eq!(status, StatusCode::MISDIRECTED_REQUEST, "{method} {path}: {body}");
+                    assert!(body.contains(absent_type) && body.contains(&format!("'{}'", role.name())), "{body}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn every_row_of_the_table_is_routed() {
+        let node = node_with(Roles { capture: true, serve: true });
+        for route in ROUTES {
+            let path = concrete(route.path);
+            // TRACE is in no row: a path that is routed refuses the method, and one that is not is unknown.
+            let (status, body) = ask(&node, "TRACE", &path).await;
+            assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{path}: {body}");
+            let (status, body) = ask(&node, route.method.as_str(), &path).await;
+            assert_ne!(status, StatusCode::METHOD_NOT_ALLOWED, "{} {path}: {body}", route.method);
+        }
+        assert_eq!(ask(&node, "GET", "/v1/nothing").await.0, StatusCode::NOT_FOUND);
+    }
+
+    #[tokio::test]
+    async fn only_a_route_for_sources_asks_for_a_token() {
+        let tokens = BTreeMap::from([("secret".to_owned(), "shop".to_owned())]);
+        let node = node_of(Roles { capture: true, serve: true }, Sources::new(tokens));
+        for route in ROUTES {
+            let (status, body) = ask(&node, route.method.as_str(), &concrete(route.path)).await;
+            let is_refused = status == StatusCode::UNAUTHORIZED;
+            assert_eq!(is_refused, route.caller.is_enforced(), "{} {}: {body}", route.method, route.path);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_runs_a_cluster_is_answered_without_any_role() {
+        let node = node_with(Roles { capture: false, serve: false });
+        for path in ["/healthz", "/readyz", "/metrics", "/v1/cluster", "/openapi.json", "/docs", "/"] {
+            let (status, body) = ask(&node, "GET", path).await;
+            assert_eq!(status, StatusCode::OK, "{path}: {body}");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The Rust sources of the workspace as text, without comments and without test modules.
+
+use std::path::{Path, PathBuf};
+
+pub(crate) struct Source {
+    /// Relative to the root of the workspace, with `/`.
+    pub path: String,
+    /// The crate's folder, for example `proto/kafka`.
+    pub crate_folder: String,
+    pub code: String,
+}
+
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// Everything below a `src` folder that is not a test.
+pub(crate) fn production_sources() -> Vec<Source> {
+    let mut sources = Vec::new();
+    for top in ["proto", "raft-store", "billing", "api", "node", "deploy", "chaos-tests"] {
+        walk(&root().join(top), &mut sources);
+    }
+    assert!(sources.len() > 200, "only {} sources were found", sources.len());
+    sources
+}
+
+fn walk(folder: &Path, sources: &mut Vec<Source>) {
+    let mut entries: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            walk(&path, sources);
+            continue;
+        }
+        let relative = path.strip_prefix(root()).unwrap().to_string_lossy().replace('\\', "/");
+        let Some((crate_folder, inside)) = relative.split_once("/src/") else { continue };
+        let is_test =
+            inside.split('/').any(|part| part == "tests" || part == "tests.rs" || part.ends_with("_tests.rs"));
+        if is_test || !relative.ends_with(".rs") {
+            continue;
+        }
+        let code = without_tests_and_comments(&std::fs::read_to_string(&path).unwrap());
+        sources.push(Source { crate_folder: crate_folder.to_owned(), path: relative.clone(), code });
+    }
+}
+
+/// Test modules stand at the end of a file; what follows the first one is not production code.
+fn without_tests_and_comments(text: &str) -> String {
+    let production = text.split("#[cfg(test)]\nmod ").next().unwrap_or(text);
+    let lines = production.lines().filter(|line| !line.trim_start().starts_with("//"));
+    lines.collect::<Vec<_>>().join("\n")
+}

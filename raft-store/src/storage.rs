@@ -1,8 +1,9 @@
-//! The Storage seam: everything a node keeps on a disk. Production uses [`crate::disk_storage`]; a test wraps that and lets it
-//! fail, a simulation brings its own.
+//! The Storage seam: everything that a node keeps on a disk. Production uses [`crate::disk_storage`]. A test wraps
+//! that and makes it fail; a simulation provides its own.
 //!
-//! What is promised here is what Raft rests on. An implementation that cannot keep it ends the process or says so: on any error
-//! but [`StorageError::Closed`] from a log, the caller ends the process (see `fail_stop`). Nothing is ever tried again.
+//! Raft relies on the promises of these traits. An implementation that cannot keep one ends the process or returns an
+//! error. On any error of a log except [`StorageError::Closed`], the caller ends the process (see `fail_stop`). No
+//! operation is ever retried.
 
 use std::error::Error;
 use std::io;
@@ -16,55 +17,58 @@ use tokio::sync::oneshot;
 
 #[derive(Debug, Error)]
 pub enum StorageError {
-    #[error("cannot open the Raft log in {path}: {source}; is its disk full, or another process using it?")]
+    #[error("cannot open the Raft log in {path}: {source}; check whether its disk is full or another process uses it")]
     OpenLog { path: String, source: Box<dyn Error + Send + Sync> },
     #[error("{path}: {source}")]
     Folder { path: String, source: io::Error },
     #[error("the Raft log is closed")]
     Closed,
-    #[error("the Raft log cannot be read: {0}")]
+    #[error("cannot read the Raft log: {0}")]
     Read(Box<dyn Error + Send + Sync>),
-    #[error("the Raft log cannot be written: {0}")]
+    #[error("cannot write the Raft log: {0}")]
     Write(Box<dyn Error + Send + Sync>),
 }
 
-/// What one node keeps, of all its groups.
+/// The storage of one node, for all its groups.
 pub trait Storage: Send + Sync {
-    /// Where that is, for messages to an operator.
+    /// The location of the storage, for messages to an operator.
     fn place(&self) -> String;
 
-    /// Who owns this storage, as [`Storage::save_identity`] left it; `None` if nobody does yet.
+    /// The owner of this storage, as [`Storage::save_identity`] stored it. `None` if the storage has no owner yet.
     fn identity(&self) -> Result<Option<Vec<u8>>, StorageError>;
 
-    /// Durable when it returns.
+    /// Stores the owner. The record is durable when this returns.
     fn save_identity(&self, frame: &[u8]) -> Result<(), StorageError>;
 
-    /// Opens (and recovers) the log of all groups; creates it where there is none. What was completed is there, unless it rotted; of
-    /// the rest, a prefix of what was submitted. One that is damaged beyond recovery is set aside, and an empty one takes its place:
-    /// what every group has promised ([`Storage::open_promises`]) tells the two apart.
+    /// Opens and recovers the log of all groups. Creates the log if it is missing. Every completed write is there,
+    /// unless it rotted. A prefix of the other submitted writes may be there too.
+    ///
+    /// If the log is damaged beyond recovery, it is set aside, and an empty log replaces it. The promises of each
+    /// group ([`Storage::open_promises`]) tell such a log from one that was always empty.
     fn open_log(&self) -> Result<Arc<dyn LogStorage>, StorageError>;
 
-    /// Opens the snapshots of one group; creates their folder where there is none.
+    /// Opens the snapshots of one group. Creates their folder if it is missing.
     fn open_snapshots(&self, group: GroupId) -> Result<Arc<dyn SnapshotStorage>, StorageError>;
 
-    /// Opens the second copy of what one group has promised.
+    /// Opens the second copy of one group's promises.
     fn open_promises(&self, group: GroupId) -> Result<Arc<dyn PromiseStorage>, StorageError>;
 }
 
-/// A few bytes that must not share the fate of the log: another file, another place.
+/// Stores a few bytes that must survive the loss of the log. So they are kept in another file, in another place.
 pub trait PromiseStorage: Send + Sync {
-    /// As last stored; empty where nothing ever was.
+    /// The bytes as last stored. Empty if nothing was ever stored.
     fn load(&self) -> io::Result<Vec<u8>>;
 
-    /// Overwrites it, at most 255 bytes. Survives the end of this process when it returns; a power loss too, if `durable`.
+    /// Overwrites the record with at most 255 bytes. When this returns, the record survives the end of this process.
+    /// If `durable`, it also survives a power loss.
     fn store(&self, frame: &[u8], durable: bool) -> io::Result<()>;
 }
 
-/// Runs on the thread that wrote, once the write stands or it is in doubt whether it does; must be short. Dropped without a call
-/// where the log closed before.
+/// Runs on the writing thread, once the write has succeeded or its outcome is in doubt. It must be short. If the log
+/// closes first, it is dropped without a call.
 pub type Completion = Box<dyn FnOnce(Result<(), StorageError>) + Send>;
 
-/// One entry of a group's log: its index, and bytes that are opaque to the storage.
+/// One entry of a group's log: its index, and a frame whose bytes are opaque to the storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEntry {
     pub index: u64,
@@ -74,10 +78,10 @@ pub struct LogEntry {
 /// A step of a [`LogWrite`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogOperation {
-    /// Entries in a row. They replace what is stored at the first one's index and above; they may not leave a gap behind what is
-    /// stored below.
+    /// Consecutive entries. They replace the stored entries from the first one's index on. They must not leave a gap
+    /// after the stored entries below.
     Entries(Vec<LogEntry>),
-    /// Sets a value beside the entries.
+    /// Sets a value that is stored beside the entries.
     Put {
         key: &'static str,
         value: Vec<u8>,
@@ -85,13 +89,14 @@ pub enum LogOperation {
     Delete {
         key: &'static str,
     },
-    /// Forgets entries below `index`; the next may then start anywhere above. Recovery may bring some of them back.
+    /// Deletes the entries below `index`. The next entry may then start at any index from there on. Recovery may
+    /// bring back some of the deleted ones.
     ForgetBelow {
         index: u64,
     },
 }
 
-/// Changes to one group's log, carried out in their order, and together or not at all.
+/// Changes to one group's log. They are applied in order, and all together or not at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogWrite {
     pub group: GroupId,
@@ -119,7 +124,7 @@ impl LogWrite {
         self.operations.push(LogOperation::ForgetBelow { index });
     }
 
-    /// Bytes of the frames of its entries.
+    /// Total bytes of the frames of its entries.
     pub fn entry_bytes(&self) -> usize {
         let entries = self.operations.iter().filter_map(|operation| match operation {
             LogOperation::Entries(entries) => Some(entries),
@@ -129,9 +134,10 @@ impl LogWrite {
     }
 }
 
-/// The log of all groups of a node. Writes land in the order they were submitted.
+/// The log of all groups of a node. Writes are applied in the order of their submission.
 pub trait LogStorage: Send + Sync {
-    /// Queues a write; ready when it is queued. `completion` runs when it is written and, if `durable`, will survive a power loss.
+    /// Queues a write; the future is ready when the write is queued. `completion` runs when the write is done and, if
+    /// `durable`, will survive a power loss.
     fn submit(
         &self,
         write: LogWrite,
@@ -139,25 +145,27 @@ pub trait LogStorage: Send + Sync {
         completion: Option<Completion>,
     ) -> BoxFuture<'_, Result<(), StorageError>>;
 
-    /// The value last [put](LogOperation::Put).
+    /// The value that was last [put](LogOperation::Put).
     fn value(&self, group: GroupId, key: &str) -> Result<Option<Vec<u8>>, StorageError>;
 
     fn first_index(&self, group: GroupId) -> Result<Option<u64>, StorageError>;
 
     fn last_index(&self, group: GroupId) -> Result<Option<u64>, StorageError>;
 
-    /// The frames of entries `[from, to)`, at most `bytes_max` of them but at least one. An error if one is missing. May block
-    /// on a disk.
+    /// The frames of the entries `[from, to)`: at most `bytes_max` bytes of them, but at least one frame. Returns an
+    /// error if an entry is missing. May block on a disk.
     fn read(&self, group: GroupId, from: u64, to: u64, bytes_max: Option<usize>) -> Result<Vec<Vec<u8>>, StorageError>;
 
-    /// Bytes it takes for all groups: live, waiting to be [given back](LogStorage::purge_files), or reserved for what comes next.
+    /// Bytes on disk for all groups: live, waiting to be [freed](LogStorage::purge_files), or reserved for later
+    /// writes.
     fn used_bytes(&self) -> u64;
 
-    /// Gives back space that holds nothing live. Returns the groups whose old entries block that: snapshot and purge them. May
-    /// block on a disk.
+    /// Frees space that holds no live entry. Returns the groups whose old entries prevent that: snapshot and purge
+    /// them. May block on a disk.
     fn purge_files(&self) -> Result<Vec<GroupId>, StorageError>;
 
-    /// Finishes queued writes and releases the log, so that it can be opened again. Idempotent; blocks for at most one fsync.
+    /// Finishes the queued writes and releases the log, so that it can be opened again. Idempotent. Blocks for at
+    /// most one fsync.
     fn close(&self);
 }
 
@@ -165,48 +173,48 @@ pub trait LogStorage: Send + Sync {
 pub(crate) async fn write_durably(log: &dyn LogStorage, write: LogWrite) -> Result<(), StorageError> {
     let (done, finished) = oneshot::channel();
     let completion: Completion = Box::new(move |written| {
-        // The waiter may be gone; the write stands either way.
+        // The waiter may be gone. The write counts either way.
         let _ = done.send(written);
     });
     log.submit(write, true, Some(completion)).await?;
     finished.await.map_err(|_| StorageError::Closed)?
 }
 
-/// Which snapshot: the last log entry in it. The order is that of their age.
+/// Names a snapshot by the last log entry that it covers. Names are ordered by the age of the snapshots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SnapshotName {
     pub index: u64,
     pub term: u64,
 }
 
-/// The snapshots of one group, bytes that are opaque to the storage. All of it may block on a disk. Nothing here holds a snapshot
-/// in memory: they are written and read in pieces.
+/// The snapshots of one group; their bytes are opaque to the storage. Every call may block on a disk. Snapshots are
+/// written and read in pieces, and are never held in memory as a whole.
 pub trait SnapshotStorage: Send + Sync {
-    /// In any order; only those that were committed.
+    /// The committed snapshots, in any order.
     fn names(&self) -> io::Result<Vec<SnapshotName>>;
 
-    /// What was opened can be read to its end, also if the snapshot is removed meanwhile.
+    /// Opens a snapshot. The reader can read it to its end, even if it is removed in the meantime.
     fn open(&self, name: SnapshotName) -> io::Result<Box<dyn SnapshotReader>>;
 
-    /// Begins a snapshot that nobody sees until it is committed. Any number may be under way.
+    /// Begins a snapshot that stays invisible until it is committed. Any number may be in progress.
     fn create(&self) -> io::Result<Box<dyn SnapshotWriter>>;
 
     fn remove(&self, name: SnapshotName) -> io::Result<()>;
 
-    /// Takes a damaged snapshot out of [`SnapshotStorage::names`], but keeps its bytes for whoever wants to know why.
+    /// Removes a damaged snapshot from [`SnapshotStorage::names`], but keeps its bytes for an investigation.
     fn set_aside(&self, name: SnapshotName) -> io::Result<()>;
 }
 
-/// A snapshot being read: forward, or from any byte on.
+/// A snapshot that is being read, forward or from any byte on.
 pub trait SnapshotReader: io::Read + io::Seek + Send {}
 
 impl<R: io::Read + io::Seek + Send> SnapshotReader for R {}
 
-/// A snapshot being written, piece after piece. Dropped without a commit, it leaves nothing behind.
+/// A snapshot that is being written piece by piece. If it is dropped without a commit, it leaves nothing behind.
 pub trait SnapshotWriter: io::Write + Send {
-    /// Reads what was written so far, from its beginning.
+    /// Reads the bytes written so far, from the beginning.
     fn reread(&self) -> io::Result<Box<dyn SnapshotReader>>;
 
-    /// Durable, its name too, when it returns; in the place of one of that name, if there is one.
+    /// Makes the snapshot and its name durable before it returns. Replaces a snapshot of the same name.
     fn commit(self: Box<Self>, name: SnapshotName) -> io::Result<()>;
 }

@@ -1,9 +1,13 @@
-//! One raft-engine for all groups of a node: one append-only log, one writer thread, one fsync for everybody who waits.
+//! One raft-engine serves all groups of a node: one append-only log, one writer thread, and one fsync for all waiting
+//! writes.
 //!
-//! *Reads*: its own folder. *Writes*: its own folder. *Promises*: writes land in the order they were submitted; a durable write
-//! is on disk before its completion runs. *On restart*: what was completed is there, unless it rotted; of the rest, a prefix.
-//! raft-engine takes damage at the end of its last file for a write that was torn off, and cuts it; damage it cannot explain like that
-//! has the log set aside. Whether anything is missing is for [`crate::group_log::promises`] to tell.
+//! *Reads*: its own folder. *Writes*: its own folder. *Promises*: writes are applied in the order of their
+//! submission; a durable write is on disk before its completion runs. *On restart*: every completed write is there,
+//! unless it rotted. A prefix of the other writes may be there too.
+//!
+//! raft-engine treats damage at the end of its last file as a torn write and cuts it off. If the log has damage that
+//! raft-engine cannot explain this way, this module sets the log aside. [`crate::promises`] decides whether
+//! acknowledged entries are missing.
 
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -22,22 +26,24 @@ use tokio::sync::mpsc;
 use crate::fail_stop::{FailStopOnPanic, fail_stop};
 use crate::storage::{Completion, LogEntry, LogOperation, LogStorage, LogWrite, StorageError};
 
-/// Writes waiting for the writer thread. Each group has at most a few in flight, so this is never the bottleneck.
+/// Limit of the writes waiting for the writer thread. Each group has at most a few in flight, so this limit is never
+/// the bottleneck.
 const WRITE_QUEUE_MAX: usize = 1_024;
-/// Writes merged into one fsync stop growing here.
+/// The writer thread merges no further writes into one fsync once they have this many bytes.
 const MERGED_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Size of one log file; disk space comes back in units of this.
+/// Size of one log file. Disk space is freed in units of this size.
 const FILE_BYTES: u64 = 32 * 1024 * 1024;
-/// Above this, files whose entries were all purged are deleted, and the rest of an old file is rewritten.
+/// Above this size, raft-engine deletes files whose entries are all purged and rewrites the live rest of old files.
 const PURGE_THRESHOLD_BYTES: u64 = 2 * FILE_BYTES;
-/// What the log may take beside what is live in it: purging waits for the threshold, and gives back whole files.
+/// Bytes the log may occupy beyond its live entries: purging starts at the threshold and frees whole files.
 pub const LOG_SLACK_BYTES: u64 = PURGE_THRESHOLD_BYTES + FILE_BYTES;
-/// What the folder of a log is called that was set aside.
+/// Extension of the folder that holds a damaged log after it was set aside.
 const DAMAGED: &str = "damaged";
-/// Bytes of the index in front of each stored entry.
+/// Length of the index in front of each stored entry.
 const INDEX_BYTES: usize = 8;
 
-/// An entry as raft-engine wants it: a Protobuf message that knows its index. We put the index in front of our own bytes.
+/// An entry in the form that raft-engine needs: a Protobuf message that knows its index. We put the index in front of
+/// our own bytes.
 struct StoredEntry;
 
 impl MessageExt for StoredEntry {
@@ -57,7 +63,7 @@ fn stored_entry(LogEntry { index, frame }: LogEntry) -> BytesValue {
     entry
 }
 
-/// One region of the engine is one group.
+/// Each group is one region of the engine.
 fn region(group: GroupId) -> u64 {
     u64::from(group.0)
 }
@@ -78,7 +84,7 @@ pub(super) struct LogEngine {
 }
 
 impl LogEngine {
-    /// Opens (and recovers) the log in `folder`, which it creates.
+    /// Opens and recovers the log in `folder`. Creates the folder if it is missing.
     pub(super) fn open(folder: &Path) -> Result<LogEngine, StorageError> {
         let path = folder.display().to_string();
         let config = Config {
@@ -92,7 +98,12 @@ impl LogEngine {
         let engine = match recover(config.clone()) {
             Err(Unrecoverable::Damaged(what)) => {
                 let aside = folder.with_extension(DAMAGED);
-                tracing::error!(path, what, aside = %aside.display(), "the Raft log is damaged and was set aside");
+                tracing::error!(
+                    path,
+                    what,
+                    aside = %aside.display(),
+                    "the Raft log is damaged and was set aside; this node starts with an empty log"
+                );
                 set_aside(folder, &aside).map_err(|error| failed(error.into()))?;
                 recover(config)
             }
@@ -131,7 +142,7 @@ impl LogStorage for LogEngine {
     ) -> BoxFuture<'_, Result<(), StorageError>> {
         Box::pin(async move {
             let writes = self.writes.lock().clone().ok_or(StorageError::Closed)?;
-            // Here and not on the writer thread, which serves every group.
+            // The caller encodes, because the writer thread serves every group.
             let bytes = write.entry_bytes();
             let batch = batch_of(write).map_err(|error| StorageError::Write(error.into()))?;
             let request = WriteRequest { batch, bytes, durable, completion };
@@ -159,20 +170,20 @@ impl LogStorage for LogEngine {
     }
 
     fn used_bytes(&self) -> u64 {
-        // A closed log keeps nothing that anybody could still ask for.
+        // A closed log holds nothing that a caller could still read.
         self.with(Engine::get_used_size).map_or(0, |bytes| bytes as u64)
     }
 
     fn purge_files(&self) -> Result<Vec<GroupId>, StorageError> {
         let blocking = self.with(Engine::purge_expired_files)?.map_err(|error| StorageError::Write(error.into()))?;
-        // Every region was written by `submit`, so its number is that of a group.
+        // `submit` wrote every region, so each region number is a group number.
         Ok(blocking.into_iter().filter_map(|region| u16::try_from(region).ok().map(GroupId)).collect())
     }
 
     fn close(&self) {
         drop(self.writes.lock().take());
         if let Some(writer) = self.writer.lock().take() {
-            // A panic of the writer has already stopped the process.
+            // A panic of the writer thread has already stopped the process.
             let _ = writer.join();
         }
         drop(self.engine.write().take());
@@ -180,31 +191,32 @@ impl LogStorage for LogEngine {
 }
 
 enum Unrecoverable {
-    /// The bytes are not what was written.
+    /// The stored bytes differ from the written bytes.
     Damaged(String),
-    /// The disk, the folder, its lock.
+    /// The disk, the folder or its lock failed.
     Failed(raft_engine::Error),
 }
 
-/// raft-engine forgives a damaged end of its last file. Damage elsewhere is an error, a panic (entries that do not continue those
-/// before them), or an attempt to cut a file that it opened for reading only.
+/// Opens the engine and tells damage from other failures. raft-engine cuts off a damaged end of its last file. It
+/// reports other damage in one of three ways: an error, a panic (entries that do not continue the entries before
+/// them), or an attempt to cut a file that it opened read-only.
 fn recover(config: Config) -> Result<Engine, Unrecoverable> {
     let opened = std::panic::catch_unwind(AssertUnwindSafe(|| Engine::open(config)));
     match opened
-        .map_err(|_| Unrecoverable::Damaged("its entries do not continue each other (panic above)".to_owned()))?
+        .map_err(|_| Unrecoverable::Damaged("its entries are not contiguous (see the panic above)".to_owned()))?
     {
         Ok(engine) => Ok(engine),
         Err(error @ (raft_engine::Error::Corruption(_) | raft_engine::Error::Codec(_))) => {
             Err(Unrecoverable::Damaged(error.to_string()))
         }
         Err(raft_engine::Error::Io(error)) if error.kind() == io::ErrorKind::InvalidInput => {
-            Err(Unrecoverable::Damaged("the last entries of a file that is not the last".to_owned()))
+            Err(Unrecoverable::Damaged("the end of a file that is not the last one".to_owned()))
         }
         Err(error) => Err(Unrecoverable::Failed(error)),
     }
 }
 
-/// Keeps the bytes for whoever wants to know why, and makes room for an empty log.
+/// Keeps the damaged bytes for a later investigation, and makes room for an empty log.
 fn set_aside(folder: &Path, aside: &Path) -> io::Result<()> {
     match std::fs::remove_dir_all(aside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -214,7 +226,7 @@ fn set_aside(folder: &Path, aside: &Path) -> io::Result<()> {
     std::fs::create_dir_all(folder)
 }
 
-/// A write in raft-engine's terms.
+/// Translates a write into a batch of raft-engine.
 fn batch_of(write: LogWrite) -> Result<LogBatch, raft_engine::Error> {
     let region = region(write.group);
     let mut batch = LogBatch::default();
@@ -237,7 +249,7 @@ fn run_writer(engine: &RwLock<Option<Engine>>, mut requests: mpsc::Receiver<Writ
     while let Some(first) = requests.blocking_recv() {
         let (mut batch, mut bytes, mut durable) = (first.batch, first.bytes, first.durable);
         let mut completions = vec![first.completion];
-        // Whatever queued up during the last fsync shares the next one.
+        // Writes that queued up during the last fsync share the next one.
         while bytes < MERGED_BYTES_MAX {
             let Ok(mut next) = requests.try_recv() else { break };
             if let Err(error) = batch.merge(&mut next.batch) {
@@ -248,7 +260,8 @@ fn run_writer(engine: &RwLock<Option<Engine>>, mut requests: mpsc::Receiver<Writ
             completions.push(next.completion);
         }
         {
-            // Closed only after this thread has ended; should that ever change, nothing may count as written.
+            // `close` closes the engine only after this thread has ended. If that ever changes, no write may count as
+            // written.
             let engine = engine.read();
             let Some(engine) = engine.as_ref() else { return };
             if let Err(error) = engine.write(&mut batch, durable) {

@@ -1,5 +1,5 @@
-//! The Storage seam on a real disk: one folder of a node, with raft-engine for the log and plain files beside it. The only place in
-//! this crate that opens a file.
+//! The Storage seam on a real disk. Each node has one folder, with raft-engine for the log and plain files beside it.
+//! This is the only module of this crate that opens a file.
 //!
 //! *Reads / writes*: `<folder>/identity`, `<folder>/log` (raft-engine), `<folder>/group-<n>` (snapshots, promises).
 
@@ -25,17 +25,17 @@ use self::snapshot_files::SnapshotFiles;
 use crate::storage::{LogStorage, PromiseStorage, SnapshotStorage, Storage, StorageError};
 
 const IDENTITY: &str = "identity";
-/// What a file is called until it is whole.
+/// Extension of a file until it is complete.
 const UNFINISHED: &str = "tmp";
 
-/// A folder of this node's own.
+/// A folder that only this node uses.
 #[derive(Debug, Clone)]
 pub struct DiskStorage {
     folder: PathBuf,
 }
 
 impl DiskStorage {
-    /// Touches nothing yet; the folder is created when it is needed.
+    /// Does not touch the disk. The folder is created when it is first needed.
     pub fn new(folder: impl Into<PathBuf>) -> DiskStorage {
         DiskStorage { folder: folder.into() }
     }
@@ -82,7 +82,7 @@ fn folder_error(path: &Path, source: io::Error) -> StorageError {
     StorageError::Folder { path: path.display().to_string(), source }
 }
 
-/// Writes a file whole or not at all. A test may kill the process at `point`, before it has its name.
+/// Writes a file completely or not at all. A test may kill the process at `point`, before the file gets its name.
 fn write_whole(folder: &Path, name: &str, frame: &[u8], point: &str) -> io::Result<()> {
     let unfinished = folder.join(format!("{name}.{UNFINISHED}"));
     let mut file = File::create(&unfinished)?;
@@ -90,12 +90,12 @@ fn write_whole(folder: &Path, name: &str, frame: &[u8], point: &str) -> io::Resu
     finish(&file, &unfinished, folder, name, point)
 }
 
-/// Gives a file its name once it is durable; the name is durable when this returns. A test may kill the process at `point`,
-/// between the two.
+/// Fsyncs a file and then renames it to `name`. The new name is durable when this returns. A test may kill the
+/// process at `point`, between the two steps.
 fn finish(file: &File, unfinished: &Path, folder: &Path, name: &str, point: &str) -> io::Result<()> {
     file.sync_all()?;
     fault::point(point);
     fs::rename(unfinished, folder.join(name))?;
-    // The rename itself must survive a power loss before anything relies on it.
+    // The rename itself must survive a power loss before other steps rely on it.
     File::open(folder)?.sync_all()
 }

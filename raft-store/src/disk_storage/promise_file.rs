@@ -1,4 +1,4 @@
-//! What a group has promised, a second time: one small file, overwritten in place.
+//! The second copy of a group's promises: one small file, overwritten in place.
 
 use std::fs::{self, File};
 use std::io;
@@ -8,7 +8,8 @@ use std::path::Path;
 use crate::storage::PromiseStorage;
 
 const NAME: &str = "promises";
-/// The record, and its length in the first byte. Below a sector, so that a power cut leaves the old or the new one.
+/// Size of the file: the length of the record in the first byte, then the record. The file is smaller than a sector,
+/// so a power cut leaves either the old or the new record.
 const FILE_BYTES: usize = 256;
 
 #[derive(Debug)]
@@ -17,14 +18,14 @@ pub(super) struct PromiseFile {
 }
 
 impl PromiseFile {
-    /// In a group's folder, which exists.
+    /// Opens the file in a group's folder, which must exist.
     pub(super) fn open(folder: &Path) -> io::Result<PromiseFile> {
         let file =
             fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(folder.join(NAME))?;
         if file.metadata()?.len() == 0 {
             file.write_all_at(&[0; FILE_BYTES], 0)?;
             file.sync_all()?;
-            // The name too: a vote must not be lost with it.
+            // The name must be durable too, or a power loss could lose the vote with it.
             File::open(folder)?.sync_all()?;
         }
         Ok(PromiseFile { file })
@@ -41,7 +42,7 @@ impl PromiseStorage for PromiseFile {
 
     fn store(&self, frame: &[u8], durable: bool) -> io::Result<()> {
         let bytes =
-            u8::try_from(frame.len()).map_err(|_| io::Error::other("a record of promises has grown too long"))?;
+            u8::try_from(frame.len()).map_err(|_| io::Error::other("the record of promises exceeds 255 bytes"))?;
         let mut block = Vec::with_capacity(1 + frame.len());
         block.push(bytes);
         block.extend_from_slice(frame);

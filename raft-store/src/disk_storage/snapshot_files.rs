@@ -1,8 +1,8 @@
-//! The snapshots of one group as files of one folder.
+//! The snapshots of one group, stored as files of one folder.
 //!
-//! *Reads / writes*: `snapshot-<index>-<term>.clicktally`, `unfinished-<n>.tmp`. *Promises*: a file under its final name was fsynced
-//! before it got that name, and the name was fsynced before [`SnapshotWriter::commit`] returns. *On restart*: files that were never
-//! finished are gone.
+//! *Reads / writes*: `snapshot-<index>-<term>.clicktally`, `unfinished-<n>.tmp`. *Promises*: a file is fsynced before
+//! it gets its final name, and that name is fsynced before [`SnapshotWriter::commit`] returns. *On restart*:
+//! [`SnapshotFiles::open`] has deleted the unfinished files.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -13,18 +13,19 @@ use super::{UNFINISHED, finish};
 use crate::storage::{SnapshotName, SnapshotReader, SnapshotStorage, SnapshotWriter};
 
 const SUFFIX: &str = ".clicktally";
-/// A file being written is handed to the disk this often: one fsync of all of it at the end would hold the log's own back.
+/// The writer fsyncs a file each time it has written this many bytes. One fsync of the whole file at the end would
+/// delay the fsyncs of the log.
 const SYNC_EVERY_BYTES: usize = 8 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(super) struct SnapshotFiles {
     folder: PathBuf,
-    /// Numbers the files being written, so that two at once do not meet.
+    /// Numbers the unfinished files, so that two concurrent writers use different names.
     begun: AtomicU64,
 }
 
 impl SnapshotFiles {
-    /// Creates the folder and clears files that were never finished.
+    /// Creates the folder and deletes unfinished files.
     pub(super) fn open(folder: &Path) -> io::Result<SnapshotFiles> {
         fs::create_dir_all(folder)?;
         for entry in fs::read_dir(folder)? {
@@ -71,13 +72,13 @@ impl SnapshotStorage for SnapshotFiles {
     }
 }
 
-/// A snapshot on its way to a disk.
+/// A snapshot that is being written to the disk.
 #[derive(Debug)]
 struct UnfinishedFile {
     folder: PathBuf,
     path: PathBuf,
     file: File,
-    /// Bytes written since the last time it was handed to the disk.
+    /// Bytes written since the last fsync.
     unsynced: usize,
     is_named: bool,
 }
@@ -115,7 +116,11 @@ impl Drop for UnfinishedFile {
         if !self.is_named
             && let Err(error) = fs::remove_file(&self.path)
         {
-            tracing::warn!(%error, path = %self.path.display(), "an unfinished snapshot stays until the next start");
+            tracing::warn!(
+                %error,
+                path = %self.path.display(),
+                "cannot delete an unfinished snapshot; the next start deletes it"
+            );
         }
     }
 }
@@ -188,7 +193,7 @@ mod tests {
         files.set_aside(NEWER).unwrap();
         files.remove(OLDER).unwrap();
         assert!(files.names().unwrap().is_empty());
-        assert_eq!(text(opened), "older", "whoever reads a snapshot may read it to its end");
-        assert_eq!(files_in(folder.path()), 1, "what was set aside is still there to look at");
+        assert_eq!(text(opened), "older", "an open reader can read a removed snapshot to its end");
+        assert_eq!(files_in(folder.path()), 1, "the snapshot that was set aside still exists");
     }
 }

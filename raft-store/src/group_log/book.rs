@@ -1,4 +1,4 @@
-//! What is in the log of a group, as of the last call (durable or not), and its recent entries, decoded.
+//! The contents of a group's log as of the last call (durable or not), and its recent entries in decoded form.
 
 use std::collections::BTreeMap;
 
@@ -10,28 +10,28 @@ use super::frames::{KEY_COMMITTED, KEY_PURGED, KEY_TAIL, KEY_VOTE, decode_entry,
 use crate::storage::{LogStorage, StorageError};
 use crate::type_config::{Entry, LogId, Vote};
 
-/// Recent entries kept decoded, so that replication and apply seldom read the disk.
+/// Limit of the recent entries kept in decoded form, so that replication and apply seldom read the disk.
 pub(super) const CACHE_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// What an entry costs beside its command.
+/// What a cached entry costs in addition to its command.
 const ENTRY_OVERHEAD_BYTES: usize = 64;
 
-/// What is in the log, as of the last call (durable or not).
+/// The contents of the log as of the last call (durable or not).
 #[derive(Default)]
 pub(super) struct Book {
     pub(super) vote: Option<Vote>,
     pub(super) committed: Option<LogId>,
     pub(super) purged: Option<LogId>,
-    /// The last entry, or `purged` where there is none.
+    /// The last entry. If the log has no entry, this equals `purged`.
     pub(super) last: Option<LogId>,
-    /// Index of the first append into an empty log; entries start here or behind what was purged.
+    /// Index of the first append into an empty log. Entries start here or after the purged ones.
     pub(super) started_at: u64,
-    /// The highest index the storage may still hold, also above a truncation.
+    /// The highest index that the storage may still hold, including entries above a truncation.
     pub(super) physical_last: Option<u64>,
-    /// `tail` is set in the storage: the next append must clear it.
+    /// The key `tail` is set in the storage: the next append must clear it.
     pub(super) truncated: bool,
     pub(super) cache: BTreeMap<u64, Cached>,
     pub(super) cache_bytes: usize,
-    /// Numbers appends, to know which cached entries are durable.
+    /// Counts the appends. The count tells which cached entries are durable.
     pub(super) appends: u64,
     pub(super) durable_appends: u64,
 }
@@ -42,8 +42,8 @@ pub(super) struct Cached {
 }
 
 impl Book {
-    /// As the storage has it, but for the vote: of two copies the later one holds, for both were promised, and `promised_vote` alone
-    /// where the storage's cannot be read.
+    /// Loads the book from the storage. The vote is the later of its two copies, because both were promised. If the
+    /// copy in the storage cannot be read, `promised_vote` counts alone.
     pub(super) fn load(
         storage: &dyn LogStorage,
         promised_vote: Option<Vote>,
@@ -52,13 +52,13 @@ impl Book {
         let damaged = |what: String| GroupLogError::Damaged { group: group.0, what };
         let key = |key: &str| storage.value(group, key);
         let vote: Option<Vote> = match decode_key(key(KEY_VOTE)?, &damaged) {
-            // The other copy is written first, so it has this one or a later one.
-            Err(GroupLogError::Damaged { .. }) if promised_vote.is_some() => promised_vote,
+            // The other copy is written first, so it holds this vote or a later one.
+            Err(LogError::Damaged { .. }) if promised_vote.is_some() => promised_vote,
             read => read?.filter(|vote| Some(*vote) >= promised_vote).or(promised_vote),
         };
         let mut book = Book {
             vote,
-            // No more than a hint.
+            // The committed index is only a hint, so damage to it is ignored.
             committed: decode_key(key(KEY_COMMITTED)?, &damaged).ok().flatten(),
             purged: decode_key(key(KEY_PURGED)?, &damaged)?,
             physical_last: storage.last_index(group)?,
@@ -75,7 +75,9 @@ impl Book {
         if let Some(last) = last.filter(|last| *last >= first) {
             let found = storage.first_index(group)?;
             if found.is_none_or(|found| found > first) {
-                return Err(damaged(format!("entries from {first} on are missing, the first is {found:?}")));
+                return Err(damaged(format!(
+                    "entries from {first} on are missing; the first entry found is {found:?}"
+                )));
             }
             let frames = match storage.read(group, last, last + 1, None) {
                 Err(StorageError::Read(error)) => return Err(damaged(format!("entry {last}: {error}"))),
@@ -106,7 +108,7 @@ impl Book {
         }
     }
 
-    /// Drops the oldest entries the storage holds for certain.
+    /// Evicts the oldest cached entries that are durable in the storage.
     pub(super) fn cache_shrink(&mut self) {
         while self.cache_bytes > CACHE_BYTES_MAX {
             let Some(oldest) = self.cache.first_entry() else { break };

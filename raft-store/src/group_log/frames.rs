@@ -1,4 +1,4 @@
-//! What the log's entries and keys look like in the storage.
+//! How the log's entries and keys are encoded in the storage.
 
 use clicktally_proto::codec::{self, CodecError};
 use clicktally_proto::identity::shard_key::GroupId;
@@ -24,8 +24,9 @@ pub(super) fn decode_key<T: DeserializeOwned>(
     frame.map(|frame| codec::decode(&frame).map_err(|error| unreadable(error, "", damaged))).transpose()
 }
 
-/// What a newer build wrote is whole, and must not be healed away.
-fn unreadable(error: CodecError, place: &str, damaged: &impl Fn(String) -> GroupLogError) -> GroupLogError {
+/// Classifies a decoding error. A frame of a newer build is valid, so it must not be treated as damage and repaired
+/// away.
+fn unreadable(error: CodecError, place: &str, damaged: &impl Fn(String) -> LogError) -> LogError {
     match error {
         CodecError::Version(_) => GroupLogError::Newer(error),
         error => damaged(format!("{place}{error}")),
@@ -37,7 +38,7 @@ pub(super) fn decode_entry(frame: &[u8], index: u64, group: GroupId) -> Result<E
     let entry: Entry =
         codec::decode(frame).map_err(|error| unreadable(error, &format!("entry {index}: "), &damaged))?;
     if entry.log_id.index != index {
-        return Err(damaged(format!("entry {index} calls itself {}", entry.log_id.index)));
+        return Err(damaged(format!("the entry stored at index {index} has index {}", entry.log_id.index)));
     }
     Ok(entry)
 }

@@ -1,12 +1,12 @@
 //! The Raft log of one group, in the node's shared [`LogStorage`].
 //!
-//! *Reads / writes*: the group's entries in the storage, and the keys `vote`, `committed`, `purged`, `tail`; its record of
-//! promises. *Promises*: an entry can be read as soon as `append` returned and is durable when its callback runs; a vote, a truncation
-//! and a purge are durable when they return. *On restart*: the log ends where the last durable write left it; if it does not, because
-//! the disk lost or changed something, [`GroupLog::damage`] says so.
+//! *Reads / writes*: the group's entries in the storage, the keys `vote`, `committed`, `purged` and `tail`, and its
+//! record of promises. *Promises*: an entry can be read as soon as `append` has returned, and is durable when its
+//! callback runs. A vote, a truncation and a purge are durable when their calls return. *On restart*: the log ends
+//! where the last durable write left it. If the disk lost or changed something, [`GroupLog::damage`] reports it.
 //!
-//! The storage replaces a tail only by writing over it, so a truncation is the key `tail` until the next append: entries above
-//! it do not exist.
+//! The storage replaces a tail only by overwriting it. So a truncation is recorded in the key `tail` until the next
+//! append: entries above that index count as deleted.
 
 mod book;
 mod frames;
@@ -33,9 +33,10 @@ use crate::group_log::promises::{LogDamage, PromiseRecord, falls_short};
 use crate::storage::{LogStorage, LogWrite, PromiseStorage, StorageError, write_durably};
 use crate::type_config::{Entry, LogId, Vote};
 
-/// Entries handed to one AppendEntries call stop growing here; openraft itself only counts entries.
+/// The log adds no further entries to one AppendEntries call beyond this many bytes. openraft itself only limits
+/// their number.
 pub(crate) const REPLICATED_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Bytes of entries held at once while a log is read through.
+/// Bytes of entries in memory at once while the whole log is scanned.
 const SCANNED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 #[derive(Debug, Error)]
@@ -54,7 +55,7 @@ impl From<GroupLogError> for io::Error {
     }
 }
 
-/// One group's log; clones share it. The reader and the writer of openraft are the same thing here.
+/// One group's log. Clones share it. This type is both the reader and the writer that openraft wants.
 #[derive(Clone)]
 pub(crate) struct GroupLog {
     shared: Arc<Shared>,
@@ -64,16 +65,16 @@ struct Shared {
     group: GroupId,
     storage: Arc<dyn LogStorage>,
     promises: PromiseRecord,
-    /// As found when it was opened.
+    /// The damage that was found when the log was opened.
     damage: Option<LogDamage>,
     book: Mutex<Book>,
-    /// Grows by what is appended; the snapshot policy compares it with what it was at the last snapshot.
+    /// Counts the appended bytes. The snapshot policy compares it with its value at the last snapshot.
     appended_bytes: AtomicU64,
 }
 
 impl GroupLog {
-    /// Finds the group's log in the storage, empty if it was never written, and reads all of it: bit rot is to be found while the
-    /// node can still do something about it. See [`GroupLog::damage`].
+    /// Opens the group's log in the storage; a log that was never written is empty. Reads the whole log, so that bit
+    /// rot is found while the node can still repair it. See [`GroupLog::damage`].
     pub(crate) fn open(
         storage: Arc<dyn LogStorage>,
         promises: Arc<dyn PromiseStorage>,
@@ -96,15 +97,19 @@ impl GroupLog {
         let falls_short = falls_short(book.last, promised.last);
         let damage = match (unreadable, promised.last) {
             (Some(what), Some(acknowledged)) => Some(LogDamage { acknowledged, what }),
-            (Some(what), None) => return Err(damaged(format!("{what}, and so is the record of what was promised"))),
+            (Some(what), None) => {
+                return Err(damaged(format!(
+                    "{what}; the record of this replica's promises is damaged or missing too"
+                )));
+            }
             (None, Some(acknowledged)) if falls_short => {
-                let what = format!("it ends at entry {:?}", book.last.map(|last| last.index));
+                let what = format!("the log ends at entry {:?}", book.last.map(|last| last.index));
                 Some(LogDamage { acknowledged, what })
             }
             (None, _) => None,
         };
         if !are_readable && book.vote.is_none() {
-            return Err(damaged("both copies of the vote are gone".to_owned()));
+            return Err(damaged("both copies of the vote are lost".to_owned()));
         }
         if damage.is_none() {
             promises.keep_last(book.last)?;
@@ -117,8 +122,8 @@ impl GroupLog {
         Ok(GroupLog { shared: Arc::new(Shared { group, storage, promises, damage, book, appended_bytes }) })
     }
 
-    /// Writes the vote again where the storage's own copy of it is older or cannot be read, so that there are two of it once more.
-    pub(crate) async fn restore_vote(&self) -> Result<(), GroupLogError> {
+    /// Rewrites the storage's copy of the vote if it is older or cannot be read, so that two copies exist again.
+    pub(crate) async fn restore_vote(&self) -> Result<(), LogError> {
         let shared = &self.shared;
         let Some(vote) = self.vote() else { return Ok(()) };
         let stored = shared.storage.value(shared.group, KEY_VOTE)?;
@@ -127,19 +132,20 @@ impl GroupLog {
         }
         tracing::warn!(
             group = shared.group.0,
-            "this group's vote is damaged in its log; the second copy takes its place"
+            "the vote in this group's log is damaged or outdated; it was replaced from the second copy"
         );
         self.put_durably(KEY_VOTE, &vote).await
     }
 
-    /// Entries that were acknowledged and cannot be read any more. Such a log must not be used before
+    /// Reports acknowledged entries that cannot be read any more. A damaged log must not be used before
     /// [`GroupLog::restart_behind`].
     pub(crate) fn damage(&self) -> Option<&LogDamage> {
         self.shared.damage.as_ref()
     }
 
-    /// Makes a damaged log empty, and go on behind a snapshot that has all it ever held.
-    pub(crate) async fn restart_behind(&mut self, last: LogId) -> Result<(), GroupLogError> {
+    /// Empties a damaged log and restarts it after the last entry of a snapshot. That snapshot must cover every entry
+    /// that the log ever held.
+    pub(crate) async fn restart_behind(&mut self, last: LogId) -> Result<(), LogError> {
         let shared = &self.shared;
         let (vote, physical_last) = {
             let book = shared.book.lock();
@@ -157,35 +163,36 @@ impl GroupLog {
         Ok(())
     }
 
-    /// Nothing was ever written: neither a vote nor an entry.
+    /// Whether neither a vote nor an entry was ever written.
     pub(crate) fn is_pristine(&self) -> bool {
         let book = self.shared.book.lock();
         book.vote.is_none() && book.last.is_none() && book.purged.is_none()
     }
 
-    /// Index of the newest purged entry.
+    /// The index of the newest purged entry.
     pub(crate) fn purged_index(&self) -> Option<u64> {
         self.shared.book.lock().purged.map(|purged| purged.index)
     }
 
-    /// The last entry, or the newest purged one where there is none.
+    /// The index of the last entry. If the log has no entry, the index of the newest purged one.
     pub(crate) fn last_index(&self) -> Option<u64> {
         self.shared.book.lock().last.map(|last| last.index)
     }
 
-    /// The last entry that lies in the storage, readable or not, also above a truncation.
+    /// The index of the last entry in the storage, readable or not, including entries above a truncation.
     pub(crate) fn physical_last(&self) -> Option<u64> {
         self.shared.book.lock().physical_last
     }
 
-    /// The newest vote saved.
+    /// The newest saved vote.
     pub(crate) fn vote(&self) -> Option<Vote> {
         self.shared.book.lock().vote
     }
 
-    /// Before openraft opens the log: makes it agree with a snapshot that came from a peer, as if the leader of its last entry had
-    /// installed it here. An entry that contradicts it was never committed, nor was any behind it. The vote only ever rises.
-    pub(crate) async fn agree_with(&mut self, last: LogId) -> Result<(), GroupLogError> {
+    /// Makes the log agree with a snapshot from a peer, as if the leader of the snapshot's last entry had installed
+    /// it here. Call it before openraft opens the log. If an entry contradicts the snapshot, neither that entry nor a
+    /// later one was ever committed. The vote only ever rises.
+    pub(crate) async fn agree_with(&mut self, last: LogId) -> Result<(), LogError> {
         let vote = Vote::new_committed(last.leader_id.term, last.leader_id.node_id);
         if self.shared.book.lock().vote < Some(vote) {
             self.put_vote(vote).await?;
@@ -198,18 +205,18 @@ impl GroupLog {
         Ok(())
     }
 
-    /// Bytes of commands appended since the process started.
+    /// Bytes of entries appended since the process started.
     pub(crate) fn appended_bytes(&self) -> u64 {
         self.shared.appended_bytes.load(Ordering::Relaxed)
     }
 
-    /// Of all groups of this node, on its disk.
+    /// Bytes on disk of the logs of all groups of this node.
     pub(crate) fn used_bytes(&self) -> u64 {
         self.shared.storage.used_bytes()
     }
 
-    /// Entries of `[from, to)` that exist, at most `bytes_max` of them but at least one.
-    async fn entries(&self, from: u64, to: u64, bytes_max: Option<usize>) -> Result<Vec<Entry>, GroupLogError> {
+    /// The existing entries of `[from, to)`: at most `bytes_max` bytes of them, but at least one entry.
+    async fn entries(&self, from: u64, to: u64, bytes_max: Option<usize>) -> Result<Vec<Entry>, LogError> {
         loop {
             let (first, mut cached, split) = {
                 let book = self.shared.book.lock();
@@ -224,7 +231,7 @@ impl GroupLog {
             if first < split {
                 let mut entries = match self.read_storage(first, split, bytes_max).await {
                     Ok(entries) => entries,
-                    // Purged while we read: what is left starts later.
+                    // The entries were purged while we read them. The remaining ones start later.
                     Err(_) if self.shared.book.lock().first_index() > first => continue,
                     Err(error) => return Err(error),
                 };
@@ -253,24 +260,25 @@ impl GroupLog {
             let frames = shared.storage.read(shared.group, from, to, bytes_max)?;
             (from..).zip(frames).map(|(index, frame)| decode_entry(&frame, index, shared.group)).collect()
         };
-        // Decompression and perhaps a disk: not on the thread that answers heartbeats.
+        // This decompresses and may read the disk, so it must not run on the thread that answers heartbeats.
         match blocking::run(read).await {
             Ok(entries) => entries,
             Err(_) => Err(StorageError::Closed.into()),
         }
     }
 
-    /// In both places; the second one first, so that the log never has a vote that the other lacks.
-    async fn put_vote(&self, vote: Vote) -> Result<(), GroupLogError> {
+    /// Writes both copies of the vote. The record of promises comes first, so that the log never holds a vote that
+    /// the record lacks.
+    async fn put_vote(&self, vote: Vote) -> Result<(), LogError> {
         self.shared.promises.keep_vote(vote)?;
         self.put_durably(KEY_VOTE, &vote).await?;
-        // Readers must not see a vote that a crash could take back.
+        // Readers must not see a vote that a crash could undo.
         self.shared.book.lock().vote = Some(vote);
         Ok(())
     }
 
-    /// Without waiting until it would survive a power loss.
-    async fn put_soon<T: Serialize>(&self, key: &'static str, value: &T) -> Result<(), GroupLogError> {
+    /// Writes a key without waiting until the write would survive a power loss.
+    async fn put_soon<T: Serialize>(&self, key: &'static str, value: &T) -> Result<(), LogError> {
         let mut write = LogWrite::new(self.shared.group);
         write.put(key, encode(value, self.shared.group)?);
         Ok(self.shared.storage.submit(write, false, None).await?)
@@ -282,10 +290,11 @@ impl GroupLog {
         self.write_durably(write).await
     }
 
-    /// Carries out what leaves `last` as the end of the log.
-    async fn cut(&self, write: LogWrite, last: Option<LogId>) -> Result<(), GroupLogError> {
+    /// Carries out a write that leaves `last` as the end of the log.
+    async fn cut(&self, write: LogWrite, last: Option<LogId>) -> Result<(), LogError> {
         self.write_durably(write).await?;
-        // Afterwards: should the process end in between, the record only accuses a log that is whole, and it is healed for nothing.
+        // The record follows the write. If we crash in between, the record wrongly reports damage; the only cost is
+        // an unnecessary repair.
         Ok(self.shared.promises.keep_last(last)?)
     }
 
@@ -294,8 +303,8 @@ impl GroupLog {
     }
 }
 
-/// Why an entry between the log's ends cannot be read; `None` if all can.
-fn first_unreadable(storage: &dyn LogStorage, book: &Book, group: GroupId) -> Result<Option<String>, GroupLogError> {
+/// The reason why an entry between the log's ends cannot be read. `None` if every entry can be read.
+fn first_unreadable(storage: &dyn LogStorage, book: &Book, group: GroupId) -> Result<Option<String>, LogError> {
     let mut next = book.first_index();
     while next < book.end_index() {
         let frames = match storage.read(group, next, book.end_index(), Some(SCANNED_BYTES_MAX)) {

@@ -1,4 +1,4 @@
-//! The log as openraft drives it: its reader and its writer.
+//! The log's reader and writer, as openraft calls them.
 
 use std::fmt::Debug;
 use std::io;
@@ -15,8 +15,9 @@ use crate::fail_stop::fail_stop;
 use crate::storage::{Completion, LogEntry, LogWrite, StorageError};
 use crate::type_config::{Entry, LogId, TypeConfig, Vote};
 
-/// A log that cannot be read or written any more ends the process; a closed one (orderly shutdown) only the operation.
-fn or_fail_stop<T>(result: Result<T, GroupLogError>, doing: &str) -> Result<T, io::Error> {
+/// Ends the process if the log can no longer be read or written. If the log was closed by an orderly shutdown, only
+/// the operation fails.
+fn or_fail_stop<T>(result: Result<T, LogError>, doing: &str) -> Result<T, io::Error> {
     match result {
         Err(GroupLogError::Storage(error @ StorageError::Closed)) => Err(io::Error::other(error)),
         Err(error) => fail_stop(doing, error),
@@ -74,13 +75,15 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
         self.shared.book.lock().committed = committed;
         let Some(committed) = committed else { return Ok(()) };
-        // A hint that spares the replay after a process crash a round trip: not worth an fsync.
+        // The committed index is a hint that saves the replay after a process crash a round trip. It is not worth an
+        // fsync.
         or_fail_stop(self.put_soon(KEY_COMMITTED, &committed).await, "saving the committed index")
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
         let book = self.shared.book.lock();
-        // Written without fsync, so after a power loss it may be older or newer than what else survived: clamp it.
+        // The committed index is written without fsync. After a power loss it may be older or newer than the entries
+        // that survived, so clamp it.
         Ok(book.committed.min(book.last))
     }
 
@@ -116,7 +119,8 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
                     if let Some(physical_last) = book.physical_last
                         && !is_broken(Mutant::RecoveredNotForgotten)
                     {
-                        // Recovery may bring back entries from below a purge; a gap behind them would be refused.
+                        // Recovery may bring back entries from below a purge. The storage would reject an append that
+                        // leaves a gap after them.
                         write.forget_below(physical_last + 1);
                     }
                 }
@@ -128,7 +132,10 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
         shared.appended_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         let append = {
             let mut book = shared.book.lock();
-            debug_assert!(book.is_empty() || first.index == book.end_index(), "a hole in the Raft log");
+            debug_assert!(
+                book.is_empty() || first.index == book.end_index(),
+                "an append must continue the Raft log without a gap"
+            );
             book.appends += 1;
             let append = book.appends;
             for entry in entries {
@@ -174,7 +181,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
             }
             let mut write = LogWrite::new(shared.group);
             if end <= book.first_index() {
-                // Nothing is left: forget every entry, so that the next may start anywhere.
+                // No entry is left. Delete every stored entry, so that the next one may start at any index.
                 book.last = book.purged;
                 book.started_at = 0;
                 if let Some(physical_last) = book.physical_last.take() {
@@ -205,7 +212,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
             let mut below = log_id.index + 1;
             let is_emptied = book.end_index() <= below;
             if is_emptied {
-                // The log is empty now; also forget what a truncation left above its end.
+                // The log is empty now. Also delete the entries that a truncation left above its end.
                 book.last = Some(log_id);
                 below = below.max(book.physical_last.take().map_or(0, |physical| physical + 1));
                 write.delete(KEY_TAIL);

@@ -1,14 +1,18 @@
-//! The second copy of what one group's replica has promised: its vote, and the end of the log it has acknowledged.
+//! The second copy of the promises of one group's replica: its vote, and the end of the log that it has acknowledged.
 //!
-//! *Reads / writes*: the group's [`PromiseStorage`]. *Promises*: what is kept here was durable in the log before. *On restart*: a log
-//! that holds less than what is kept here has been damaged, whatever its own recovery made of it.
+//! *Reads / writes*: the group's [`PromiseStorage`]. *Promises*: the recorded end of the log was durable in the log
+//! before it was recorded here; a vote is recorded here before the log. *On restart*: a log that holds less than this
+//! record has been damaged, even if its own recovery accepted it.
 //!
-//! A write that a crash tore off looks like one that rotted later: a checksum that does not match, at the end of what can be read. Recovery
-//! has to forgive the first, or no node would come back from a power cut; forgiving the second takes back a vote or an
-//! acknowledgement. What tells them apart is a record of its own that says what was finished (Alagappan et al., *Protocol-Aware
-//! Recovery for Consensus-Based Storage*, FAST '18, section 3.3). A vote is fsynced here as well: it is rare. The end of the log is
-//! not, for it moves with every append. It survives the process, and after a power cut it may be some seconds old:
-//! then it says less than the log holds, which accuses nobody.
+//! A write that a crash tore off looks like a write that rotted later: its checksum does not match, and it is at the
+//! end of what can be read. Recovery must forgive the torn write, or no node would come back from a power cut. But if
+//! it forgives the rotten one, it takes back a vote or an acknowledgement. A separate record of the finished writes
+//! tells the two apart (Alagappan et al., *Protocol-Aware Recovery for Consensus-Based Storage*, FAST '18, section
+//! 3.3).
+//!
+//! A vote is rare, so this module fsyncs it too. The end of the log moves with every append, so this module does not
+//! fsync it. It survives the end of the process, but after a power cut it may be some seconds old. It then claims
+//! less than the log holds, which never reports false damage.
 
 use std::sync::Arc;
 
@@ -23,7 +27,7 @@ use crate::type_config::{LogId, Vote};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Promises {
     pub(crate) vote: Option<Vote>,
-    /// The last entry acknowledged, or the newest one purged where none is left.
+    /// The last acknowledged entry. If the log has no entry, the newest purged one.
     pub(crate) last: Option<LogId>,
 }
 
@@ -33,7 +37,8 @@ pub(crate) struct PromiseRecord {
 }
 
 impl PromiseRecord {
-    /// What is kept, and whether it could be read: a record that cannot is as good as none, and says so once.
+    /// Opens the record. The flag is false if the record could not be read; then this logs a warning and starts with
+    /// an empty record.
     pub(crate) fn open(
         storage: Arc<dyn PromiseStorage>,
         group: GroupId,
@@ -42,7 +47,7 @@ impl PromiseRecord {
         let decoded = if frame.is_empty() { Ok(Promises::default()) } else { codec::decode(&frame) };
         let is_readable = decoded.is_ok();
         let kept = decoded.unwrap_or_else(|error| {
-            tracing::warn!(group = group.0, %error, "the second copy of this group's vote is damaged; the log's own holds");
+            tracing::warn!(group = group.0, %error, "the second copy of this group's vote is damaged; the log's copy is used");
             Promises::default()
         });
         Ok((PromiseRecord { storage, kept: Mutex::new(kept) }, is_readable))
@@ -52,12 +57,12 @@ impl PromiseRecord {
         *self.kept.lock()
     }
 
-    /// Durable when it returns.
+    /// Records the vote. The record is durable when this returns.
     pub(crate) fn keep_vote(&self, vote: Vote) -> Result<(), StorageError> {
         self.keep(true, |kept| kept.vote = Some(vote))
     }
 
-    /// The log ends here now, durably.
+    /// Records that the log now ends at `last`, durably.
     pub(crate) fn keep_last(&self, last: Option<LogId>) -> Result<(), StorageError> {
         self.keep(false, |kept| kept.last = last)
     }
@@ -76,18 +81,21 @@ impl PromiseRecord {
     }
 }
 
-/// Entries that this replica has acknowledged and does not have any more.
+/// Damage to the log: this replica has acknowledged entries that it no longer has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LogDamage {
-    /// The last entry acknowledged: whoever takes part again must hold this one, or what a later leader put in its place.
+    /// The last acknowledged entry. To take part again, the replica must hold this entry, or the one with which a
+    /// later leader replaced it.
     pub(crate) acknowledged: LogId,
-    /// For the operator.
+    /// Describes the damage to the operator.
     pub(crate) what: String,
 }
 
-/// The log of an order by which a longer or a newer one holds more: `found` falls short of what was acknowledged.
+/// Whether a log that ends at `found` falls short of the acknowledged entry. Log ids are ordered by term and then by
+/// index.
 ///
-/// A log whose last entry is of a later term is not short, also where it is shorter: the leader of that term cut it on purpose.
+/// A log whose last entry has a later term does not fall short, even if it is shorter: the leader of that term cut it
+/// on purpose.
 pub(crate) fn falls_short(found: Option<LogId>, acknowledged: Option<LogId>) -> bool {
     found < acknowledged
 }
@@ -104,7 +112,10 @@ mod tests {
         assert!(!falls_short(id(2, 5), id(2, 5)));
         assert!(!falls_short(id(3, 4), id(2, 5)));
         assert!(falls_short(id(2, 4), id(2, 5)));
-        assert!(falls_short(id(1, 9), id(2, 5)), "the entries that took the place of these are gone");
+        assert!(
+            falls_short(id(1, 9), id(2, 5)),
+            "a later leader replaced these entries, and the replacements are lost"
+        );
         assert!(falls_short(None, id(1, 0)));
         assert!(!falls_short(id(1, 0), None));
     }

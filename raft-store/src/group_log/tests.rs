@@ -77,14 +77,14 @@ async fn votes_truncations_and_purges_survive_a_restart() {
     assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(log_id(1, 2)), Some(log_id(1, 6))));
     assert_eq!(indexes(&log.try_get_log_entries(0..100).await.unwrap()), [(1, 3), (1, 4), (1, 5), (1, 6)]);
 
-    // A new leader's entries replace what was truncated, and only that.
+    // A new leader's entries replace the truncated entries, and only those.
     log.blocking_append([entry(2, 7, 10)]).await.unwrap();
     storage.close();
     let storage = disk(&folder).open_log().unwrap();
     let mut log = open(&folder, &storage, GROUP);
     assert_eq!(indexes(&log.try_get_log_entries(6..).await.unwrap()), [(1, 6), (2, 7)]);
 
-    // A snapshot from far ahead: everything is purged, and the log goes on behind a gap.
+    // After a snapshot from far ahead, everything is purged, and the log continues after a gap.
     log.purge(log_id(3, 50)).await.unwrap();
     log.blocking_append([entry(3, 51, 10)]).await.unwrap();
     storage.close();
@@ -101,7 +101,7 @@ async fn replication_is_bounded_by_bytes_from_cache_and_disk_alike() {
     let folder = tempfile::tempdir().unwrap();
     let storage = disk(&folder).open_log().unwrap();
     let mut log = open(&folder, &storage, GROUP);
-    // Twenty of 1 MiB: the older half has left the cache.
+    // Twenty entries of 1 MiB: the older half has left the cache.
     for index in 0..20 {
         log.blocking_append([entry(1, index, 1024 * 1024)]).await.unwrap();
     }
@@ -116,8 +116,8 @@ async fn replication_is_bounded_by_bytes_from_cache_and_disk_alike() {
     storage.close();
 }
 
-/// Changes the last byte of `marker` where it occurs last in the log's only file.
-#[allow(clippy::disallowed_methods)] // Rot comes from behind the seam.
+/// Finds the last occurrence of `marker` in the log's only file and changes its last byte.
+#[allow(clippy::disallowed_methods)] // Bit rot happens below the Storage seam.
 fn rot(folder: &TempDir, marker: &[u8]) {
     let file = folder.path().join("log").join("0000000000000001.raftlog");
     let mut bytes = std::fs::read(&file).unwrap();
@@ -178,7 +178,7 @@ async fn a_truncation_and_a_purge_are_no_damage_and_a_healed_log_goes_on_behind_
     log.save_vote(&Vote::new(9, 2)).await.unwrap();
     log.blocking_append((21..30).map(|index| entry(3, index, 10))).await.unwrap();
     storage.close();
-    // What is left of the newest batch is cut off by recovery.
+    // Recovery cuts off the rest of the newest batch.
     rot(&folder, &[3; 10]);
 
     let storage = disk(&folder).open_log().unwrap();
@@ -201,7 +201,7 @@ async fn a_log_that_recovery_refuses_is_set_aside_and_missed() {
     let folder = tempfile::tempdir().unwrap();
     let storage = disk(&folder).open_log().unwrap();
     let mut log = open(&folder, &storage, GROUP);
-    // Two files: what cannot be compressed fills the first.
+    // Incompressible entries fill the first file, so that the log has two.
     let mut noise = 1_u64;
     for index in 0..40 {
         let mut bytes = Vec::with_capacity(1024 * 1024);

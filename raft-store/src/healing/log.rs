@@ -1,15 +1,21 @@
-//! A replica whose log lost entries that it had acknowledged comes back as a member, with its promises kept.
+//! Repairs a replica whose log lost entries that it had acknowledged. The replica rejoins as a member and keeps its
+//! promises.
 //!
-//! Such a node must not take part as it is. It would give its vote to a candidate without an entry that was committed because it had
-//! acknowledged it, and the entry would be lost. So before openraft sees the log, the node fetches a snapshot from a peer that holds all
-//! it ever acknowledged, and goes on behind it:
+//! Such a replica must not take part before the repair. It could vote for a candidate that lacks an entry which was
+//! committed only because this replica had acknowledged it. The group would then lose that entry. So before openraft
+//! sees the log, the node fetches a snapshot from a peer that covers every acknowledged entry, and continues after
+//! it:
 //!
-//! 1. Its vote is whole ([`crate::group_log::promises`] has a second copy), so it votes at most once in any term.
-//! 2. A snapshot holds committed entries only. One whose last entry is not below the last one acknowledged holds every acknowledged
-//!    entry, or what a later leader put in its place: the log behind it is one an undamaged replica could have.
-//! 3. Until then it answers nobody. If that leaves no majority, the group waits: an outage, and no loss.
+//! 1. The vote is intact, because [`crate::promises`] keeps a second copy. So the replica votes at most once in any
+//!    term.
+//! 2. A snapshot holds only committed entries. Suppose its last entry is not below the last acknowledged one. Then it
+//!    covers every acknowledged entry, or the entry with which a later leader replaced it. An undamaged replica could have
+//!    the same log after it.
+//! 3. Until the repair is done, the node answers no requests. If that leaves no majority, the group waits: it is
+//!    unavailable, but loses no data.
 //!
-//! A node that lost the record of its promises as well is refused: nothing says then what it must not forget.
+//! The node refuses to start if it also lost the record of its promises, because it cannot know then which entries it
+//! must keep.
 
 use crate::group_log::GroupLog;
 use crate::group_log::promises::{LogDamage, falls_short};
@@ -19,8 +25,8 @@ use crate::peers::transport::{PeerTarget, PeerTransport};
 use crate::snapshots::group_snapshots::{GroupSnapshots, ReceivedSnapshot};
 use clicktally_state::snapshot::SnapshotError;
 
-/// Makes the log of a group whole, from the first of `peers` that can. `acknowledged`: what a leader remembers of this node, should
-/// that be more than the node itself does.
+/// Repairs the log of a group with a snapshot from the first of `peers` that has a sufficient one. `acknowledged` is
+/// the highest index that a leader remembers of this node; it may exceed the node's own record.
 pub(crate) async fn heal_log(
     group: u16,
     log: &mut GroupLog,
@@ -30,14 +36,15 @@ pub(crate) async fn heal_log(
     peers: &[PeerTarget],
     transport: &dyn PeerTransport,
 ) -> Result<(), OpenError> {
-    // After a power cut the record may say less than the log held: what lies there, readable or not, was acknowledged as well.
+    // After a power cut the record may end before the log did. So every entry in the log, readable or not, counts as
+    // acknowledged.
     let at_least = acknowledged.unwrap_or(0).max(damage.acknowledged.index).max(log.physical_last().unwrap_or(0));
     tracing::error!(
         group,
         what = damage.what,
         acknowledged = at_least,
-        "the Raft log of this group is damaged: nothing of it is applied, and this replica votes for nobody until a peer has made it \
-         whole. Check the disk (dmesg, SMART)"
+        "the Raft log of this group is damaged: this replica applies no entry of it and does not vote until it is repaired from a \
+         peer. Check the disk (dmesg, SMART)"
     );
     let holds_all = |received: &ReceivedSnapshot| !falls_short(received.meta.last_log_id, Some(damage.acknowledged));
     let received = fetch_snapshot(peers, transport, snapshots, at_least).await.filter(holds_all);
@@ -45,9 +52,10 @@ pub(crate) async fn heal_log(
     else {
         return Err(OpenError::LogDamaged { group, acknowledged: at_least, what: damage.what });
     };
-    // The snapshot first: a log that begins behind one that is not there would be a log without a beginning.
+    // The snapshot must be durable before the log restarts after it. Otherwise a crash could leave a log whose first
+    // entries exist nowhere.
     snapshots.adopt(received).map_err(|source: SnapshotError| OpenError::Snapshot { group, source })?;
     log.restart_behind(last).await?;
-    tracing::warn!(group, last = last.index, "the damaged log goes on behind a peer's snapshot");
+    tracing::warn!(group, last = last.index, "the damaged log is repaired; it continues after a peer's snapshot");
     Ok(())
 }

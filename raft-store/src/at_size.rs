@@ -1,7 +1,8 @@
-//! Five million cells: what a snapshot costs, and how long an apply waits for one. Measured, not asserted; the structure that makes
-//! it so is asserted beside the code. `cargo test --workspace --lib -- --ignored --nocapture five_million_cells`
+//! A measurement with five million cells: what a snapshot costs, and how long an apply waits for one. This test
+//! asserts no time. The tests beside the code assert the structure that makes the times short. Run it with `cargo
+//! test --workspace --lib -- --ignored --nocapture five_million_cells`.
 
-#![allow(clippy::print_stdout, clippy::disallowed_methods)] // Speaks to whoever runs it; reads its own memory from /proc.
+#![allow(clippy::print_stdout, clippy::disallowed_methods)] // Prints the measurements; reads its own memory from /proc.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +30,7 @@ const GROUP: GroupId = GroupId(0);
 const MINUTES: u64 = 26;
 const CELLS: u64 = 5_000_000;
 const CELLS_PER_DELTA: u64 = 37_000;
-/// Sixteen shards, each with a checkpoint a second.
+/// Sixteen shards that each commit one checkpoint a second.
 const BETWEEN_DELTAS: Duration = Duration::from_millis(62);
 
 struct Applier {
@@ -76,7 +77,7 @@ impl Applier {
         })
     }
 
-    /// Applies deltas until `work` is done; the longest one, and how many.
+    /// Applies deltas until `work` is done. Returns the longest apply and the number of applies.
     fn apply_beside(&mut self, uniform: bool, work: impl FnOnce() + Send + 'static) -> (Duration, u32) {
         let ads = CELLS / MINUTES;
         let work = std::thread::spawn(work);
@@ -107,7 +108,7 @@ fn status_mib(name: &str) -> u64 {
     value.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
 }
 
-/// So many cells, over all minutes.
+/// An applier whose state holds `cells` cells, spread evenly over all minutes.
 fn filled(clock: &Arc<SystemClock>, cells: u64) -> Applier {
     let replica = Replica::new(SnapshotMeta::default(), GroupState::new(GROUP), clock.clone(), COMMAND_LEVEL);
     let mut applier =
@@ -142,7 +143,7 @@ fn five_million_cells() {
     for uniform in [false, true] {
         let shape = if uniform { "uniform" } else { "recent" };
         let unshared = applier.apply_beside(uniform, || ());
-        println!("{shape}: {:?} an apply while nobody reads", unshared.0);
+        println!("{shape}: {:?} per apply without a reader", unshared.0);
         let begun = clock.monotonic();
         let (meta, frozen) = applier.replica.freeze();
         println!("{shape}: freeze {:?}", clock.monotonic() - begun);
@@ -155,10 +156,10 @@ fn five_million_cells() {
         });
         println!("{shape}: longest of {count} applies during the build {longest:?}, peak {} MiB", peak_mib());
         let after = applier.apply_beside(uniform, || ());
-        println!("{shape}: {:?} the first apply after it", after.0);
+        println!("{shape}: {:?} for the first apply after the build", after.0);
     }
 
-    // What the receiver does: beside the applies up to the swap.
+    // The receiver's work runs beside the applies until the swap.
     let stored = snapshots.newest().unwrap().unwrap();
     let received = Arc::new(parking_lot::Mutex::new(None));
     let (reader, timer, slot) = (snapshots.clone(), clock.clone(), received.clone());
@@ -169,7 +170,7 @@ fn five_million_cells() {
         *slot.lock() = Some(reader.check(writer).unwrap());
         println!("received, checked and decoded in {:?}", timer.monotonic() - begun);
     });
-    println!("longest of {count} applies during that {longest:?}, peak {} MiB", peak_mib());
+    println!("longest of {count} applies during the receipt {longest:?}, peak {} MiB", peak_mib());
     let received = received.lock().take().unwrap();
     let meta = received.meta.clone();
     let begun = clock.monotonic();
@@ -179,7 +180,7 @@ fn five_million_cells() {
     let swapped = clock.monotonic();
     drop(replaced);
     println!(
-        "made durable {:?}, swapped {:?}, the old one freed elsewhere {:?}",
+        "made durable {:?}, swapped {:?}, old state freed on another thread {:?}",
         durable - begun,
         swapped - durable,
         clock.monotonic() - swapped

@@ -1,4 +1,4 @@
-//! What an operator sees of the groups of this process, in its one Prometheus registry.
+//! The metrics of the groups of this process, in its one Prometheus registry.
 
 use std::sync::LazyLock;
 
@@ -11,7 +11,7 @@ use clicktally_state::limits::HeldState;
 pub(crate) static METRICS: LazyLock<RaftMetrics> = LazyLock::new(RaftMetrics::register);
 
 pub(crate) struct RaftMetrics {
-    /// From wanting the state to having changed it, so waiting for readers is in it.
+    /// From the request for the state's lock to the end of the change, so it includes the wait for readers.
     pub(crate) apply_seconds: Histogram,
     pub(crate) snapshot_build_seconds: Histogram,
     snapshot_bytes: IntGaugeVec,
@@ -29,20 +29,23 @@ impl RaftMetrics {
         RaftMetrics {
             apply_seconds: histogram(
                 "clicktally_raft_apply_seconds",
-                "one log entry into a group's state, waiting for the state included",
+                "time to apply one log entry to a group's state, including the wait for the state's lock",
                 &[0.000_1, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5],
             ),
             snapshot_build_seconds: histogram(
                 "clicktally_raft_snapshot_build_seconds",
-                "a snapshot of a group's state, until it is durable",
+                "time to build a snapshot of a group's state and make it durable",
                 &[0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0],
             ),
-            snapshot_bytes: by_group("clicktally_raft_snapshot_bytes", "the newest snapshot built here, on disk"),
-            log_bytes: registered(
-                IntGauge::new("clicktally_raft_log_bytes", "the Raft log of all groups, on disk").expect(FIXED),
+            snapshot_bytes: by_group(
+                "clicktally_raft_snapshot_bytes",
+                "size on disk of the newest snapshot that this node built",
             ),
-            state_cells: by_group("clicktally_state_cells", "cells held in a group's state"),
-            state_bytes: by_group("clicktally_state_bytes", "what a group's state counts against its budget"),
+            log_bytes: registered(
+                IntGauge::new("clicktally_raft_log_bytes", "size on disk of the Raft log of all groups").expect(FIXED),
+            ),
+            state_cells: by_group("clicktally_state_cells", "number of cells in a group's state"),
+            state_bytes: by_group("clicktally_state_bytes", "size of a group's state as counted against its budget"),
         }
     }
 

@@ -1,9 +1,9 @@
-//! All Raft groups of one node: opens them over one log, founds them when the cluster is new, keeps their disks small, shuts
-//! them down.
+//! The store runs all Raft groups of one node. It opens them over one log, bootstraps them when the cluster is new,
+//! keeps their disk usage small, and shuts them down.
 //!
-//! *Reads / writes*: the node's [`Storage`]: its identity, the log of all groups, the snapshots of each. *Promises*: a storage is
-//! used by the node it belongs to, and by no other. *On restart*: each group continues from its newest valid snapshot and
-//! the log behind it; nothing committed is lost, nothing is applied twice.
+//! *Reads / writes*: the node's [`Storage`]: its identity, the log of all groups, the snapshots of each group.
+//! *Promises*: only the node that owns a storage uses it. *On restart*: each group continues from its newest valid
+//! snapshot and the log after it. No committed entry is lost, and no entry is applied twice.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,16 +46,64 @@ use crate::snapshots::group_snapshots::GroupSnapshots;
 use crate::storage::{LogStorage, Storage};
 use crate::store_config::{SnapshotRules, StoreConfig};
 
-/// How often each replica proves that it is fresh; what a budget answer may rely on is about twice as old at worst.
+/// How often each replica proves that it is fresh. A budget answer relies on a proof that is at most about twice as
+/// old.
 pub const FRESHNESS_INTERVAL: Duration = Duration::from_millis(250);
-/// How long an empty node waits for each peer to say whether it knows it.
+/// How long a starting node waits for each founder to answer what it knows of the node.
 const KNOWN_OF_DEADLINE: Duration = Duration::from_secs(2);
-/// How long calls in flight may take to end when the store shuts down.
+/// How long calls in flight may take to finish when the store shuts down.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
-/// Maintenance rounds between two looks for log files to delete.
+/// Maintenance rounds between two searches for log files to delete.
 const PURGE_FILES_EVERY: u32 = 10;
 
-/// The Raft part of a node. Drop it only after [`RaftStore::shutdown`].
+#[derive(Debug, Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(
+        "the identity in {path} is damaged: {source}. Restore it, or move the folder away and add this node to the \
+         cluster again"
+    )]
+    Identity { path: String, source: CodecError },
+    #[error(
+        "{path} belongs to node {found_node} of cluster {found_cluster:?}: point this node at its own folder, or move this one away"
+    )]
+    ForeignFolder { path: String, found_node: NodeId, found_cluster: String },
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("group {group}: cannot use the newest snapshot: {source}")]
+    Snapshot { group: u16, source: SnapshotError },
+    #[error(
+        "group {group}: the log was purged up to {purged}, but no valid snapshot reaches that far (newest: {snapshot:?}), and no \
+         other founder that answers has one. Start this node again when the other founders are up; if they are up already, \
+         remove this node from the cluster, move its folder away, and add it back empty"
+    )]
+    SnapshotLost { group: u16, purged: u64, snapshot: Option<u64> },
+    #[error(
+        "this node's folder is empty, but this node has already acknowledged entries of group {group} up to {acknowledged}. \
+         Restore its disk; if its data is lost, remove this node from the cluster and add it back"
+    )]
+    Wiped { group: u16, acknowledged: u64 },
+    #[error(
+        "group {group}: this node has acknowledged entries up to {acknowledged}, but its log ends at {last}: its disk has lost \
+         entries, and this node must not vote without them. Restore the disk, or remove this node from the cluster, move its \
+         folder away, and add it back empty"
+    )]
+    LogLost { group: u16, acknowledged: u64, last: u64 },
+    #[error(
+        "group {group}: the Raft log of this node is damaged ({what}). This node has acknowledged entries up to {acknowledged} and \
+         must not vote without them, and no other founder that answers has a snapshot that reaches that far. Start this node again \
+         when the other founders are up. If they are up already, run `clicktally cluster remove --node <id>`, move the folder \
+         away, and use `clicktally cluster add` to add the node back empty, under a new id"
+    )]
+    LogDamaged { group: u16, acknowledged: u64, what: String },
+    #[error("group {group} cannot start: {reason}")]
+    Raft { group: u16, reason: String },
+}
+
+/// All Raft groups of a node. Call [`RaftStore::shutdown`] before you drop it.
 pub struct RaftStore {
     announcer: Announcer,
     groups: BTreeMap<GroupId, Group>,
@@ -68,7 +116,8 @@ pub struct RaftStore {
 }
 
 impl RaftStore {
-    /// Opens every group on the current tokio runtime, which must outlive the store. Serve [`RaftStore::router`] right after.
+    /// Opens every group on the current tokio runtime, which must outlive the store. Serve [`RaftStore::router`]
+    /// right after this returns.
     pub async fn open(
         config: StoreConfig,
         storage: Arc<dyn Storage>,
@@ -100,7 +149,7 @@ impl RaftStore {
                     cores.push(core);
                 }
                 Err(error) => {
-                    // What was opened already must release the folder before the caller tries again.
+                    // The groups that are already open must release the folder before the caller tries again.
                     store.shutdown().await;
                     return Err(error);
                 }
@@ -131,12 +180,12 @@ impl RaftStore {
         self.groups.values()
     }
 
-    /// What peers call; to be served on the peer address, and there only.
+    /// The service that peers call. Serve it only on the peer address.
     pub fn peer_service(&self) -> Arc<PeerService> {
         self.peer_service.clone()
     }
 
-    /// [`RaftStore::peer_service`] by HTTP.
+    /// [`RaftStore::peer_service`] over HTTP.
     pub fn router(&self) -> Router {
         router(self.peer_service())
     }
@@ -149,7 +198,8 @@ impl RaftStore {
             let _ = stop.wait_for(|stop| *stop).await;
         };
         let served = tokio::spawn(async move {
-            // Graceful, so that peers' connections are closed too: one left open would keep answering for a stopped node.
+            // The shutdown is graceful, so that it also closes the peers' connections. An open connection would keep
+            // answering for a stopped node.
             if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
                 tracing::error!(%error, "the peer interface has stopped");
             }
@@ -160,16 +210,16 @@ impl RaftStore {
     /// Stops every group and releases the folder. Idempotent.
     pub async fn shutdown(&self) {
         self.stop.send_replace(true);
-        // Taken out first: a guard in the loop's head would be held across its awaits.
+        // Take the tasks out first: a lock guard in the loop's head would be held across its awaits.
         let tasks = std::mem::take(&mut *self.tasks.lock());
         for task in tasks {
             task.abort();
-            // Aborted on purpose.
+            // This task was aborted on purpose, so its error is expected.
             let _ = task.await;
         }
         for raft in &self.rafts {
             if let Err(error) = raft.shutdown().await {
-                tracing::warn!(%error, "a group did not stop in order");
+                tracing::warn!(%error, "a group did not shut down cleanly");
             }
         }
         let listeners = std::mem::take(&mut *self.listeners.lock());
@@ -179,12 +229,12 @@ impl RaftStore {
             }
         }
         let log = self.log.clone();
-        // Waits for the last fsync.
+        // This waits for the last fsync.
         let _ = blocking::run(move || log.close()).await;
     }
 }
 
-#[allow(clippy::too_many_arguments)] // What all groups of a node share; used once.
+#[allow(clippy::too_many_arguments)] // All groups of a node share these arguments; there is one caller.
 async fn open_group(
     config: &StoreConfig,
     group: GroupId,
@@ -216,7 +266,7 @@ async fn open_group(
     if let Some(purged) = log.purged_index().filter(|purged| applied < Some(*purged)) {
         let received = fetch_snapshot(&peers, transport.as_ref(), &snapshots, purged).await;
         let received = received.ok_or(OpenError::SnapshotLost { group: group.0, purged, snapshot: applied })?;
-        tracing::warn!(group = group.0, purged, "every snapshot here was damaged; a peer's takes their place");
+        tracing::warn!(group = group.0, purged, "this replica had no valid snapshot; it uses one from a peer");
         if let Some(last) = received.meta.last_log_id {
             log.agree_with(last).await?;
         }
@@ -245,7 +295,7 @@ fn others(config: &StoreConfig, group: GroupId) -> impl Iterator<Item = PeerTarg
     others.map(move |(node, address)| PeerTarget { node: *node, address: address.clone(), group })
 }
 
-/// What the other founders that answer know of this node.
+/// Asks the other founders what they know of this node. Founders that do not answer are left out.
 async fn ask_founders(config: &StoreConfig, group: GroupId, transport: &Arc<dyn PeerTransport>) -> Vec<KnownOf> {
     let questions = others(config, group).map(|target| async move {
         let known: Result<KnownOf, _> =
@@ -255,15 +305,20 @@ async fn ask_founders(config: &StoreConfig, group: GroupId, transport: &Arc<dyn 
     join_all(questions).await.into_iter().flatten().collect()
 }
 
-/// One with an empty disk: is the group new (found it), or does it live (wait for the leader)? And each: does its leader remember
-/// acknowledgements that this disk should hold, but does not, while its own record of them knows of no damage? Then its folder is that of
-/// another day, the vote too, and it is refused: a voter that forgets may vote twice.
+/// Decides whether this node bootstraps the group, and rejects a disk that lost acknowledged entries.
+///
+/// 1. A founder with an empty disk bootstraps the group, unless another founder reports that the group is
+///    initialized. Any other node with an empty disk waits for the leader.
+/// 2. Any node is refused if its leader remembers acknowledgements that the disk should hold but does not, although
+///    its own record reports no damage. Then the folder is an old copy, and so is its vote. A voter that forgets its
+///    vote may vote twice.
 fn must_found(config: &StoreConfig, group: GroupId, log: &GroupLog, known: &[KnownOf]) -> Result<bool, OpenError> {
     let mut found = log.is_pristine() && config.founders.contains_key(&config.node);
     for known in known {
         match (known.acknowledged, log.last_index()) {
             (Some(acknowledged), None) => return Err(OpenError::Wiped { group: group.0, acknowledged }),
-            // An earlier leader may not know yet that what it sent was never committed, and was replaced.
+            // An earlier leader may not know yet that some of its entries were never committed and were replaced. So
+            // its answer counts only if its vote is not older than ours.
             (Some(acknowledged), Some(last))
                 if acknowledged > last && Some(known.vote) >= log.vote() && !is_broken(Mutant::LogLostIgnored) =>
             {
@@ -276,7 +331,7 @@ fn must_found(config: &StoreConfig, group: GroupId, log: &GroupLog, known: &[Kno
     Ok(found)
 }
 
-/// Writes who owns the storage, or checks it.
+/// Stores the owner of the storage, or checks it if one is stored.
 fn claim(storage: &dyn Storage, config: &StoreConfig) -> Result<(), OpenError> {
     let damaged = |source| OpenError::Identity { path: storage.place(), source };
     let Some(frame) = storage.identity()? else {
@@ -299,16 +354,16 @@ async fn prove_freshness(core: Arc<GroupCore>, mut stop: watch::Receiver<bool>) 
             _ = stop.wait_for(|stop| *stop) => return,
         }
         if let Err(error) = core.confirm_fresh().await {
-            tracing::debug!(group = core.id.0, %error, "this replica could not be proven fresh");
+            tracing::debug!(group = core.id.0, %error, "cannot prove that this replica is fresh");
         }
     }
 }
 
-/// What maintenance remembers of a group.
+/// What the maintenance task remembers of a group.
 #[derive(Default)]
 struct Upkeep {
     snapshot: Option<u64>,
-    /// `appended_bytes` when that snapshot was first seen, or when one was asked for.
+    /// The value of `appended_bytes` when that snapshot was first seen, or when one was last requested.
     bytes_then: u64,
 }
 
@@ -336,7 +391,7 @@ async fn maintain(
         for core in &cores {
             let upkeep = upkeep.entry(core.id).or_default();
             if let Err(error) = tend(core, upkeep, &rules, blocking.contains(&core.id)).await {
-                tracing::warn!(group = core.id.0, error, "maintenance failed; it is tried again");
+                tracing::warn!(group = core.id.0, error, "maintenance of a group failed; the next round tries again");
             }
         }
     }
@@ -347,15 +402,15 @@ async fn purge_files(log: &Arc<dyn LogStorage>) -> Vec<GroupId> {
     match blocking::run(move || log.purge_files()).await {
         Ok(Ok(blocking)) => blocking,
         Ok(Err(error)) => {
-            tracing::warn!(%error, "old log files could not be deleted; it is tried again");
+            tracing::warn!(%error, "cannot delete old log files; a later round tries again");
             Vec::new()
         }
         Err(_) => Vec::new(),
     }
 }
 
-/// One group's turn: a snapshot if the log has grown by enough bytes or holds old files back, then a purge up to the older
-/// snapshot kept.
+/// Maintains one group. Requests a snapshot if the log has grown by enough bytes or if its old entries keep log files
+/// from being deleted. Then purges the log up to the older of the two kept snapshots.
 async fn tend(
     core: &Arc<GroupCore>,
     upkeep: &mut Upkeep,
@@ -364,7 +419,8 @@ async fn tend(
 ) -> Result<(), String> {
     let metrics = core.metrics();
     if let Err(fatal) = &metrics.running_state {
-        // This task ends before an orderly shutdown begins. A half-dead node would keep its connections and answer nothing.
+        // This task ends before an orderly shutdown begins, so this error is not part of one. A half-dead node would
+        // keep its connections and answer nothing.
         fail_stop("running a Raft group", fatal);
     }
     let snapshot = metrics.snapshot.map(|id| id.index);

@@ -1,4 +1,4 @@
-//! What a node is told about its Raft groups, checked before anything is opened.
+//! The configuration of a node's Raft groups. It is checked before any group is opened.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use clicktally_proto::identity::shard_key::GROUPS_MAX;
 use openraft::{Config, SnapshotPolicy};
 use thiserror::Error;
 
-/// How fast a dead leader is noticed, against how much delay a live one may show. A failover takes about
-/// `2 × election_max_ms` at worst: the old lease has to run out first.
+/// Trades fast detection of a dead leader against tolerance for a slow one. A failover takes at most about `2 ×
+/// election_max_ms`, because the old lease must expire first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RaftTiming {
     pub heartbeat_ms: u64,
@@ -18,23 +18,23 @@ pub struct RaftTiming {
 }
 
 impl Default for RaftTiming {
-    /// Survives half a second of starved cores; failover in about a second.
+    /// Tolerates half a second of starved cores. A failover takes about one second.
     fn default() -> RaftTiming {
         RaftTiming { heartbeat_ms: 100, election_min_ms: 300, election_max_ms: 600 }
     }
 }
 
 impl RaftTiming {
-    /// Failover in about half a second, for machines with cores to spare.
+    /// A failover takes about half a second. For machines with spare cores.
     pub const FAST: RaftTiming = RaftTiming { heartbeat_ms: 50, election_min_ms: 150, election_max_ms: 300 };
 }
 
-/// When to snapshot: whichever comes first. The log holds at most two such intervals.
+/// When to build a snapshot: at the first limit that is reached. The log holds at most two such intervals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SnapshotRules {
     pub every_entries: u64,
     pub every_bytes: u64,
-    /// How often the rules are looked at.
+    /// How often the rules are checked.
     pub check_interval: Duration,
 }
 
@@ -46,19 +46,21 @@ impl Default for SnapshotRules {
 
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
-    /// Nodes of another cluster are refused. Letters, digits, `-`, `_`.
+    /// The name of the cluster. Nodes of another cluster are refused. It may contain letters, digits, `-` and `_`.
     pub cluster: String,
     pub node: NodeId,
     /// Fixed for the life of the cluster.
     pub groups: u16,
-    /// The founders, each with the `host:port` of its peer interface. The same on every founder. A node that is not among them
-    /// waits to be added.
+    /// The founders, each with the `host:port` of its peer interface. The map must be the same on every founder. A
+    /// node that is not a founder waits until it is added.
     pub founders: BTreeMap<NodeId, String>,
     pub timing: RaftTiming,
     pub snapshots: SnapshotRules,
-    /// A node whose own heartbeats have a longer gap was frozen, and has to listen anew before it calls another one dead.
+    /// A node whose own heartbeats have a longer gap was frozen. It must listen anew before it declares another node
+    /// dead.
     pub heartbeat_gap_max: Duration,
-    /// The commands this build applies, [`clicktally_proto::command::COMMAND_LEVEL`]; an older build has a lower one.
+    /// The highest level of the commands that this build applies, [`clicktally_proto::command::COMMAND_LEVEL`]. An
+    /// older build has a lower level.
     pub command_level: u16,
 }
 
@@ -66,7 +68,7 @@ pub struct StoreConfig {
 pub enum StoreConfigError {
     #[error("cluster name {0:?}: use letters, digits, - and _ only")]
     ClusterName(String),
-    #[error("{0} groups: 1 to {GROUPS_MAX} are possible")]
+    #[error("{0} groups are configured; allowed are 1 to {GROUPS_MAX}")]
     Groups(u16),
     #[error("snapshot rules must be above zero")]
     SnapshotRules,
@@ -96,15 +98,17 @@ impl StoreConfig {
             heartbeat_interval: self.timing.heartbeat_ms,
             election_timeout_min: self.timing.election_min_ms,
             election_timeout_max: self.timing.election_max_ms,
-            // A node that comes back from a partition must not depose a leader that serves.
+            // A node that returns from a partition must not depose a working leader.
             enable_pre_vote: Some(true),
-            // The state machine is in memory and the committed index is not fsynced: a leader that comes back must win an
-            // election before it serves, or it could serve an older state than it did before.
+            // The state machine is in memory, and the committed index is not fsynced. So a restarted leader must win
+            // an election before it serves. Otherwise it could serve an older state than before.
             enable_leader_restore: Some(false),
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshots.every_entries),
-            // openraft purges by count; we purge by the older of the two snapshots kept, so that one may rot.
+            // openraft purges by count. We purge up to the older of the two kept snapshots, so that one of them may
+            // rot.
             max_in_snapshot_log_to_keep: u64::MAX / 2,
-            // A new member counts as caught up this close to the end: the default (5,000) is several minutes of ours.
+            // A new member counts as caught up when it is this close to the end. The default (5,000) would be several
+            // minutes of our entries.
             replication_lag_threshold: 100,
             ..Config::default()
         };

@@ -1,4 +1,4 @@
-//! What openraft is told about us: the types of a log entry, a node, an answer. Nothing outside this crate sees any of it.
+//! The types that openraft needs from us: a log entry, a node, an answer. Code outside this crate sees none of them.
 
 use std::fmt;
 
@@ -7,8 +7,11 @@ use clicktally_proto::command::Outcome;
 use clicktally_proto::identity::ids::NodeId;
 use serde::{Deserialize, Serialize};
 
-/// An encoded [`clicktally_proto::command::Command`]. Opaque on purpose: it is encoded once by the proposer and decoded only in
-/// apply, so that the log, the network and a follower's disk never pay for its inside.
+use crate::snapshot_transfer::SnapshotData;
+use crate::state_machine::StateMachine;
+
+/// An encoded [`clicktally_proto::command::Command`]. It is opaque on purpose: the proposer encodes it once, and only
+/// apply decodes it. So the log, the network and a follower's disk never decode its contents.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CommandBytes(pub(crate) Bytes);
 

@@ -1,4 +1,5 @@
-//! What a group does on this node: the leader's work where this node leads, and the way to the leader where it does not.
+//! The part of a group that runs on this node. It does the leader's work if this node leads, and forwards requests to
+//! the leader otherwise.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,19 +30,19 @@ use crate::snapshots::group_snapshots::GroupSnapshots;
 use crate::store_config::StoreConfig;
 use crate::type_config::{CommandBytes, TypeConfig};
 
-/// From asking to an answer, the search for a leader included: several elections long.
+/// Deadline of a request to the leader, including the search for a leader. It is several elections long.
 const LEADER_DEADLINE: Duration = Duration::from_secs(5);
-/// A new member first catches up.
+/// Deadline of a change of members. It is longer, because a new member first catches up.
 const MEMBERS_DEADLINE: Duration = Duration::from_secs(120);
-/// Pause before a leader is looked for again.
+/// Pause before the next search for a leader.
 const SEARCH_PAUSE: Duration = Duration::from_millis(50);
-/// `fresh_as_of` of a replica that was never proven fresh.
+/// Value of `fresh_as_of` for a replica that was never proven fresh.
 const NEVER: u64 = u64::MAX;
 
 pub(crate) struct GroupCore {
     pub(crate) id: GroupId,
     pub(crate) node: NodeId,
-    /// Of the commands that this build applies.
+    /// The highest level of the commands that this build applies.
     pub(crate) command_level: u16,
     pub(crate) raft: Raft,
     pub(crate) replica: Arc<Replica>,
@@ -49,16 +50,16 @@ pub(crate) struct GroupCore {
     pub(crate) snapshots: GroupSnapshots,
     pub(crate) transport: Arc<dyn PeerTransport>,
     pub(crate) clock: Arc<dyn Clock>,
-    /// One for all groups of this node.
+    /// All groups of this node share this table.
     pub(crate) heartbeats: Arc<HeartbeatTable>,
-    /// Somebody asked this leader to even out the load now.
+    /// A caller asked this leader to rebalance the load now.
     is_rebalance_asked: AtomicBool,
-    /// Monotonic microseconds of this process, or [`NEVER`].
+    /// Monotonic time of this process in microseconds, or [`NEVER`].
     fresh_as_of: AtomicU64,
 }
 
 impl GroupCore {
-    #[allow(clippy::too_many_arguments)] // A constructor: each is a field, none has a sensible default.
+    #[allow(clippy::too_many_arguments)] // A constructor: each argument is a field, and none has a sensible default.
     pub(crate) fn new(
         id: GroupId,
         config: &StoreConfig,
@@ -104,7 +105,7 @@ impl GroupCore {
         self.raft.metrics().borrow_watched().state == ServerState::Leader
     }
 
-    /// Every other member, learners too.
+    /// Every other member, including learners.
     pub(crate) fn peers(&self) -> Vec<(NodeId, PeerTarget)> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -112,12 +113,13 @@ impl GroupCore {
         others.map(|(&node, at)| (node, PeerTarget { node, address: at.addr.clone(), group: self.id })).collect()
     }
 
-    /// Whether somebody has asked this leader to even out the load; asked once, answered once.
+    /// Whether a caller has asked this leader to rebalance the load. Resets the flag, so each request is reported
+    /// once.
     pub(crate) fn take_rebalance(&self) -> bool {
         self.is_rebalance_asked.swap(false, Ordering::AcqRel)
     }
 
-    /// Where a member answers peers, by the newest membership this node knows.
+    /// The peer address of a member, from the newest membership that this node knows.
     fn target(&self, node: NodeId) -> Option<PeerTarget> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -125,7 +127,8 @@ impl GroupCore {
         Some(PeerTarget { node, address, group: self.id })
     }
 
-    /// Has the leader do it, wherever that is. Tries again only what was certainly not done.
+    /// Sends the request to the leader, on whichever node that is. Retries only if the request was certainly not
+    /// carried out.
     pub(crate) async fn ask_leader(&self, request: LeaderRequest) -> Result<LeaderAnswer, LeaderReply> {
         let deadline = match &request {
             LeaderRequest::ChangeMembers(_) => MEMBERS_DEADLINE,
@@ -172,13 +175,13 @@ impl GroupCore {
         let Some(target) = self.target(leader) else {
             return Err(TransportError::Unreachable(
                 format!("node {leader}"),
-                "its address is not known here".to_owned(),
+                "this node does not know its address".to_owned(),
             ));
         };
         ask(self.transport.as_ref(), &target, PeerCall::Lead, request, deadline).await
     }
 
-    /// Does it if this node leads.
+    /// Carries out the request if this node leads.
     pub(crate) async fn lead(&self, request: &LeaderRequest) -> LeaderReply {
         match request {
             LeaderRequest::Propose { command, level } => self.propose(command.clone(), *level).await,
@@ -196,7 +199,7 @@ impl GroupCore {
                 }
                 match timeout(MEMBERS_DEADLINE, self.change_members(change)).await {
                     Ok(reply) => reply,
-                    Err(_) => LeaderReply::Undecided("the members did not change in time".to_owned()),
+                    Err(_) => LeaderReply::Undecided("the members did not change within the deadline".to_owned()),
                 }
             }
         }
@@ -205,7 +208,7 @@ impl GroupCore {
     async fn propose(&self, command: Bytes, level: u16) -> LeaderReply {
         if command.len() > COMMAND_BYTES_MAX {
             return LeaderReply::Refused(format!(
-                "a command of {} bytes; the limit is {COMMAND_BYTES_MAX}",
+                "the command has {} bytes; the limit is {COMMAND_BYTES_MAX}",
                 command.len()
             ));
         }
@@ -222,13 +225,13 @@ impl GroupCore {
             return LeaderReply::Done(LeaderAnswer::Outcome(Outcome::Done));
         }
         match timeout(LEADER_DEADLINE, self.raft.client_write(CommandBytes(command))).await {
-            Err(_) => LeaderReply::Undecided("not committed in time".to_owned()),
+            Err(_) => LeaderReply::Undecided("the command was not committed within the deadline".to_owned()),
             Ok(Ok(written)) => LeaderReply::Done(LeaderAnswer::Outcome(written.data)),
             Ok(Err(error)) => write_error(error),
         }
     }
 
-    /// A member that would stop at a command of this level: one that has not said that it applies it.
+    /// A member that would stop at a command of this level, because it has not announced that it applies this level.
     fn below_level(&self, level: u16) -> Option<NodeId> {
         if is_broken(Mutant::LevelUnchecked) {
             return None;
@@ -243,7 +246,7 @@ impl GroupCore {
             return LeaderReply::Done(LeaderAnswer::ReadIndex(*self.replica.applied().borrow()));
         }
         match timeout(LEADER_DEADLINE, self.raft.get_read_linearizer(ReadPolicy::ReadIndex)).await {
-            Err(_) => LeaderReply::Undecided("leadership not confirmed in time".to_owned()),
+            Err(_) => LeaderReply::Undecided("a quorum did not confirm the leader within the deadline".to_owned()),
             Ok(Ok(linearizer)) => LeaderReply::Done(LeaderAnswer::ReadIndex(linearizer.read_log_id().index())),
             Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
                 LeaderReply::NotLeader(forward.leader_id)
@@ -256,7 +259,7 @@ impl GroupCore {
     async fn change_members(&self, change: &MemberChange) -> LeaderReply {
         let done = match change {
             MemberChange::Add { node, address } => {
-                // A learner first, so that a majority never waits for one who has nothing yet.
+                // The node joins as a learner first, so that no majority waits for a member that has no entries yet.
                 match self.raft.add_learner(*node, BasicNode::new(address), true).await {
                     Ok(_) => {
                         self.raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::from([*node])), true).await
@@ -284,7 +287,7 @@ impl GroupCore {
             return LeaderReply::Done(LeaderAnswer::Accepted);
         }
         if !self.raft.voter_ids().any(|voter| voter == to) {
-            return LeaderReply::Refused(format!("node {to} is no voter of group {}", self.id.0));
+            return LeaderReply::Refused(format!("node {to} is not a voter of group {}", self.id.0));
         }
         if let Err(fatal) = self.raft.trigger().transfer_leader(to).await {
             return LeaderReply::Halted(fatal.to_string());
@@ -295,9 +298,10 @@ impl GroupCore {
         }
     }
 
-    /// Proves that this replica holds everything committed before the call, and notes the moment of the call.
+    /// Proves that this replica holds every entry committed before the call, and records the time of the call.
     ///
-    /// The moment is taken before the leader is asked: whatever was committed by then is in its answer.
+    /// The time is taken before the leader is asked, so the leader's answer covers every entry that was committed by
+    /// then.
     pub(crate) async fn confirm_fresh(&self) -> Result<(), ProposeError> {
         let asked_at = self.clock.monotonic();
         let asked = if is_broken(Mutant::StaleRead) {
@@ -314,10 +318,14 @@ impl GroupCore {
         match timeout(LEADER_DEADLINE, applied.wait_for(|applied| *applied >= index)).await {
             Ok(Ok(_)) => {}
             Ok(Err(_)) => return Err(ProposeError::Halt("the state machine has stopped".to_owned())),
-            Err(_) => return Err(ProposeError::Retry(format!("this replica did not reach index {index} in time"))),
+            Err(_) => {
+                return Err(ProposeError::Retry(format!(
+                    "this replica did not reach index {index} within the deadline"
+                )));
+            }
         }
         let asked_at = u64::try_from(asked_at.as_micros()).unwrap_or(NEVER - 1);
-        // Two proofs may overtake each other; the later moment holds.
+        // Two proofs may finish out of order; the later time counts.
         let _ = self.fresh_as_of.fetch_update(Ordering::AcqRel, Ordering::Acquire, |known| {
             (known == NEVER || known < asked_at).then_some(asked_at)
         });
@@ -342,7 +350,7 @@ fn settle(reply: LeaderReply) -> Result<LeaderAnswer, LeaderReply> {
 fn write_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> LeaderReply {
     match error {
         RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => LeaderReply::NotLeader(forward.leader_id),
-        // Another leader may have committed the entry: only the fences of the command can tell.
+        // Another leader may have committed the entry. Only the fences of the command can tell.
         RaftError::APIError(error @ ClientWriteError::LogEntryDiscarded(_)) => {
             LeaderReply::Undecided(error.to_string())
         }

@@ -1,4 +1,5 @@
-//! One Raft group, as the rest of a node sees it: propose, read the local replica, know how fresh it is, know who leads.
+//! One Raft group as the rest of a node uses it: propose a command, read the local replica, learn how fresh it is and
+//! which node leads.
 
 use std::fmt;
 use std::future::Future;
@@ -22,11 +23,59 @@ use clicktally_state::group_state::GroupState;
 use clicktally_state::leadership::GroupReign;
 use clicktally_state::liveness::HeartbeatView;
 
-/// The local replica of one group. Clones share it; usable from any thread and runtime.
+/// What the caller should do when a proposal returned no outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ProposeError {
+    /// There was no leader, its lease was in doubt, or no answer came in time. The command may or may not have been
+    /// applied. Propose it again: the fences of the commands make that safe.
+    #[error("the outcome of the proposal is unknown, propose it again: {0}")]
+    Retry(String),
+    /// The replica of this node has stopped and cannot take part any more.
+    #[error("this node's replica has stopped: {0}")]
+    Halt(String),
+}
+
+/// Why a change of a group's members failed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum MemberError {
+    #[error("the outcome is unknown, look at the status and try again: {0}")]
+    Retry(String),
+    #[error("refused: {0}")]
+    Reject(String),
+    #[error("this node's replica has stopped: {0}")]
+    Halt(String),
+}
+
+/// A group as this node knows it, for `cluster status`. All indexes are indexes of the group's log; `None` means
+/// before the first entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupStatus {
+    pub group: GroupId,
+    pub node: NodeId,
+    /// `leader`, `follower`, `candidate`, `learner` or `shutdown`.
+    pub role: String,
+    pub leader: Option<NodeId>,
+    pub term: u64,
+    pub last_log: Option<u64>,
+    pub applied: Option<u64>,
+    pub snapshot: Option<u64>,
+    pub purged: Option<u64>,
+    /// Size of this node's log on disk, for all groups together.
+    pub log_bytes: u64,
+    /// The peer address of each voter.
+    pub voters: BTreeMap<NodeId, String>,
+    pub learners: BTreeMap<NodeId, String>,
+    /// On the leader: the index up to which each member has acknowledged the log.
+    pub acknowledged: BTreeMap<NodeId, Option<u64>>,
+    /// Milliseconds since this replica was last proven to hold every committed entry.
+    pub stale_ms: Option<u64>,
+}
+
+/// The local replica of one group. Clones share it. It can be used from any thread and any runtime.
 #[derive(Clone)]
 pub struct Group {
     core: Arc<GroupCore>,
-    /// The runtime that drives the peers' connections: a busy actor thread must not delay a heartbeat.
+    /// The runtime that drives the peers' connections. A busy actor thread must not delay a heartbeat.
     runtime: Handle,
 }
 
@@ -45,15 +94,15 @@ impl Group {
         self.core.id
     }
 
-    /// This process's own node id.
+    /// The node id of this process.
     pub fn node(&self) -> NodeId {
         self.core.node
     }
 
-    /// Commits a command through the group's leader, wherever that is, and returns what apply said.
+    /// Commits a command through the group's leader, on whichever node that is, and returns the outcome of its apply.
     ///
-    /// A command above [`COMMAND_BYTES_MAX`] is rejected without being proposed, and so is one that some member's build, or this one's, does
-    /// not apply. Gives up after five seconds.
+    /// Rejects a command above [`COMMAND_BYTES_MAX`] without proposing it. Also rejects a command that this build, or
+    /// the build of some member, does not apply. Gives up after five seconds.
     pub async fn propose(&self, command: &Command) -> Result<Outcome, ProposeError> {
         let level = command.level();
         if level > self.core.command_level {
@@ -62,7 +111,7 @@ impl Group {
         let frame = match codec::encode(command) {
             Ok(frame) if frame.len() <= COMMAND_BYTES_MAX => frame,
             Ok(frame) => {
-                let limit = format!("a command of {} bytes, {COMMAND_BYTES_MAX} at most", frame.len());
+                let limit = format!("the command has {} bytes; the limit is {COMMAND_BYTES_MAX}", frame.len());
                 return Ok(Outcome::Rejected(Rejection::Limit(limit)));
             }
             Err(error) => return Ok(Outcome::Rejected(Rejection::Limit(error.to_string()))),
@@ -74,22 +123,25 @@ impl Group {
         }
     }
 
-    /// Reads the local replica under a lock held for the closure only: copy out what you need, do not compute in there.
+    /// Reads the local replica under a lock that is held only for the closure. Copy out what you need; do not compute
+    /// in the closure.
     pub fn read<R>(&self, look: impl FnOnce(&GroupState) -> R) -> R {
         self.core.replica.read(look)
     }
 
-    /// Changes whenever the replica has applied more; the value is the last applied log index.
+    /// The index of the last applied log entry. It changes whenever the replica has applied more.
     pub fn applied(&self) -> watch::Receiver<u64> {
         self.core.replica.applied()
     }
 
-    /// How long ago, in monotonic time, this replica was proven to hold everything committed. `None`: never yet.
+    /// How long ago, in monotonic time, this replica was last proven to hold every committed entry. `None` means it
+    /// was never proven.
     pub fn staleness(&self) -> Option<Duration> {
         self.core.staleness()
     }
 
-    /// Waits until the local replica holds everything committed before the call (a linearizable read barrier).
+    /// Waits until the local replica holds every entry that was committed before the call (a linearizable read
+    /// barrier).
     pub async fn read_barrier(&self) -> Result<(), ProposeError> {
         let core = self.core.clone();
         self.on_runtime(async move { core.confirm_fresh().await }).await?
@@ -99,7 +151,7 @@ impl Group {
         self.core.leader()
     }
 
-    /// From one look.
+    /// The leader and the term, both read at the same moment.
     pub fn leader_and_term(&self) -> (Option<NodeId>, u64) {
         self.core.leader_and_term()
     }
@@ -108,12 +160,12 @@ impl Group {
         self.core.is_leader()
     }
 
-    /// When this node last heard each node, and what each carries. The same for every group.
+    /// When this node last heard from each node, and the load that each announced. The same for every group.
     pub fn heartbeats(&self) -> HeartbeatView {
         self.core.heartbeats.view(self.core.clock.monotonic())
     }
 
-    /// Has the leader even out the load in its next round, whatever little that gains.
+    /// Asks the leader to rebalance the load in its next round, even if the gain is small.
     pub async fn ask_rebalance(&self) -> Result<(), ProposeError> {
         match self.ask_leader(LeaderRequest::Rebalance).await? {
             Ok(_) => Ok(()),
@@ -121,12 +173,12 @@ impl Group {
         }
     }
 
-    /// On the leader: whether it was asked to since the last call.
+    /// On the leader: whether it was asked to rebalance since the last call.
     pub fn take_rebalance(&self) -> bool {
         self.core.take_rebalance()
     }
 
-    /// Who leads the group, and, where this node does, how far each member is behind.
+    /// The leader of the group. If this node leads, also how far each member is behind.
     pub fn reign(&self) -> GroupReign {
         let metrics = self.core.metrics();
         let last = metrics.last_log_index.unwrap_or(0);
@@ -142,18 +194,19 @@ impl Group {
         }
     }
 
-    /// Adds a node that answers peers at `address`: as a learner, then, once it has caught up, as a voter. Takes as long as a
-    /// snapshot takes to travel.
+    /// Adds a node whose peer interface is at `address`. The node joins as a learner and becomes a voter once it has
+    /// caught up. This takes as long as the transfer of a snapshot.
     pub async fn add_member(&self, node: NodeId, address: &str) -> Result<(), MemberError> {
         self.change_members(MemberChange::Add { node, address: address.to_owned() }).await
     }
 
-    /// Removes a node, also a leader or one that is gone for good.
+    /// Removes a node. The node may be the leader, or may be gone for good.
     pub async fn remove_member(&self, node: NodeId) -> Result<(), MemberError> {
         self.change_members(MemberChange::Remove { node }).await
     }
 
-    /// Hands leadership to a voter that is up to date, without the wait for an election. [`clicktally_state::leadership`] says to whom.
+    /// Transfers leadership to an up-to-date voter without waiting for an election. [`clicktally_state::leadership`]
+    /// chooses the voter.
     pub async fn transfer_leader(&self, to: NodeId) -> Result<(), MemberError> {
         self.change_members(MemberChange::TransferLeader { to }).await
     }

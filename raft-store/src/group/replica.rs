@@ -1,7 +1,8 @@
-//! The replica of one group on this node: openraft writes it, everybody else reads it.
+//! The replica of one group on this node. openraft writes it, and all other components read it.
 //!
-//! *Promises*: readers see each entry whole; nobody holds the lock for longer than one entry takes. A snapshot copies pointers under
-//! it; a state that came in a snapshot was built elsewhere and is swapped in, and the one it replaces is freed elsewhere.
+//! *Promises*: readers see each entry completely or not at all. The lock is held at most for as long as one entry
+//! takes. A snapshot only copies pointers under the lock. A state from a received snapshot is built without the lock
+//! and then swapped in; the replaced state is freed without the lock.
 
 use std::sync::Arc;
 
@@ -19,10 +20,10 @@ use clicktally_state::group_state::{FrozenState, GroupState};
 
 pub(crate) struct Replica {
     applied_state: RwLock<AppliedState>,
-    /// Index of the last applied entry; 0 also before the first.
+    /// The index of the last applied entry; 0 before the first entry too.
     applied: watch::Sender<u64>,
     clock: Arc<dyn Clock>,
-    /// Of the commands that this build applies.
+    /// The highest level of the commands that this build applies.
     level: u16,
 }
 
@@ -47,13 +48,14 @@ impl Replica {
         self.applied.subscribe()
     }
 
-    /// The last entry in it, and the members as of then.
+    /// The last applied entry, and the members as of that entry.
     pub(crate) fn position(&self) -> (Option<LogId>, StoredMembership) {
         let applied = self.applied_state.read();
         (applied.last_applied, applied.membership.clone())
     }
 
-    /// Applies entries and returns their outcomes. Readers see each entry whole. After an error it must not be called again.
+    /// Applies entries and returns their outcomes. Readers see each entry completely or not at all. Do not call it
+    /// again after an error.
     pub(crate) fn apply(&self, entries: Vec<Entry>) -> Result<Vec<Outcome>, NewerCommand> {
         let outcomes = entries.into_iter().map(|entry| self.apply_one(entry)).collect::<Result<_, _>>()?;
         let (last, group, held) = {
@@ -90,7 +92,7 @@ impl Replica {
         (meta, applied.state.freeze())
     }
 
-    /// Puts another state in its place; the one that was there, for the caller to free.
+    /// Replaces the state. Returns the old one, so that the caller can free it.
     pub(crate) fn replace(&self, meta: &SnapshotMeta, state: GroupState) -> GroupState {
         let replaced = {
             let mut applied = self.applied_state.write();

@@ -1,10 +1,11 @@
-//! openraft's state machine over [`Replica`]: applies committed entries in memory, makes snapshots durable.
+//! openraft's state machine over [`Replica`]. It applies committed entries in memory and makes snapshots durable.
 //!
-//! *Reads*: committed entries. *Writes*: the replica that everybody on this node reads; snapshots. *Promises*: an entry is
-//! applied exactly once and in order; garbage is a committed rejection, the same on every replica; at a command of a newer build the
-//! process stops. *On restart*: the newest valid snapshot, then the log behind it.
+//! *Reads*: committed entries. *Writes*: the replica that all components on this node read; snapshots. *Promises*:
+//! each entry is applied exactly once and in order. An undecodable command becomes a committed rejection, the same on
+//! every replica. At a command of a newer build the process stops. *On restart*: the state machine loads the newest
+//! valid snapshot and then applies the log after it.
 //!
-//! Applying and encoding are computation: they run on blocking threads, never on the one that answers heartbeats.
+//! Applying and encoding are computations. They run on blocking threads, never on the thread that answers heartbeats.
 
 use std::io;
 use std::sync::Arc;
@@ -27,13 +28,13 @@ pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
 use clicktally_state::group_state::GroupState;
 use clicktally_state::snapshot::SnapshotError;
 
-/// Entries handed to one blocking call; between two of them readers get their turn.
+/// Entries applied in one blocking call. Readers get their turn between two calls.
 const APPLY_BATCH_MAX: usize = 64;
 
-/// What a replica was doing that stopped at a command it does not know, as it says in its log.
+/// What a replica logs as its operation when it stops at a command that it does not know.
 pub const APPLYING_NEWER: &str = "applying a command of a newer build";
 
-/// What openraft drives.
+/// The state machine that openraft drives.
 pub(crate) struct StateMachine {
     replica: Arc<Replica>,
     snapshots: GroupSnapshots,
@@ -58,13 +59,14 @@ impl StateMachine {
         self.replica.clone()
     }
 
-    /// The snapshot the state machine was opened from, or the last entry applied since.
+    /// The last applied entry; right after `open`, the last entry of the snapshot.
     pub(crate) fn last_applied(&self) -> Option<LogId> {
         self.replica.position().0
     }
 }
 
-/// Runs a computation where it delays nobody's heartbeat. A panic in it must not pass for an I/O error.
+/// Runs a computation on a blocking thread, so that it delays no heartbeat. A panic in it must not look like an I/O
+/// error.
 async fn compute<T: Send + 'static>(
     doing: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
@@ -108,7 +110,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         SnapshotBuilder { replica: self.replica.clone(), snapshots: self.snapshots.clone(), clock: self.clock.clone() }
     }
 
-    /// Applies wait for this, so what takes long was done before: a received snapshot is on the disk and decoded.
+    /// Applies wait for this call, so the slow work is done before it: a received snapshot is already on disk and
+    /// decoded.
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> Result<(), io::Error> {
         let (replica, snapshots, meta) = (self.replica.clone(), self.snapshots.clone(), meta.clone());
         tracing::info!(index = meta.last_log_id.map(|last| last.index), "installing a snapshot");
@@ -120,12 +123,14 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                     io::copy(&mut stored.reader, &mut writer)?;
                     snapshots.check(writer)?
                 }
-                SnapshotData::MetaOnly => return Err(io::Error::other("there is nothing in this snapshot").into()),
+                SnapshotData::MetaOnly => {
+                    return Err(io::Error::other("this snapshot has no contents to install").into());
+                }
             };
-            // Durable before it counts: openraft purges the log behind it.
+            // The snapshot must be durable before openraft purges the log behind it.
             let state = snapshots.adopt(received)?;
             let replaced = replica.replace(&meta, state);
-            // Freeing millions of cells takes its time, and the next apply shall not wait for it.
+            // Freeing millions of cells takes time, and the next apply must not wait for it.
             blocking::free_elsewhere(replaced);
             Ok(())
         };
@@ -140,7 +145,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         };
         let mut found = newest().await?;
         if found.is_none() && snapshots.found_damage() && self.last_applied().is_some() {
-            // A leader without any would be stopped by openraft for want of one: what rotted is made anew.
+            // Rebuild the damaged snapshot, because openraft stops a leader that has none.
             self.get_snapshot_builder().await.build_snapshot().await?;
             found = newest().await?;
         }
@@ -151,7 +156,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 }
 
-/// Turns the state as it is now into a durable snapshot, while applying goes on.
+/// Builds a durable snapshot of the current state while applies continue.
 pub(crate) struct SnapshotBuilder {
     replica: Arc<Replica>,
     snapshots: GroupSnapshots,

@@ -1,8 +1,10 @@
-//! A replica whose snapshots are all damaged, or too old for what its log was purged to, gets one from a peer before it starts.
+//! Repairs a replica whose snapshots are all damaged, or end before the entries to which its log was purged. The
+//! replica gets a snapshot from a peer before it starts.
 //!
-//! That is safe because nothing Raft rests on was lost: the vote and every acknowledged entry are in the log still, and all that is
-//! missing is what the entries purged amount to, which any member's snapshot holds. A node that lost its vote or acknowledged
-//! entries is another matter: it would vote as if it had not ([`crate::healing::log`]).
+//! This is safe because the replica lost nothing that Raft relies on: the log still holds the vote and every unpurged
+//! acknowledged entry. Only the result of the purged entries is missing, and any member's snapshot holds it. A node
+//! that lost its vote or acknowledged entries is a different case, because it would vote as if it had not lost them
+//! ([`crate::log_healing`]).
 
 use std::io::Write;
 use std::time::Duration;
@@ -19,12 +21,12 @@ use clicktally_state::snapshot::SnapshotError;
 
 /// Deadline of one piece.
 const PIECE_DEADLINE: Duration = Duration::from_secs(5);
-/// How long peers that have applied enough, but have no snapshot of it yet, may take to make one.
+/// How long peers that have applied enough entries, but have no snapshot of them yet, may take to build one.
 const HEALED_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// Fetches a snapshot that reaches at least to index `at_least`, from the first of `peers` that has a whole one. `None`: nobody
-/// that answers has what it takes.
+/// Fetches a snapshot that reaches at least index `at_least`, from the first of `peers` that has a valid one. Returns
+/// `None` if no peer that answers has such a snapshot.
 pub(crate) async fn fetch_snapshot(
     peers: &[PeerTarget],
     transport: &dyn PeerTransport,
@@ -33,13 +35,13 @@ pub(crate) async fn fetch_snapshot(
 ) -> Option<ReceivedSnapshot> {
     let search = async {
         loop {
-            // One that is starting itself may not have applied enough yet.
+            // A peer that is itself starting may not have applied enough entries yet.
             let mut will_have_one = false;
             for peer in peers {
                 match fetch_from(peer, transport, snapshots, at_least).await {
                     Ok(Fetched::Whole(received)) => return Some(*received),
                     Ok(Fetched::NotYet) => will_have_one = true,
-                    Err(error) => tracing::warn!(peer = peer.node, %error, "no snapshot from this peer"),
+                    Err(error) => tracing::warn!(peer = peer.node, %error, "cannot fetch a snapshot from this peer"),
                 }
             }
             if !will_have_one {
@@ -60,9 +62,9 @@ enum Fetched {
 enum FetchError {
     #[error(transparent)]
     Transport(#[from] TransportError),
-    #[error("its snapshot: {0}")]
+    #[error("the peer's snapshot: {0}")]
     Snapshot(#[from] SnapshotError),
-    #[error("undecodable: {0}")]
+    #[error("cannot decode the answer: {0}")]
     Codec(#[from] CodecError),
 }
 
@@ -78,7 +80,8 @@ async fn fetch_from(
     loop {
         let request = FetchSnapshot { at_least, name, offset };
         match ask(transport, peer, PeerCall::FetchSnapshot, &request, PIECE_DEADLINE).await? {
-            // Also where the one begun is gone meanwhile: the next round takes the newest.
+            // The peer also answers this if it has deleted the snapshot whose transfer had begun. The next round
+            // takes the newest.
             FetchReply::NotYet => return Ok(Fetched::NotYet),
             FetchReply::Piece { name: of, total_bytes, bytes } => {
                 name = Some(of);
@@ -90,6 +93,6 @@ async fn fetch_from(
             }
         }
     }
-    // This node serves nobody yet, so there is nobody whom decoding could delay.
+    // This node serves no requests yet, so decoding on this thread delays none.
     Ok(Fetched::Whole(Box::new(snapshots.check(writer)?)))
 }

@@ -1,8 +1,9 @@
-//! Who lives, and what each carries, as this node has heard it. Every node tells every other, not only the leaders: whoever
-//! becomes a leader has listened already, and need not wait a lease before it may call a node dead.
+//! The heartbeats that this node has heard: which nodes are alive and which load each carries. Every node announces
+//! itself to every other node, not only to the leaders. So a new leader has listened already and need not wait a
+//! lease before it may declare a node dead.
 //!
-//! Silence proves something only to who was listening. A node that has just started, or was itself frozen, begins anew; its
-//! table says since when it has listened without interruption.
+//! Silence is evidence only for a node that was listening. A node that has just started, or was itself frozen, starts
+//! to listen anew. Its table reports since when it has listened without interruption.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,20 +13,22 @@ use clicktally_proto::identity::shard_key::ShardId;
 use clicktally_state::liveness::{HeardNode, Heartbeat, HeartbeatView, ShardLoad};
 use parking_lot::Mutex;
 
-/// Nodes the table keeps at most; far above any cluster. Beyond it the longest silent is forgotten.
+/// Limit of the nodes in the table, far above any cluster. Beyond the limit, the table evicts the node that has been
+/// silent the longest.
 const HEARD_NODES_MAX: usize = 1_024;
 
-/// What this node has heard. Times are monotonic times of this process.
+/// The heartbeats that this node has heard. All times are monotonic times of this process.
 #[derive(Debug)]
 pub struct HeartbeatTable {
-    /// Between two beats of its own a listener is taken to have been frozen, or deaf, if more than this passed.
+    /// If more time than this passes between two of the node's own heartbeats, the table assumes that the node was
+    /// frozen or deaf.
     gap_max: Duration,
     heard: Mutex<Heard>,
 }
 
 #[derive(Debug, Default)]
 struct Heard {
-    /// Since when without interruption, and the last beat of its own.
+    /// The start of uninterrupted listening, and the time of the node's own last heartbeat.
     listening: Option<(Duration, Duration)>,
     nodes: BTreeMap<NodeId, (Duration, Heartbeat)>,
     loads: BTreeMap<ShardId, ShardLoad>,
@@ -36,7 +39,7 @@ impl HeartbeatTable {
         HeartbeatTable { gap_max, heard: Mutex::default() }
     }
 
-    /// This node's own beat: proof that it runs and hears.
+    /// Records this node's own heartbeat. It proves that the node runs and listens.
     pub fn beat(&self, own: Heartbeat, now: Duration) {
         let mut heard = self.heard.lock();
         let since = match heard.listening {
@@ -47,7 +50,7 @@ impl HeartbeatTable {
         heard.record(own, now);
     }
 
-    /// What another node said, `now` in monotonic time of this process.
+    /// Records another node's heartbeat. `now` is monotonic time of this process.
     pub fn record(&self, heartbeat: Heartbeat, now: Duration) {
         self.heard.lock().record(heartbeat, now);
     }
@@ -67,7 +70,8 @@ impl HeartbeatTable {
 
 impl Heard {
     fn record(&mut self, heartbeat: Heartbeat, now: Duration) {
-        // A load outlives its owner: its successor inherits it before it has measured anything itself.
+        // Keep the load of a shard after its owner is gone. The next owner inherits it before it has measured the
+        // load itself.
         self.loads.extend(heartbeat.loads.iter().copied());
         self.nodes.insert(heartbeat.node, (now, heartbeat));
         if self.nodes.len() > HEARD_NODES_MAX {
@@ -109,7 +113,7 @@ mod tests {
         assert_eq!(view.nodes[&2].silent_for, SECOND * 2);
         assert_eq!(view.live(SECOND * 2).map(|(node, _)| node).collect::<Vec<_>>(), [1]);
 
-        // Asked before its next beat, and after it: either way it was deaf meanwhile.
+        // The view is the same before and after the next heartbeat: the node was deaf in between.
         assert!(!table.view(SECOND * 9).has_listened(SECOND));
         table.beat(heartbeat(1, &[]), SECOND * 9);
         assert_eq!(table.view(SECOND * 10).listening_for, SECOND);

@@ -1,5 +1,5 @@
-//! What travels between nodes beside openraft's own messages. Each is one frame of the codec: version, checksum, bincode.
-//! Additive like the commands: variants are appended, never reordered.
+//! The messages between nodes in addition to openraft's own. Each message is one frame of the codec: version,
+//! checksum, bincode. The messages are additive like the commands: append variants, never reorder them.
 
 use bytes::Bytes;
 use clicktally_proto::codec::{self, CodecError};
@@ -12,24 +12,26 @@ use serde::{Deserialize, Serialize};
 use crate::storage::SnapshotName;
 use crate::type_config::{SnapshotMeta, TypeConfig, Vote};
 
-/// Bytes of a snapshot in one call, and with it what either end holds of one.
+/// Bytes of a snapshot in one call. The sender and the receiver each hold at most this much of a snapshot in memory.
 pub(crate) const SNAPSHOT_PIECE_BYTES: usize = 1024 * 1024;
-/// The largest snapshot a member takes onto its disk.
+/// The largest snapshot that a member accepts onto its disk.
 pub(crate) const SNAPSHOT_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
-/// The largest body a peer accepts: several times what replication sends, and room for one large command.
+/// The largest body that a peer accepts: several times the size of a replication call, with room for one large
+/// command.
 pub(crate) const PEER_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// One transmission of one snapshot.
+/// Identifies one transfer of one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TransferId {
     pub vote: Vote,
     pub meta: SnapshotMeta,
-    /// Tells it from others of the same leader.
+    /// Distinguishes transfers by the same leader.
     pub number: u64,
     pub total_bytes: u64,
 }
 
-/// `bytes[offset..]` of a snapshot. Pieces come in order; the one that completes `total_bytes` installs it.
+/// The bytes of a snapshot from `offset` on. Pieces come in order. The piece that completes `total_bytes` installs
+/// the snapshot.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SnapshotPiece {
     pub id: TransferId,
@@ -39,18 +41,19 @@ pub(crate) struct SnapshotPiece {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum SnapshotReply {
-    /// Taken; go on at this offset (0 starts again).
+    /// The piece was accepted; continue at this offset. 0 restarts the transfer.
     Continue(u64),
     Installed(SnapshotResponse<TypeConfig>),
-    /// All of it came, and it is no snapshot: nothing of it was installed.
+    /// All pieces arrived, but they are not a valid snapshot. The receiver installed nothing.
     Damaged(String),
 }
 
-/// A member that lost its snapshots asks for the newest that reaches to index `at_least`, from byte `offset` on.
+/// Sent by a member that lost its snapshots. It asks for the newest snapshot that reaches at least index `at_least`,
+/// from byte `offset` on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct FetchSnapshot {
     pub at_least: u64,
-    /// The one begun, from the second piece on.
+    /// The snapshot whose transfer has begun; set from the second piece on.
     pub name: Option<SnapshotName>,
     pub offset: u64,
 }
@@ -62,21 +65,23 @@ pub(crate) enum FetchReply {
         total_bytes: u64,
         bytes: Bytes,
     },
-    /// Ask again, from the beginning: it is being made, or this member has not come that far itself yet, or the one begun is gone.
+    /// Ask again from the beginning. The peer is still building a snapshot, has not applied enough entries yet, or
+    /// has deleted the snapshot whose transfer had begun.
     NotYet,
 }
 
-/// What only a group's leader can do. Any node may ask; it goes to the leader by [`crate::peers::transport::PeerCall::Lead`].
+/// A request that only a group's leader can carry out. Any node may send it;
+/// [`crate::peer_transport::PeerCall::Lead`] takes it to the leader.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum LeaderRequest {
-    /// An encoded command, and [`clicktally_proto::command::Command::level`] of it.
+    /// An encoded command and its [`clicktally_proto::command::Command::level`].
     Propose {
         command: Bytes,
         level: u16,
     },
-    /// Up to which index is everything committed, confirmed by a quorum?
+    /// Asks for the committed index, confirmed by a quorum.
     ReadIndex,
-    /// Even out the load now, whatever little it gains.
+    /// Asks the leader to rebalance the load now, even if the gain is small.
     Rebalance,
     ChangeMembers(MemberChange),
 }
@@ -91,20 +96,21 @@ pub(crate) enum LeaderAnswer {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum LeaderReply {
     Done(LeaderAnswer),
-    /// Certainly not done; this node believes that one leads.
+    /// The request was certainly not carried out. The field is the node that the answering node believes to be the
+    /// leader.
     NotLeader(Option<NodeId>),
-    /// Perhaps done.
+    /// The request may or may not have been carried out.
     Undecided(String),
-    /// Certainly not done, and asking again will not help.
+    /// The request was certainly not carried out, and a retry will not help.
     Refused(String),
-    /// The replica asked has stopped.
+    /// The replica that was asked has stopped.
     Halted(String),
 }
 
 /// A change of the members of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MemberChange {
-    /// As a learner first; as a voter once it has caught up.
+    /// Adds the node as a learner, and as a voter once it has caught up.
     Add {
         node: NodeId,
         address: String,
@@ -117,14 +123,16 @@ pub enum MemberChange {
     },
 }
 
-/// A node that starts asks what is known of it.
+/// What a peer knows of a starting node that asks it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KnownOf {
-    /// The group has members already: do not found it again.
+    /// The group already has members, so the starting node must not bootstrap it again.
     pub initialized: bool,
-    /// Index up to which the asking node acknowledged entries, if a leader was asked: they must be in its log.
+    /// The index up to which the starting node has acknowledged entries, if the answering node leads. The starting
+    /// node's log must hold them.
     pub acknowledged: Option<u64>,
-    /// Of the node asked. Whole, because two nodes may lead in one term here, one after the other.
+    /// The vote of the answering node. It is the complete vote, because in this openraft mode two nodes may lead in
+    /// one term, one after the other.
     pub vote: Vote,
 }
 

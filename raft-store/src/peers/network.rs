@@ -1,4 +1,5 @@
-//! openraft's network over a [`PeerTransport`]: one [`Peer`] per (node, group), all sharing the transport's connections.
+//! openraft's network over a [`PeerTransport`]. There is one [`Peer`] per node and group, and all of them share the
+//! transport's connections.
 
 use std::future::Future;
 use std::io;
@@ -24,14 +25,14 @@ use crate::peers::transport::{PeerCall, PeerTarget, PeerTransport, TransportErro
 use crate::snapshots::snapshot_data::{Snapshot, SnapshotData};
 use crate::type_config::{TypeConfig, Vote};
 
-/// Deadline of an append that carries entries: the follower fsyncs before it answers. Far above openraft's own (three quarters
-/// of a heartbeat), because giving up early only sends the same megabytes again.
+/// Deadline of an append that carries entries: the follower fsyncs before it answers. It is far above openraft's own
+/// deadline (three quarters of a heartbeat), because an early timeout only sends the same megabytes again.
 const APPEND_DEADLINE: Duration = Duration::from_secs(3);
-/// Deadline of one snapshot piece but the last.
+/// Deadline of each snapshot piece except the last.
 const PIECE_DEADLINE: Duration = Duration::from_secs(5);
-/// The last piece is answered after the snapshot is decoded, fsynced and installed.
+/// Deadline of the last piece. The peer answers it after it has decoded, fsynced and installed the snapshot.
 const INSTALL_DEADLINE: Duration = Duration::from_secs(60);
-/// Pause before an unreachable peer is tried again: a restarted peer is caught up within this.
+/// Pause before the next call to an unreachable peer. A restarted peer hears from the leader within this time.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Makes a [`Peer`] for each member of a group.
@@ -68,7 +69,7 @@ impl Peer {
     }
 }
 
-/// Puts a question to a peer and reads its answer.
+/// Sends a request to a peer and decodes its answer.
 pub(crate) async fn ask<Q: Serialize, A: DeserializeOwned>(
     transport: &dyn PeerTransport,
     target: &PeerTarget,
@@ -79,13 +80,13 @@ pub(crate) async fn ask<Q: Serialize, A: DeserializeOwned>(
     let unusable = |reason: String| TransportError::Refused(target.address.clone(), reason);
     let body = messages::encode(question).map_err(|e| unusable(e.to_string()))?;
     let answer = transport.call(target, call, body, deadline).await?;
-    messages::decode(&answer).map_err(|e| unusable(format!("undecodable answer: {e}")))
+    peer_messages::decode(&answer).map_err(|e| unusable(format!("cannot decode the answer: {e}")))
 }
 
 fn rpc_error(error: TransportError) -> RPCError<TypeConfig> {
     match error {
-        // openraft retries a network error at once and backs off from an unreachable node; one that refuses will not change
-        // its mind in a millisecond either.
+        // openraft retries a network error at once, and backs off from an unreachable node. A peer that refuses a
+        // call will refuse it again a millisecond later, so back off from it too.
         TransportError::Unreachable(..) | TransportError::Refused(..) => Unreachable::new(&error).into(),
         TransportError::Lost(..) => NetworkError::new(&error).into(),
     }
@@ -146,7 +147,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
 }
 
 impl Peer {
-    /// Any error has openraft start anew, with the snapshot that is the newest by then.
+    /// Sends a snapshot in pieces. After any error openraft starts again with the then newest snapshot.
     async fn send_snapshot(
         &self,
         vote: Vote,
@@ -172,16 +173,17 @@ impl Peer {
                 SnapshotReply::Installed(response) => return Ok(response),
                 SnapshotReply::Continue(next) if next == end && end < total && !piece.bytes.is_empty() => {}
                 SnapshotReply::Continue(next) => {
-                    // Another transmission came between.
+                    // Another transfer has replaced this one at the peer.
                     return Err(failed(format!("the peer wants byte {next} of {total} after byte {end}")));
                 }
                 SnapshotReply::Damaged(reason) => {
-                    // Each piece arrived as it was sent, so it may have been so here: then the next try takes another.
+                    // Each piece has a checksum and arrived as it was sent, so the snapshot may be damaged on this
+                    // node. Then the recheck sets it aside, and the next try sends another one.
                     let recheck = move || snapshots.recheck(name);
                     if let Ok(Err(error)) = blocking::run(recheck).await {
-                        tracing::warn!(%error, "a snapshot that a peer found damaged cannot be checked");
+                        tracing::warn!(%error, "cannot recheck a snapshot that a peer reports as damaged");
                     }
-                    return Err(failed(format!("the peer found the snapshot damaged: {reason}")));
+                    return Err(failed(format!("the peer reports that the snapshot is damaged: {reason}")));
                 }
             }
         }

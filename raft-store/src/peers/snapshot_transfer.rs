@@ -1,8 +1,8 @@
-//! A snapshot on its way from the leader to a member, in pieces: neither end holds more than one of them.
+//! Transfers a snapshot from the leader to a member in pieces. Each end holds at most one piece in memory.
 //!
-//! Each piece is a frame of the codec and so has a checksum; the whole has its own, and is read back from the receiver's disk and
-//! decoded before openraft hears of it. Transfers are told apart by who leads, what is sent, and a number: pieces of two never mix,
-//! and one that breaks off begins again.
+//! Each piece is a frame of the codec, so it has a checksum. The whole snapshot has its own checksum; the receiver
+//! reads it back from disk and decodes it before openraft sees it. A transfer is identified by the leader, the
+//! snapshot and a number, so the pieces of two transfers never mix. A transfer that breaks off starts again.
 
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +18,16 @@ use crate::storage::SnapshotWriter;
 use crate::type_config::{SnapshotMeta, Vote};
 use clicktally_state::snapshot::SnapshotError;
 
+/// The snapshot that openraft passes between its source and its receiver.
+pub(crate) enum SnapshotData {
+    /// Only the meta matters: the snapshot is empty, or it is on the disk of the node that built it.
+    MetaOnly,
+    /// A snapshot on this node's disk, to be sent.
+    Stored(Box<StoredSnapshot>, GroupSnapshots),
+    /// A snapshot from another node, to be installed.
+    Received(Box<ReceivedSnapshot>),
+}
+
 /// A snapshot being sent.
 pub(crate) struct OutgoingSnapshot {
     id: TransferId,
@@ -27,14 +37,14 @@ pub(crate) struct OutgoingSnapshot {
 
 impl OutgoingSnapshot {
     pub(crate) fn new(vote: Vote, meta: SnapshotMeta, stored: Box<StoredSnapshot>) -> OutgoingSnapshot {
-        /// Numbers the transfers of this process; a later one leads in a later term.
+        /// Numbers the transfers of this process. A later process of this node leads in a later term.
         static TRANSFERS: AtomicU64 = AtomicU64::new(0);
         let number = TRANSFERS.fetch_add(1, Ordering::Relaxed);
         let id = TransferId { vote, meta, number, total_bytes: stored.bytes };
         OutgoingSnapshot { id, stored, sent: 0 }
     }
 
-    /// The next piece; may block on a disk. None of it is kept.
+    /// Reads the next piece. May block on a disk. Keeps none of the bytes.
     pub(crate) fn next_piece(&mut self) -> io::Result<SnapshotPiece> {
         let offset = self.sent;
         let bytes = read_piece(&mut self.stored, offset)?;
@@ -43,7 +53,7 @@ impl OutgoingSnapshot {
     }
 }
 
-/// What a stored snapshot has from `offset` on, up to the size of a piece.
+/// Reads a stored snapshot from `offset` on, up to the size of one piece.
 pub(crate) fn read_piece(stored: &mut StoredSnapshot, offset: u64) -> io::Result<Bytes> {
     let left = stored.bytes.saturating_sub(offset).min(SNAPSHOT_PIECE_BYTES as u64);
     let mut bytes = Vec::with_capacity(SNAPSHOT_PIECE_BYTES);
@@ -52,10 +62,11 @@ pub(crate) fn read_piece(stored: &mut StoredSnapshot, offset: u64) -> io::Result
     Ok(Bytes::from(bytes))
 }
 
-/// The one snapshot being received by a group; another one takes its place.
+/// The one snapshot that a group is receiving. A new transfer replaces it.
 pub(crate) struct IncomingSnapshots {
     snapshots: GroupSnapshots,
-    /// Taken out while its piece is written: a call that is given up takes it along, and the transfer begins again.
+    /// The slot is empty while a piece is written. If the call is cancelled, the snapshot is dropped with it, and the
+    /// transfer starts again.
     slot: Mutex<Option<IncomingSnapshot>>,
 }
 
@@ -65,12 +76,12 @@ struct IncomingSnapshot {
     writer: Box<dyn SnapshotWriter>,
 }
 
-/// What became of a piece.
+/// The result of a piece.
 pub(crate) enum Taken {
-    /// Go on at this byte; 0 begins again.
+    /// Continue at this byte; 0 restarts the transfer.
     Continue(u64),
     Whole(Vote, Snapshot),
-    /// All pieces are here, and they do not make a snapshot.
+    /// All pieces arrived, but they are not a valid snapshot.
     Damaged(String),
 }
 
@@ -79,10 +90,10 @@ impl IncomingSnapshots {
         IncomingSnapshots { snapshots, slot: Mutex::new(None) }
     }
 
-    /// Adds a piece. One that does not continue what is there changes nothing.
+    /// Adds a piece. Ignores a piece that does not continue the current transfer.
     pub(crate) async fn take(&self, piece: SnapshotPiece) -> Result<Taken, SnapshotError> {
         if piece.id.total_bytes > SNAPSHOT_BYTES_MAX {
-            return Ok(Taken::Damaged(format!("snapshots have {SNAPSHOT_BYTES_MAX} bytes at most")));
+            return Ok(Taken::Damaged(format!("the snapshot exceeds the limit of {SNAPSHOT_BYTES_MAX} bytes")));
         }
         let mut slot = self.slot.lock().await;
         if piece.offset == 0 {
@@ -108,7 +119,7 @@ impl IncomingSnapshots {
             }
             let received = snapshots.check(incoming.writer)?;
             if received.meta != incoming.id.meta {
-                return Err(SnapshotError::Damaged("it stands for another log entry than announced".to_owned()));
+                return Err(SnapshotError::Damaged("its meta differs from the announced meta".to_owned()));
             }
             Ok(Ok((incoming.id.vote, received)))
         });

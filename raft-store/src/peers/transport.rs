@@ -1,5 +1,5 @@
-//! The Network seam: how one node puts a question to another. Production uses HTTP/2 without TLS, one connection per peer shared
-//! by all groups; a simulation brings its own.
+//! The Network seam: how one node calls another. Production uses HTTP/2 without TLS, with one connection per peer
+//! that all groups share. A simulation provides its own network.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,16 +11,16 @@ use clicktally_proto::identity::shard_key::GroupId;
 use reqwest::StatusCode;
 use thiserror::Error;
 
-/// How long a connection may take to open; a live peer answers in a millisecond.
+/// Limit of the time that a connection may take to open. A live peer answers within a millisecond.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_000);
-/// A connection that answers no ping is closed, so that a vanished peer does not hold its calls until each deadline.
+/// A connection that answers no ping is closed, so that calls to a vanished peer do not wait until their deadlines.
 pub const PING_INTERVAL: Duration = Duration::from_secs(1);
 pub const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes in flight per stream and per connection before the sender waits.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 
-/// The questions nodes ask each other. The names are part of the protocol.
+/// The calls between nodes. Their names are part of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PeerCall {
     Append,
@@ -28,12 +28,12 @@ pub enum PeerCall {
     PreVote,
     Snapshot,
     TransferLeader,
-    /// Anything only the leader can do: propose, read index, members.
+    /// Any request that only the leader can carry out: propose, read index, change members.
     Lead,
     KnownOf,
-    /// A piece of the newest snapshot, for a member that lost its own.
+    /// Fetches a piece of the newest snapshot, for a member that lost its own.
     FetchSnapshot,
-    /// That a node lives. Of the node, not of the group in the path.
+    /// Announces that a node is alive. It concerns the node, not the group in the path.
     Heartbeat,
 }
 
@@ -69,18 +69,19 @@ impl PeerCall {
     }
 }
 
-/// Whom a call is for. The receiver refuses what is not for it: an address may have changed hands.
+/// The receiver of a call. A node refuses a call that is not for it, because its address may have belonged to another
+/// node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerTarget {
     pub node: NodeId,
-    /// `host:port` of its peer interface.
+    /// The `host:port` of the node's peer interface.
     pub address: String,
     pub group: GroupId,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TransportError {
-    /// Nobody answers there: worth waiting before the next try.
+    /// No node answers at the address. Wait before the next try.
     #[error("{0} cannot be reached: {1}")]
     Unreachable(String, String),
     /// The call may or may not have been carried out.
@@ -93,19 +94,19 @@ pub enum TransportError {
 
 pub type PeerReply<'a> = Pin<Box<dyn Future<Output = Result<Bytes, TransportError>> + Send + 'a>>;
 
-/// Sends a frame, returns the answering frame. Every call ends by its deadline.
+/// Sends a frame and returns the answering frame. Every call ends by its deadline.
 pub trait PeerTransport: Send + Sync + 'static {
     fn call<'a>(&'a self, to: &'a PeerTarget, call: PeerCall, body: Bytes, deadline: Duration) -> PeerReply<'a>;
 }
 
-/// `POST http://peer/raft/{cluster}/{node}/{group}/{call}`.
+/// Calls peers with `POST http://peer/raft/{cluster}/{node}/{group}/{call}`.
 pub struct HttpTransport {
     cluster: String,
     client: reqwest::Client,
 }
 
 impl HttpTransport {
-    /// `cluster` is in every path, so that two clusters that meet by mistake do not mix.
+    /// Every path contains `cluster`, so that two clusters that reach each other by mistake do not mix.
     pub fn new(cluster: &str) -> Result<HttpTransport, TransportError> {
         #[allow(clippy::disallowed_methods)] // The one client behind the Network seam.
         let client = reqwest::Client::builder()
@@ -150,7 +151,8 @@ impl PeerTransport for HttpTransport {
     }
 }
 
-/// reqwest's own message names only the URL; what an operator needs is at the end of the chain.
+/// The root cause of a reqwest error. reqwest's own message names only the URL; the operator needs the end of the
+/// chain.
 fn root_cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(deeper) = cause.source() {

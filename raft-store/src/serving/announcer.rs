@@ -1,6 +1,7 @@
-//! Tells every member of the cluster that this node lives, and what it carries; and knows what the others told.
+//! The announcer sends this node's heartbeat and loads to every member of the cluster. It also shows what the other
+//! nodes announced.
 //!
-//! One message per peer, however many groups there are, over the connection that the groups share.
+//! Each peer gets one message, however many groups there are. It travels over the connection that the groups share.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +19,7 @@ use crate::peers::network::ask;
 use crate::peers::transport::{PeerCall, PeerTarget};
 use clicktally_state::liveness::{Heartbeat, HeartbeatView};
 
-/// A heartbeat that takes longer is overtaken by the next ones.
+/// Deadline of one heartbeat. The next heartbeats overtake a slower one.
 const ANNOUNCE_DEADLINE: Duration = Duration::from_millis(500);
 
 #[derive(Clone)]
@@ -34,12 +35,12 @@ impl fmt::Debug for Announcer {
     }
 }
 
-/// Heartbeats on their way. They arrive also if this is dropped.
+/// Heartbeats being sent. Dropping this value does not cancel them.
 #[derive(Debug)]
 pub struct Announced(Vec<JoinHandle<()>>);
 
 impl Announced {
-    /// Until every peer has heard it, or will not.
+    /// Waits until every send has succeeded or failed.
     pub async fn delivered(self) {
         join_all(self.0).await;
     }
@@ -50,7 +51,8 @@ impl Announcer {
         Announcer { cores, table, runtime }
     }
 
-    /// Notes the beat here and sends it to every other member of any group; waits for nobody.
+    /// Records the heartbeat here and sends it to every other member of any group. Returns without waiting for the
+    /// sends.
     pub fn announce(&self, heartbeat: &Heartbeat) -> Announced {
         let Some(first) = self.cores.first() else { return Announced(Vec::new()) };
         self.table.beat(heartbeat.clone(), first.clock.monotonic());

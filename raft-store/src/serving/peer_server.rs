@@ -1,4 +1,4 @@
-//! The peer interface: [`PeerService`] by HTTP/2 on its own port, for members only.
+//! The peer interface: it serves [`PeerService`] over HTTP/2 on its own port, for members only.
 
 use std::sync::Arc;
 

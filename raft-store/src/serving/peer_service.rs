@@ -1,5 +1,5 @@
-//! Answers what other nodes ask about the groups of this one, however the question came: [`crate::serving::peer_server`] takes it from HTTP, a
-//! simulation from its own network.
+//! Answers the requests of other nodes about this node's groups. [`crate::peer_server`] receives the requests over
+//! HTTP; a simulation receives them from its own network.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,15 +20,15 @@ use crate::peers::transport::PeerCall;
 use crate::type_config::TypeConfig;
 use clicktally_state::snapshot::SnapshotError;
 
-/// Why a call was not carried out. The caller hears [`crate::peers::transport::TransportError::Refused`].
+/// Why a call was not carried out. The caller receives [`crate::peer_transport::TransportError::Refused`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refusal {
-    /// An address has changed hands, or is written wrong.
+    /// The call is for another node or cluster: the address now belongs to another node, or is misconfigured.
     #[error("{0}")]
     Misdirected(String),
     #[error("no such group or call: {0}")]
     Unknown(String),
-    #[error("undecodable: {0}")]
+    #[error("cannot decode the request: {0}")]
     Malformed(String),
     #[error("{0}")]
     Stopped(String),
@@ -36,7 +36,7 @@ pub enum Refusal {
     Unanswerable(String),
 }
 
-/// Everything a peer may ask for.
+/// The service that answers every call of a peer.
 pub struct PeerService {
     cluster: String,
     node: NodeId,
@@ -57,7 +57,7 @@ impl PeerService {
         PeerService { cluster: cluster.to_owned(), node, groups: cores.iter().map(served).collect() }
     }
 
-    /// Whether a call that names this cluster and node has come to the right place.
+    /// Checks that a call that names this cluster and node has reached the right node.
     pub(crate) fn check_address(&self, cluster: &str, node: NodeId) -> Result<(), Refusal> {
         if cluster == self.cluster && node == self.node {
             return Ok(());
@@ -66,8 +66,8 @@ impl PeerService {
         Err(Refusal::Misdirected(here))
     }
 
-    /// Carries out a call for `node`, which is to be this one, and returns the answering frame. May take as long as an fsync, or as the
-    /// installation of a snapshot.
+    /// Carries out a call for `node`, which must be this node, and returns the encoded answer. May take as long as an
+    /// fsync or the installation of a snapshot.
     pub async fn answer(&self, node: NodeId, group: GroupId, call: PeerCall, body: &[u8]) -> Result<Bytes, Refusal> {
         self.check_address(&self.cluster, node)?;
         let served = self.groups.get(&group).ok_or_else(|| Refusal::Unknown(format!("group {}", group.0)))?;
@@ -99,7 +99,11 @@ impl ServedGroup {
             Taken::Whole(vote, snapshot) => (vote, snapshot),
             Taken::Continue(at) => return Ok(SnapshotReply::Continue(at)),
             Taken::Damaged(reason) => {
-                tracing::warn!(group = self.core.id.0, reason, "a snapshot arrived damaged: nothing of it is applied");
+                tracing::warn!(
+                    group = self.core.id.0,
+                    reason,
+                    "received a damaged snapshot; nothing of it was applied"
+                );
                 return Ok(SnapshotReply::Damaged(reason));
             }
         };
@@ -131,9 +135,9 @@ impl ServedGroup {
                 self.core.raft.trigger().snapshot().await.map_err(stopped)?;
                 Ok(FetchReply::NotYet)
             }
-            // Removed meanwhile, or rotten: the next question is for the newest.
+            // The snapshot was removed or has rotted. The peer's next request asks for the newest.
             Err(error) if name.is_some() => {
-                tracing::debug!(%error, "a snapshot cannot be read on");
+                tracing::debug!(%error, "cannot continue to read a snapshot");
                 Ok(FetchReply::NotYet)
             }
             Err(error) => Err(stopped(error)),

@@ -1,8 +1,9 @@
-//! The snapshots of one group: checked when read, two kept.
+//! The snapshots of one group. They are checked when they are read, and the newest two are kept.
 //!
-//! *Reads / writes*: the group's [`SnapshotStorage`]. *Promises*: a damaged snapshot is noticed before any of it counts, and set
-//! aside; one that another build wrote is left alone and reported. *On restart*: the newest valid one counts. The one before it is
-//! kept, and the log is purged no further than that one, so a snapshot that rots costs a longer replay and nothing else.
+//! *Reads / writes*: the group's [`SnapshotStorage`]. *Promises*: a damaged snapshot is detected before any of it is
+//! used, and is set aside. A snapshot of another format is reported and left untouched. *On restart*: the newest
+//! valid snapshot is used. The one before it is kept, and the log is purged only up to that older one. So if the
+//! newest snapshot rots, the only cost is a longer replay.
 
 use std::io;
 use std::sync::Arc;
@@ -16,15 +17,15 @@ use crate::snapshots::snapshot_meta;
 use crate::storage::{SnapshotName, SnapshotReader, SnapshotStorage, SnapshotWriter};
 use crate::type_config::SnapshotMeta;
 
-/// The newest, and one to fall back to.
+/// The newest snapshot and one fallback.
 const SNAPSHOTS_KEPT: usize = 2;
 
-/// Clones share the storage.
+/// The snapshots of one group. Clones share the storage.
 #[derive(Clone)]
 pub(crate) struct GroupSnapshots {
     group: GroupId,
     storage: Arc<dyn SnapshotStorage>,
-    /// Since the process started.
+    /// Whether a damaged snapshot was found since the process started.
     found_damage: Arc<AtomicBool>,
 }
 
@@ -36,7 +37,7 @@ pub(crate) struct StoredSnapshot {
     pub(crate) bytes: u64,
 }
 
-/// A snapshot that came from elsewhere: whole and decoded, not durable under its name yet.
+/// A complete and decoded snapshot from another node. It is not yet durable under its name.
 pub(crate) struct ReceivedSnapshot {
     pub(crate) meta: SnapshotMeta,
     pub(crate) state: GroupState,
@@ -52,8 +53,8 @@ impl GroupSnapshots {
         GroupSnapshots { group, storage, found_damage: Arc::default() }
     }
 
-    /// Makes a state durable and deletes all snapshots but the newest [`SNAPSHOTS_KEPT`]; its bytes. A meta without a log id is
-    /// not saved: there is nothing in such a state.
+    /// Makes a state durable, deletes all snapshots but the newest [`SNAPSHOTS_KEPT`], and returns the size of the
+    /// new one in bytes. Does not save a state whose meta has no log id, because such a state is empty.
     pub(crate) fn save(&self, meta: &SnapshotMeta, frozen: &FrozenState) -> Result<Option<u64>, SnapshotError> {
         let Some(name) = name_of(meta) else { return Ok(None) };
         let mut writer = self.storage.create()?;
@@ -63,18 +64,19 @@ impl GroupSnapshots {
         Ok(Some(bytes))
     }
 
-    /// A place for a snapshot that comes from elsewhere.
+    /// Creates a writer for a snapshot from another node.
     pub(crate) fn begin(&self) -> io::Result<Box<dyn SnapshotWriter>> {
         self.storage.create()
     }
 
-    /// Decodes what was written, from the storage: what lies there is what was checked.
+    /// Reads a received snapshot back from the storage and decodes it, so that the stored bytes are the checked
+    /// bytes.
     pub(crate) fn check(&self, writer: Box<dyn SnapshotWriter>) -> Result<ReceivedSnapshot, SnapshotError> {
         let (meta, state) = snapshot_meta::decode(self.group, &mut *writer.reread()?)?;
         Ok(ReceivedSnapshot { meta, state, writer })
     }
 
-    /// Makes a received snapshot durable; its state.
+    /// Makes a received snapshot durable and returns its state.
     pub(crate) fn adopt(&self, received: ReceivedSnapshot) -> Result<GroupState, SnapshotError> {
         let ReceivedSnapshot { meta, state, writer } = received;
         if let Some(name) = name_of(&meta) {
@@ -84,13 +86,13 @@ impl GroupSnapshots {
         Ok(state)
     }
 
-    /// The state of the newest snapshot that is whole; damaged ones are set aside with a warning.
+    /// The state of the newest valid snapshot. Damaged snapshots are set aside with a warning.
     pub(crate) fn newest_state(&self) -> Result<Option<(SnapshotMeta, GroupState)>, SnapshotError> {
         let decode = |name| snapshot_meta::decode(self.group, &mut *self.storage.open(name)?);
         Ok(self.newest_whole(decode)?.map(|(_, found)| found))
     }
 
-    /// The newest snapshot, without a look behind its first chunk.
+    /// The newest snapshot. Only its first chunk is checked.
     pub(crate) fn newest(&self) -> Result<Option<StoredSnapshot>, SnapshotError> {
         let found = self.newest_whole(|name| self.open(name))?;
         Ok(found.map(|(_, stored)| stored))
@@ -104,7 +106,7 @@ impl GroupSnapshots {
         Ok(StoredSnapshot { meta, name, reader, bytes })
     }
 
-    /// Reads a snapshot again to its end, because somebody doubts it; sets it aside if he is right.
+    /// Re-verifies a suspect snapshot and sets it aside if it is damaged.
     pub(crate) fn recheck(&self, name: SnapshotName) -> Result<(), SnapshotError> {
         match self.storage.open(name).map_err(SnapshotError::from).and_then(|mut reader| snapshot::verify(&mut *reader))
         {
@@ -113,12 +115,13 @@ impl GroupSnapshots {
         }
     }
 
-    /// A snapshot was set aside since the process started: fewer may be left than should be.
+    /// Whether a snapshot was set aside since the process started. Then fewer than [`SNAPSHOTS_KEPT`] may be left.
     pub(crate) fn found_damage(&self) -> bool {
         self.found_damage.load(Ordering::Relaxed)
     }
 
-    /// Up to where the log may be purged: the oldest snapshot kept, once there are [`SNAPSHOTS_KEPT`].
+    /// The index up to which the log may be purged: that of the oldest kept snapshot, once there are
+    /// [`SNAPSHOTS_KEPT`].
     pub(crate) fn purgeable_index(&self) -> io::Result<Option<u64>> {
         let names = self.newest_first()?;
         Ok(names.get(SNAPSHOTS_KEPT - 1).map(|oldest| oldest.index))
@@ -139,7 +142,7 @@ impl GroupSnapshots {
     }
 
     fn set_aside(&self, name: SnapshotName, reason: &str) -> Result<(), SnapshotError> {
-        tracing::warn!(group = self.group.0, ?name, reason, "a snapshot is damaged: it is set aside");
+        tracing::warn!(group = self.group.0, ?name, reason, "a snapshot is damaged and was set aside");
         self.found_damage.store(true, Ordering::Relaxed);
         Ok(self.storage.set_aside(name)?)
     }
@@ -203,14 +206,18 @@ mod tests {
         assert_eq!(snapshots.purgeable_index().unwrap(), Some(20));
         assert_eq!(index_of(snapshots.newest_state().unwrap()), Some(30));
 
-        // The end is damaged: opening shows nothing, reading does.
+        // The end of the snapshot is damaged. Opening does not detect that; reading to the end does.
         let newest = snapshots.newest_first().unwrap()[0];
         rewrite(storage.as_ref(), newest, |bytes| *bytes.last_mut().unwrap() ^= 1);
         assert_eq!(snapshots.newest().unwrap().unwrap().name, newest);
         snapshots.recheck(newest).unwrap();
         assert!(snapshots.found_damage());
         assert_eq!(index_of(snapshots.newest_state().unwrap()), Some(20));
-        assert_eq!(snapshots.purgeable_index().unwrap(), None, "nothing may be purged while only one is left");
+        assert_eq!(
+            snapshots.purgeable_index().unwrap(),
+            None,
+            "the log must not be purged while only one snapshot is left"
+        );
 
         let torn = snapshots.newest_first().unwrap()[0];
         snapshots.recheck(torn).unwrap();

@@ -1,5 +1,5 @@
-//! What a snapshot stands for, in openraft's words: the log entry up to which it reaches, and the members as of then. To the
-//! snapshot itself this is one opaque frame of the codec.
+//! The meta of a snapshot in openraft's terms: the last log entry that it covers, and the members as of that entry.
+//! The snapshot itself treats this as one opaque frame of the codec.
 
 use std::io::{Read, Write};
 
@@ -10,19 +10,19 @@ use clicktally_state::snapshot::{self, SnapshotError};
 
 use crate::type_config::SnapshotMeta;
 
-/// Writes a whole snapshot and returns its bytes.
+/// Writes a complete snapshot and returns its size in bytes.
 pub(crate) fn encode(meta: &SnapshotMeta, state: &GroupState, sink: &mut dyn Write) -> Result<u64, SnapshotError> {
     let meta = codec::encode(meta).map_err(SnapshotError::Contents)?;
     snapshot::encode(&meta, state, sink)
 }
 
-/// Reads a whole snapshot of a group.
+/// Reads a complete snapshot of a group.
 pub(crate) fn decode(group: GroupId, source: &mut dyn Read) -> Result<(SnapshotMeta, GroupState), SnapshotError> {
     let (meta, state) = snapshot::decode(group, source)?;
     Ok((of_frame(&meta)?, state))
 }
 
-/// Reads what a snapshot stands for from its first chunk, and nothing behind it.
+/// Reads the meta from a snapshot's first chunk, and nothing after it.
 pub(crate) fn read(source: &mut dyn Read) -> Result<SnapshotMeta, SnapshotError> {
     of_frame(&snapshot::read_meta(source)?)
 }

@@ -47,7 +47,7 @@ async fn leadership_is_handed_over_on_request() {
     let heir = world.running().into_iter().find(|node| *node != leader).unwrap();
     world.assert_equal_states(0).await;
     world.group(leader, 0).transfer_leader(heir).await.unwrap();
-    // A leader that has just begun does not know yet how far the others are.
+    // A new leader does not know yet how far the others are.
     let knows = |status: &GroupStatus| status.acknowledged.get(&leader).is_some_and(Option::is_some);
     let handed = world.status_when(heir, 0, |status| status.leader == Some(heir) && knows(status)).await;
     let reign = world.group(heir, 0).reign();
@@ -55,7 +55,7 @@ async fn leadership_is_handed_over_on_request() {
     assert!(reign.behind.contains_key(&leader), "{reign:?}");
     world.group(heir, 0).transfer_leader(leader).await.unwrap();
     let back = world.status_when(heir, 0, |status| status.leader == Some(leader)).await;
-    // By hand-over alone: an election that nobody won would have cost a term.
+    // The transfer alone raised the term by one. An election without a winner would have cost another term.
     assert_eq!(back.term, handed.term + 1);
     world.stop_all().await;
 }

@@ -1,4 +1,4 @@
-//! The links between the nodes of a test, which may change a byte of what they carry.
+//! The links between the nodes of a test. A link may change one bit of a call.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,12 +14,12 @@ pub struct Links {
 }
 
 impl Links {
-    /// The next call of this kind arrives with a bit changed.
+    /// Makes the next call of this kind arrive with one bit changed.
     pub fn damage_next(&self, call: PeerCall) {
         *self.damages.lock().unwrap() = Some(call);
     }
 
-    /// Calls damaged so far.
+    /// The number of calls damaged so far.
     pub fn damaged(&self) -> u64 {
         self.damaged.load(Ordering::SeqCst)
     }

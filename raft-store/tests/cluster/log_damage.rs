@@ -1,5 +1,6 @@
-//! Bit rot in what a replica has promised: noticed whatever recovery makes of it, and healed from a peer before the replica takes
-//! part again. All nodes are stopped when it happens, so no leader's memory can tell.
+//! Bit rot in a replica's log or promises is detected, whatever recovery makes of it. A peer repairs the replica
+//! before it takes part again. All nodes are stopped when the rot happens, so no leader can remember what was
+//! acknowledged.
 
 use std::path::PathBuf;
 
@@ -10,11 +11,11 @@ use clicktally_raft_store::store_config::SnapshotRules;
 use crate::snapshots::snapshot_files;
 use crate::world::World;
 
-/// Whose disk it is.
+/// The node whose disk rots.
 const DAMAGED: NodeId = 3;
 
 async fn stopped_world() -> World {
-    // No snapshot is due: one that is there afterwards came from a peer.
+    // No snapshot is due, so a snapshot that exists afterwards came from a peer.
     let mut world = World::start(1, SnapshotRules::default()).await;
     world.configure(1).await;
     world.set_campaigns(1, 0, 0..60).await;
@@ -24,7 +25,7 @@ async fn stopped_world() -> World {
     world
 }
 
-/// Changes one byte, `marker`'s last one where it occurs last.
+/// Finds the last occurrence of `marker` and changes its last byte.
 fn flip(file: PathBuf, marker: &[u8]) {
     let mut bytes = std::fs::read(&file).unwrap();
     let at = bytes.windows(marker.len()).rposition(|window| window == marker).unwrap();
@@ -46,11 +47,11 @@ async fn assert_comes_back_healed(world: &mut World) {
     }
     world.leader(0).await;
     world.run(DAMAGED).await;
-    assert_eq!(snapshot_files(world, DAMAGED).len(), 1, "it noticed nothing");
+    assert_eq!(snapshot_files(world, DAMAGED).len(), 1, "the node did not detect the damage");
     world.assert_equal_states(0).await;
     assert_eq!(world.group(DAMAGED, 0).read(|state| state.campaigns().len()), 60);
 
-    // It counts again: one of the others may go.
+    // The repaired node counts for the majority again, so another node may stop.
     world.stop(1).await;
     world.set_campaigns(2, 0, 60..70).await;
     world.assert_equal_states(0).await;
@@ -68,7 +69,7 @@ async fn an_entry_in_the_middle_of_the_log_that_rotted_is_noticed_and_healed() {
 async fn the_last_entry_acknowledged_is_missed_although_it_looks_torn_off() {
     let mut world = stopped_world().await;
     flip(log_file(&world), b"campaign 59");
-    // Nothing is behind it now: this is what a crash during the append looks like.
+    // No bytes follow the damaged entry now. A crash during the append leaves the same file.
     let file = log_file(&world);
     let bytes = std::fs::read(&file).unwrap();
     let entry = bytes.windows(10).rposition(|window| window == b"campaign 5").unwrap();
@@ -87,13 +88,14 @@ async fn a_log_that_is_gone_altogether_is_healed_too() {
 async fn a_rotten_vote_takes_the_log_behind_it_along_and_the_promise_is_kept() {
     let mut world = stopped_world().await;
     flip(log_file(&world), b"vote");
-    // Alone, it neither starts with what is left nor votes.
+    // Without peers, the node neither starts with the rest of its log nor votes.
     let alone = world.open(DAMAGED).await;
     assert!(matches!(alone, Err(OpenError::LogDamaged { group: 0, .. })), "{:?}", alone.err());
     assert_comes_back_healed(&mut world).await;
 }
 
-/// What seed 1795558578533 of the simulation found: after a power cut the record of the log's end may say less than the log holds.
+/// Found by seed 1795558578533 of the simulation: after a power cut, the record of the log's end may claim less than
+/// the log holds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_older_than_the_log_lets_no_committed_entry_be_forgotten() {
     let mut world = World::start(1, SnapshotRules::default()).await;
@@ -101,7 +103,7 @@ async fn a_record_older_than_the_log_lets_no_committed_entry_be_forgotten() {
     world.set_campaigns(1, 0, 0..30).await;
     world.assert_equal_states(0).await;
     let record = std::fs::read(promises_file(&world)).unwrap();
-    // Committed by the word of node 3.
+    // Node 3's acknowledgement is needed to commit these entries.
     world.stop(1).await;
     world.set_campaigns(2, 0, 30..60).await;
     world.assert_equal_states(0).await;
@@ -109,12 +111,17 @@ async fn a_record_older_than_the_log_lets_no_committed_entry_be_forgotten() {
     std::fs::write(promises_file(&world), record).unwrap();
     flip(log_file(&world), b"campaign 10");
 
-    // With node 1, which it asks first, it would make a majority without those entries. So it waits for another.
+    // Node 3 asks node 1 first. With node 1 it would form a majority without those entries, so it must wait for
+    // another node.
     world.run(1).await;
     let (damaged, other) = tokio::join!(world.open_to_peers(DAMAGED), world.open_to_peers(2));
     world.keep(DAMAGED, damaged);
     world.keep(2, other);
-    assert_eq!(world.group(DAMAGED, 0).read(|state| state.campaigns().len()), 60, "it took part without them");
+    assert_eq!(
+        world.group(DAMAGED, 0).read(|state| state.campaigns().len()),
+        60,
+        "node 3 took part without the committed entries"
+    );
     world.assert_equal_states(0).await;
     world.stop_all().await;
 }
@@ -128,9 +135,9 @@ async fn a_rotten_second_copy_costs_nothing_and_is_written_anew() {
     std::fs::write(promises_file(&world), bytes).unwrap();
     world.open(DAMAGED).await.unwrap().shutdown().await;
     assert_eq!(std::fs::read(promises_file(&world)).unwrap(), whole);
-    assert!(snapshot_files(&world, DAMAGED).is_empty(), "the log was whole");
+    assert!(snapshot_files(&world, DAMAGED).is_empty(), "the log was intact, so no repair was needed");
 
-    // Without both, nothing says what it must not forget.
+    // Without both copies, the node cannot know which entries it must keep.
     let mut bytes = whole;
     bytes[7] ^= 1;
     std::fs::write(promises_file(&world), bytes).unwrap();

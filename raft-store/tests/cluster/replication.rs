@@ -11,7 +11,7 @@ async fn every_replica_of_every_group_holds_the_same_bytes() {
     world.configure(1).await;
     for group in 0..2 {
         for node in 1..=3 {
-            // Through any node: followers forward.
+            // Propose through each node: followers forward to the leader.
             let from = node as usize * 10;
             world.set_campaigns(node, group, from..from + 10).await;
         }
@@ -20,7 +20,7 @@ async fn every_replica_of_every_group_holds_the_same_bytes() {
         let bytes = world.assert_equal_states(group).await;
         assert_eq!(world.group(1, group).read(|state| state.campaigns().len()), 30);
 
-        // Restart everybody: the same bytes come back from the log alone.
+        // Restart all nodes: the log alone restores the same bytes.
         world.stop_all().await;
         for node in 1..=3 {
             world.run(node).await;
@@ -46,7 +46,7 @@ async fn a_follower_knows_how_fresh_it_is() {
 async fn every_node_hears_every_other_whoever_leads() {
     let mut world = World::start(2, SnapshotRules::default()).await;
     world.configure(1).await;
-    // Each knows its peers by the membership it has replicated.
+    // Each node knows its peers from the membership that it has replicated.
     world.assert_equal_states(0).await;
     for node in 1..=3 {
         let heartbeat = Heartbeat {

@@ -8,7 +8,7 @@ use clicktally_raft_store::store_config::SnapshotRules;
 
 use crate::world::World;
 
-/// Often enough that a few dozen proposals leave two snapshots and a purged log.
+/// Snapshots so often that a few dozen proposals leave two of them and a purged log.
 fn often() -> SnapshotRules {
     SnapshotRules { every_entries: 10, check_interval: Duration::from_millis(50), ..SnapshotRules::default() }
 }
@@ -21,7 +21,8 @@ pub(crate) fn snapshot_files(world: &World, node: NodeId) -> Vec<PathBuf> {
     files
 }
 
-/// Proposes until a node has purged more. One that got all entries at once has made one snapshot of them, and purges with the second.
+/// Proposes until a node has purged more. A node that received all entries at once has built only one snapshot of
+/// them. It purges after the second.
 async fn until_purged(world: &World, node: NodeId, more_than: Option<u64>) {
     while world.group(node, 0).status().purged <= more_than {
         world.set_campaigns(1, 0, 0..1).await;
@@ -41,7 +42,7 @@ async fn a_new_member_behind_the_purged_log_gets_a_snapshot_and_equals() {
     world.group(2, 0).add_member(4, &address).await.unwrap();
     world.assert_equal_states(0).await;
     let status = world.status_when(4, 0, |status| status.voters.contains_key(&4)).await;
-    assert!(status.snapshot.is_some(), "the log alone cannot have told it: {status:?}");
+    assert!(status.snapshot.is_some(), "the new member needs a snapshot, because the log is purged: {status:?}");
     assert_eq!(world.group(4, 0).read(|state| state.campaigns().len()), 60);
     world.stop_all().await;
 }
@@ -64,7 +65,7 @@ async fn a_damaged_newest_snapshot_is_ignored_and_the_log_makes_up_for_it() {
     world.stop_all().await;
 }
 
-/// Overwrites every snapshot of a node that is stopped.
+/// Damages every snapshot file of a node.
 fn ruin_snapshots(world: &World, node: NodeId) {
     for file in snapshot_files(world, node) {
         let mut bytes = std::fs::read(&file).unwrap();
@@ -86,12 +87,12 @@ async fn a_replica_that_lost_every_snapshot_gets_one_from_a_peer_and_keeps_its_v
     ruin_snapshots(&world, 3);
 
     world.run(3).await;
-    assert_eq!(snapshot_files(&world, 3).len(), 1, "nothing but what a peer had is left");
+    assert_eq!(snapshot_files(&world, 3).len(), 1, "only the snapshot from a peer is left");
     world.status_when(3, 0, |status| status.snapshot >= purged && status.voters.contains_key(&3)).await;
     world.set_campaigns(3, 0, 60..70).await;
     world.assert_equal_states(0).await;
 
-    // It counts again: one of the others may go.
+    // The repaired node counts for the majority again, so another node may stop.
     world.stop(1).await;
     world.set_campaigns(2, 0, 70..80).await;
     world.assert_equal_states(0).await;
@@ -107,7 +108,7 @@ async fn a_replica_that_lost_every_snapshot_and_was_overtaken_gets_one_from_a_pe
     until_purged(&world, 3, Some(5)).await;
     world.stop(3).await;
     ruin_snapshots(&world, 3);
-    // The others forget the entries that would continue its log.
+    // The other nodes purge the entries that would continue its log.
     let last = world.group(1, 0).status().last_log;
     world.set_campaigns(1, 0, 60..120).await;
     for node in [1, 2] {
@@ -138,14 +139,14 @@ async fn a_leader_whose_snapshots_rot_sends_a_whole_one_and_nothing_damaged_is_a
     for node in 1..=3 {
         until_purged(&world, node, Some(5)).await;
     }
-    // The leader has just made one: no other is due, which would be whole, before the newcomer needs it.
+    // The leader has just built a snapshot. So it builds no other, undamaged one before the new member needs it.
     let leader = world.leader(0).await;
     let snapshot_before = world.group(leader, 0).status().snapshot;
     while world.group(leader, 0).status().snapshot == snapshot_before {
         world.set_campaigns(1, 0, 0..1).await;
     }
     world.assert_equal_states(0).await;
-    // Whoever is or will be the leader has none left that is whole.
+    // Damage the snapshots of every node, because any of them may be or become the leader.
     for node in 1..=3 {
         ruin_snapshots(&world, node);
     }
@@ -159,7 +160,7 @@ async fn a_leader_whose_snapshots_rot_sends_a_whole_one_and_nothing_damaged_is_a
         let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         files.filter(|path| path.extension().is_some_and(|extension| extension == "damaged")).count()
     };
-    assert!((1..=3).map(damaged).sum::<usize>() >= 1, "no leader has noticed");
+    assert!((1..=3).map(damaged).sum::<usize>() >= 1, "no leader detected the damage");
     assert_eq!(damaged(4), 0);
     world.stop_all().await;
 }

@@ -1,4 +1,4 @@
-//! Nodes that can be started, stopped, wiped and compared.
+//! A cluster of nodes that a test can start, stop, wipe and compare.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ use tokio::time::{sleep, timeout};
 use crate::links::{DamagingTransport, Links};
 
 const CLUSTER: &str = "test";
-/// Nothing here takes a second on an idle machine; the limit is for one that is busy.
+/// Limit of every wait. Each wait takes less than a second on an idle machine; the limit is for a busy one.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -41,7 +41,7 @@ pub struct World {
 }
 
 impl World {
-    /// Three founders, running.
+    /// Starts three founders.
     pub async fn start(groups: u16, snapshots: SnapshotRules) -> World {
         let mut world = World {
             groups,
@@ -91,7 +91,7 @@ impl World {
         self.keep(node, store);
     }
 
-    /// Running, and for [`World::keep`] to look after.
+    /// Opens a node and serves its peers. Hand the store to [`World::keep`].
     pub async fn open_to_peers(&self, node: NodeId) -> RaftStore {
         let store = self.open(node).await.unwrap();
         store.serve(TcpListener::bind(self.addresses[&node]).await.unwrap());
@@ -129,7 +129,7 @@ impl World {
         copy_folder(&self.node_folder(node), &self.node_folder(node).with_extension("backup"));
     }
 
-    /// Puts the copy in the place of what the folder has become since.
+    /// Replaces the current folder with the copy.
     pub fn restore(&self, node: NodeId) {
         self.wipe(node);
         std::fs::rename(self.node_folder(node).with_extension("backup"), self.node_folder(node)).unwrap();
@@ -143,7 +143,7 @@ impl World {
         self.stores[&node].group(GroupId(group)).unwrap()
     }
 
-    /// Proposes through one node until it is decided.
+    /// Proposes through one node until the outcome is known.
     pub async fn propose(&self, node: NodeId, group: u16, command: &Command) -> Outcome {
         let proposed = async {
             loop {
@@ -189,7 +189,7 @@ impl World {
         }
     }
 
-    /// The status of a group on a node, once it is as wanted.
+    /// Waits until the status of a group on a node satisfies `wanted`, and returns it.
     pub async fn status_when(&self, node: NodeId, group: u16, wanted: impl Fn(&GroupStatus) -> bool) -> GroupStatus {
         let seen = async {
             loop {
@@ -214,7 +214,8 @@ impl World {
             .unwrap()
     }
 
-    /// The encoded state of a group on each running node, each after a read barrier at the same index.
+    /// The encoded state of a group on each running node. Each is read after a read barrier, so all are at the same
+    /// index.
     pub async fn states(&self, group: u16) -> Vec<Vec<u8>> {
         let mut states = Vec::new();
         for node in self.running() {

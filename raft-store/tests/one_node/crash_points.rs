@@ -1,5 +1,5 @@
-//! A process that dies between any two steps of a write loses nothing it acknowledged: each test runs a one-node cluster in a
-//! child process, has it abort at a planted point, and opens what it left behind.
+//! A process that dies between any two steps of a write loses no acknowledged proposal. Each test runs a one-node
+//! cluster in a child process, makes it abort at a planted point, and opens the folder that it left behind.
 
 use std::os::unix::process::ExitStatusExt;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use clicktally_raft_store::disk_storage::DiskStorage;
 
 use crate::one_node::{PROPOSALS, assert_only_acknowledged, propose_all, run_child};
 
-/// What `std::process::abort` dies of.
+/// The signal that `std::process::abort` raises.
 const SIGABRT: i32 = 6;
 const FAIL_AT: &str = "CLICKTALLY_FAIL_AT";
 

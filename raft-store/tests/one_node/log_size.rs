@@ -1,4 +1,4 @@
-//! The log of a node that takes large checkpoints for long stays as short as its rules say.
+//! The log of a node that takes large checkpoints for a long time stays within the limit that its rules set.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +17,13 @@ use clicktally_raft_store::store_config::SnapshotRules;
 use crate::one_node::{GROUP, open_with, store_folder};
 
 const EVERY_BYTES: u64 = 4 * 1024 * 1024;
-/// What is appended between two looks at the rules, and while a snapshot is built.
+/// Bytes appended between two checks of the rules, and while a snapshot is built.
 const BETWEEN_LOOKS_BYTES: u64 = 64 * 1024 * 1024;
-/// Two stretches between snapshots.
+/// Two intervals between snapshots.
 const LOG_BYTES_MAX: u64 = 2 * EVERY_BYTES + BETWEEN_LOOKS_BYTES + LOG_SLACK_BYTES;
 
-/// Large, and does not compress. Nobody owns the shard, so it changes nothing; the log does not know that.
+/// A large, incompressible checkpoint and its size in bytes. The shard has no owner, so the checkpoint changes
+/// nothing; the log stores it anyway.
 fn large() -> (Command, u64) {
     let mixed =
         |n: u64| ClickId(n.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31).wrapping_mul(0xbf58_476d_1ce4_e5b9));
@@ -62,7 +63,10 @@ async fn a_log_of_large_entries_is_purged_by_its_bytes() {
             other => panic!("{other:?}"),
         }
         let used = group.status().log_bytes;
-        assert!(used <= LOG_BYTES_MAX, "{used} bytes of log, {LOG_BYTES_MAX} at most, after {appended}");
+        assert!(
+            used <= LOG_BYTES_MAX,
+            "the log has {used} bytes after {appended} appended bytes; the limit is {LOG_BYTES_MAX}"
+        );
     }
     store.shutdown().await;
 }

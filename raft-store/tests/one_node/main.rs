@@ -1,7 +1,7 @@
-//! What one node does when it dies, or when its disk does. One program, so that it links once.
+//! Tests of one node that crashes or whose disk fails. They are one program, so that it links once.
 
-#![allow(clippy::unwrap_used)] // Panicking is how a test fails, in its helpers too.
-#![allow(clippy::disallowed_methods)] // A test looks behind the Storage seam.
+#![allow(clippy::unwrap_used)] // A test and its helpers fail by panicking.
+#![allow(clippy::disallowed_methods)] // A test reads and changes files below the Storage seam.
 
 mod crash_points;
 mod log_size;

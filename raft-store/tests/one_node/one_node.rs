@@ -1,4 +1,4 @@
-//! A cluster of one node, in this process or in a child that may die.
+//! A cluster of one node, in this process or in a child process that may die.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -21,11 +21,11 @@ use clicktally_raft_store::store_config::{RaftTiming, SnapshotRules, StoreConfig
 
 const FOLDER: &str = "CLICKTALLY_CRASH_TEST_FOLDER";
 pub const GROUP: GroupId = GroupId(0);
-/// The child proposes this many unless it dies before, which it does: a snapshot is built beside the proposals, so there must
-/// be far more of them than it takes to ask for three.
+/// The number of proposals of the child, if it does not die first. It always dies first: a snapshot is built beside
+/// the proposals, so there are far more of them than three requests for a snapshot need.
 pub const PROPOSALS: u64 = 5_000;
 
-/// Where the node keeps everything, in the folder of a test.
+/// The storage folder of the node, inside the folder of a test.
 pub fn store_folder(folder: &Path) -> PathBuf {
     folder.join("store")
 }
@@ -72,7 +72,7 @@ pub async fn set_campaign(store: &RaftStore, campaign_id: u64) -> Outcome {
     }
 }
 
-/// The campaigns of a replica that holds everything committed.
+/// The campaigns of a replica after a read barrier.
 pub async fn campaigns(group: &Group) -> Vec<u64> {
     while let Err(error) = group.read_barrier().await {
         assert!(matches!(error, ProposeError::Retry(_)), "{error}");
@@ -80,7 +80,7 @@ pub async fn campaigns(group: &Group) -> Vec<u64> {
     group.read(|state| state.campaigns().keys().copied().collect())
 }
 
-/// What a child does: proposes one campaign after the other, and writes down each that was acknowledged.
+/// The work of a child process: proposes one campaign after the other, and records each acknowledged one in a file.
 pub async fn propose_all(storage: impl FnOnce(PathBuf) -> Arc<dyn Storage>) {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
     let folder = Path::new(&folder);
@@ -93,7 +93,8 @@ pub async fn propose_all(storage: impl FnOnce(PathBuf) -> Arc<dyn Storage>) {
     store.shutdown().await;
 }
 
-/// Runs an ignored test of this program in a process of its own. How it ended, and how many proposals it had acknowledged.
+/// Runs an ignored test of this program in a process of its own. Returns its exit status and the number of
+/// acknowledged proposals.
 pub fn run_child(child: &str, folder: &Path, environment: &[(&str, &str)]) -> (ExitStatus, u64) {
     let status = Process::new(std::env::current_exe().unwrap())
         .args([child, "--exact", "--ignored"])
@@ -108,14 +109,15 @@ pub fn run_child(child: &str, folder: &Path, environment: &[(&str, &str)]) -> (E
     (status, u64::try_from(dots.len()).unwrap())
 }
 
-/// Opens what a child left behind: everything acknowledged is there, and at most the one proposal whose answer nobody saw.
+/// Opens the folder that a child left behind. Every acknowledged campaign must be there, and at most one more, whose
+/// answer the child did not receive.
 pub async fn assert_only_acknowledged(folder: &Path, acknowledged: u64) {
     let store = open(Arc::new(DiskStorage::new(store_folder(folder)))).await;
     let found = campaigns(store.group(GROUP).unwrap()).await;
     let all: Vec<u64> = (1..=acknowledged).collect();
     let with_one_in_doubt: Vec<u64> = (1..=acknowledged + 1).collect();
     assert!(found == all || found == with_one_in_doubt, "{acknowledged} acknowledged, found {found:?}");
-    // And life goes on.
+    // The node accepts further proposals.
     assert!(matches!(set_campaign(&store, acknowledged + 1).await, Outcome::CampaignSet { .. }));
     store.shutdown().await;
 }

@@ -1,5 +1,5 @@
-//! A disk that fails, through the Storage seam: the node stops at once and acknowledges nothing more, and a snapshot that rots costs
-//! a longer replay and nothing else.
+//! A failing disk, simulated through the Storage seam. If a log write fails, the node stops at once and acknowledges
+//! nothing more. If a snapshot rots, the only cost is a longer replay.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -20,10 +20,11 @@ use crate::one_node::{
     GROUP, PROPOSALS, assert_only_acknowledged, campaigns, open, propose_all, run_child, set_campaign, store_folder,
 };
 
-/// The durable write that fails in [`child`]; the ones before it found the group and elect its leader, too.
+/// The number of the durable write that fails in [`child`]. The earlier writes also bootstrap the group and elect its
+/// leader.
 const FAILING_WRITE: &str = "CLICKTALLY_TEST_FAILING_WRITE";
 
-/// A disk with faults to be had.
+/// A disk with faults that a test can switch on.
 struct FaultyStorage {
     disk: DiskStorage,
     faults: Arc<Faults>,
@@ -31,8 +32,8 @@ struct FaultyStorage {
 
 #[derive(Default)]
 struct Faults {
-    /// Durable writes left until one fails; 0: none does. It is not written at all, and all later ones succeed: as after an fsync
-    /// that failed once, which is why trying again would hide a loss.
+    /// The number of durable writes until one fails; 0 means none fails. The failing write is not written at all, and
+    /// all later ones succeed. A disk behaves like this after one failed fsync, so a retry would hide the loss.
     durable_writes_until_failure: AtomicU64,
     newest_snapshot_is_damaged: AtomicBool,
     gate: Arc<Gate>,
@@ -156,7 +157,7 @@ impl SnapshotStorage for FaultySnapshots {
     }
 }
 
-/// Stops whoever writes a snapshot until it is opened.
+/// Blocks the writers of snapshots while it is shut.
 #[derive(Default)]
 struct Gate {
     is_shut: Mutex<bool>,
@@ -240,7 +241,7 @@ async fn a_newest_snapshot_that_rots_costs_a_longer_replay_and_nothing_else() {
 
     faults.newest_snapshot_is_damaged.store(true, Ordering::SeqCst);
     let store = open_again().await;
-    assert!(!faults.newest_snapshot_is_damaged.load(Ordering::SeqCst), "nobody has read the damaged snapshot");
+    assert!(!faults.newest_snapshot_is_damaged.load(Ordering::SeqCst), "the node did not read the damaged snapshot");
     let all: Vec<u64> = (1..=last).collect();
     assert_eq!(campaigns(store.group(GROUP).unwrap()).await, all);
     store.shutdown().await;
@@ -254,7 +255,8 @@ async fn while_a_snapshot_is_being_written_entries_are_applied_and_read() {
     let group = store.group(GROUP).unwrap();
     faults.gate.set_shut(true);
     let mut last = 0;
-    // Each is committed and applied before the next is proposed, so what follows the first one at the gate is not held by it.
+    // Each campaign is committed and applied before the next is proposed. So the writer that waits at the gate blocks
+    // none of the proposals after it.
     let mut at_the_gate = None;
     while at_the_gate.is_none_or(|first| last < first + 50) {
         last += 1;

@@ -1,27 +1,10 @@
-//! Replicates the state: Raft groups over one durable log, their snapshots and their peers. `clicktally-state` holds
-//! the state itself and the rules that change it.
+//! The machinery of replicated state: Raft groups over one durable log, their snapshots and their peers. The crate
+//! `clicktally-state` has what the groups agree on and the rules that change it.
 //!
-//! Code outside this crate never sees openraft, raft-engine or the peers' wire format. Inside this crate, only
-//! [`disk_storage`] uses a disk, and only [`peer_transport`] talks to a peer. The modules are listed in data-path
-//! order.
-
-pub mod announcer;
-pub mod blocking;
-pub mod group;
-pub mod heartbeats;
-pub mod storage;
-pub mod store;
-pub mod store_config;
-
-mod group_core;
-mod peer_messages;
-mod peer_network;
-pub mod peer_service;
-pub mod peer_transport;
-
-mod peer_server;
-
-pub mod disk_storage;
+//! Nothing outside this crate sees openraft, raft-engine or the peers' wire format. Inside it, only [`disk_storage`] sees a
+//! disk, and only [`peers::transport`] a peer.
+//!
+//! From the disk upwards; each room uses only those above it.
 
 pub mod metrics_registry;
 

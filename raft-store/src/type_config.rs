@@ -7,9 +7,6 @@ use clicktally_proto::command::Outcome;
 use clicktally_proto::identity::ids::NodeId;
 use serde::{Deserialize, Serialize};
 
-use crate::snapshot_transfer::SnapshotData;
-use crate::state_machine::StateMachine;
-
 /// An encoded [`clicktally_proto::command::Command`]. It is opaque on purpose: the proposer encodes it once, and only
 /// apply decodes it. So the log, the network and a follower's disk never decode its contents.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@
 //! unless it rotted. A prefix of the other writes may be there too.
 //!
 //! raft-engine treats damage at the end of its last file as a torn write and cuts it off. If the log has damage that
-//! raft-engine cannot explain this way, this module sets the log aside. [`crate::promises`] decides whether
+//! raft-engine cannot explain this way, this module sets the log aside. [`crate::group_log::promises`] decides whether
 //! acknowledged entries are missing.
 
 use std::io;

@@ -3,22 +3,22 @@
 use clicktally_proto::next_move::NextMove;
 use thiserror::Error;
 
-/// What to do when a proposal did not come back with an outcome.
+/// What the caller should do when a proposal returned no outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ProposeError {
-    /// No leader, a lease in doubt, or no answer in time. It may or may not have been applied: ask again, the fences of the
-    /// commands make that safe.
-    #[error("proposal undecided, try again: {0}")]
+    /// There was no leader, its lease was in doubt, or no answer came in time. The command may or may not have been
+    /// applied. Propose it again: the fences of the commands make that safe.
+    #[error("the outcome of the proposal is unknown, propose it again: {0}")]
     Retry(String),
-    /// This node cannot take part any more.
+    /// The replica of this node has stopped and cannot take part any more.
     #[error("this node's replica has stopped: {0}")]
     Halt(String),
 }
 
-/// Why the members of a group did not change.
+/// Why a change of a group's members failed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum MemberError {
-    #[error("undecided, look at the status and try again: {0}")]
+    #[error("the outcome is unknown, look at the status and try again: {0}")]
     Retry(String),
     #[error("refused: {0}")]
     Reject(String),

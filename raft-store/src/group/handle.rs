@@ -23,54 +23,6 @@ use clicktally_state::group_state::GroupState;
 use clicktally_state::leadership::GroupReign;
 use clicktally_state::liveness::HeartbeatView;
 
-/// What the caller should do when a proposal returned no outcome.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum ProposeError {
-    /// There was no leader, its lease was in doubt, or no answer came in time. The command may or may not have been
-    /// applied. Propose it again: the fences of the commands make that safe.
-    #[error("the outcome of the proposal is unknown, propose it again: {0}")]
-    Retry(String),
-    /// The replica of this node has stopped and cannot take part any more.
-    #[error("this node's replica has stopped: {0}")]
-    Halt(String),
-}
-
-/// Why a change of a group's members failed.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum MemberError {
-    #[error("the outcome is unknown, look at the status and try again: {0}")]
-    Retry(String),
-    #[error("refused: {0}")]
-    Reject(String),
-    #[error("this node's replica has stopped: {0}")]
-    Halt(String),
-}
-
-/// A group as this node knows it, for `cluster status`. All indexes are indexes of the group's log; `None` means
-/// before the first entry.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GroupStatus {
-    pub group: GroupId,
-    pub node: NodeId,
-    /// `leader`, `follower`, `candidate`, `learner` or `shutdown`.
-    pub role: String,
-    pub leader: Option<NodeId>,
-    pub term: u64,
-    pub last_log: Option<u64>,
-    pub applied: Option<u64>,
-    pub snapshot: Option<u64>,
-    pub purged: Option<u64>,
-    /// Size of this node's log on disk, for all groups together.
-    pub log_bytes: u64,
-    /// The peer address of each voter.
-    pub voters: BTreeMap<NodeId, String>,
-    pub learners: BTreeMap<NodeId, String>,
-    /// On the leader: the index up to which each member has acknowledged the log.
-    pub acknowledged: BTreeMap<NodeId, Option<u64>>,
-    /// Milliseconds since this replica was last proven to hold every committed entry.
-    pub stale_ms: Option<u64>,
-}
-
 /// The local replica of one group. Clones share it. It can be used from any thread and any runtime.
 #[derive(Clone)]
 pub struct Group {

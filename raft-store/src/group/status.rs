@@ -6,7 +6,8 @@ use clicktally_proto::identity::ids::NodeId;
 use clicktally_proto::identity::shard_key::GroupId;
 use serde::{Deserialize, Serialize};
 
-/// A group as this node knows it, for `cluster status`. Indexes are of the group's log; `None` before the first entry.
+/// A group as this node knows it, for `cluster status`. All indexes are indexes of the group's log; `None` means
+/// before the first entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupStatus {
     pub group: GroupId,
@@ -19,13 +20,13 @@ pub struct GroupStatus {
     pub applied: Option<u64>,
     pub snapshot: Option<u64>,
     pub purged: Option<u64>,
-    /// Of this node's log on disk, all groups together.
+    /// Size of this node's log on disk, for all groups together.
     pub log_bytes: u64,
-    /// Peer address of each voter.
+    /// The peer address of each voter.
     pub voters: BTreeMap<NodeId, String>,
     pub learners: BTreeMap<NodeId, String>,
-    /// On the leader: up to where each member has acknowledged the log.
+    /// On the leader: the index up to which each member has acknowledged the log.
     pub acknowledged: BTreeMap<NodeId, Option<u64>>,
-    /// Milliseconds since this replica was proven to hold everything committed.
+    /// Milliseconds since this replica was last proven to hold every committed entry.
     pub stale_ms: Option<u64>,
 }

@@ -53,7 +53,7 @@ impl Book {
         let key = |key: &str| storage.value(group, key);
         let vote: Option<Vote> = match decode_key(key(KEY_VOTE)?, &damaged) {
             // The other copy is written first, so it holds this vote or a later one.
-            Err(LogError::Damaged { .. }) if promised_vote.is_some() => promised_vote,
+            Err(GroupLogError::Damaged { .. }) if promised_vote.is_some() => promised_vote,
             read => read?.filter(|vote| Some(*vote) >= promised_vote).or(promised_vote),
         };
         let mut book = Book {

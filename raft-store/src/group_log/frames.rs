@@ -26,7 +26,7 @@ pub(super) fn decode_key<T: DeserializeOwned>(
 
 /// Classifies a decoding error. A frame of a newer build is valid, so it must not be treated as damage and repaired
 /// away.
-fn unreadable(error: CodecError, place: &str, damaged: &impl Fn(String) -> LogError) -> LogError {
+fn unreadable(error: CodecError, place: &str, damaged: &impl Fn(String) -> GroupLogError) -> GroupLogError {
     match error {
         CodecError::Version(_) => GroupLogError::Newer(error),
         error => damaged(format!("{place}{error}")),

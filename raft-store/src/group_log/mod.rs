@@ -123,7 +123,7 @@ impl GroupLog {
     }
 
     /// Rewrites the storage's copy of the vote if it is older or cannot be read, so that two copies exist again.
-    pub(crate) async fn restore_vote(&self) -> Result<(), LogError> {
+    pub(crate) async fn restore_vote(&self) -> Result<(), GroupLogError> {
         let shared = &self.shared;
         let Some(vote) = self.vote() else { return Ok(()) };
         let stored = shared.storage.value(shared.group, KEY_VOTE)?;
@@ -145,7 +145,7 @@ impl GroupLog {
 
     /// Empties a damaged log and restarts it after the last entry of a snapshot. That snapshot must cover every entry
     /// that the log ever held.
-    pub(crate) async fn restart_behind(&mut self, last: LogId) -> Result<(), LogError> {
+    pub(crate) async fn restart_behind(&mut self, last: LogId) -> Result<(), GroupLogError> {
         let shared = &self.shared;
         let (vote, physical_last) = {
             let book = shared.book.lock();
@@ -192,7 +192,7 @@ impl GroupLog {
     /// Makes the log agree with a snapshot from a peer, as if the leader of the snapshot's last entry had installed
     /// it here. Call it before openraft opens the log. If an entry contradicts the snapshot, neither that entry nor a
     /// later one was ever committed. The vote only ever rises.
-    pub(crate) async fn agree_with(&mut self, last: LogId) -> Result<(), LogError> {
+    pub(crate) async fn agree_with(&mut self, last: LogId) -> Result<(), GroupLogError> {
         let vote = Vote::new_committed(last.leader_id.term, last.leader_id.node_id);
         if self.shared.book.lock().vote < Some(vote) {
             self.put_vote(vote).await?;
@@ -216,7 +216,7 @@ impl GroupLog {
     }
 
     /// The existing entries of `[from, to)`: at most `bytes_max` bytes of them, but at least one entry.
-    async fn entries(&self, from: u64, to: u64, bytes_max: Option<usize>) -> Result<Vec<Entry>, LogError> {
+    async fn entries(&self, from: u64, to: u64, bytes_max: Option<usize>) -> Result<Vec<Entry>, GroupLogError> {
         loop {
             let (first, mut cached, split) = {
                 let book = self.shared.book.lock();
@@ -269,7 +269,7 @@ impl GroupLog {
 
     /// Writes both copies of the vote. The record of promises comes first, so that the log never holds a vote that
     /// the record lacks.
-    async fn put_vote(&self, vote: Vote) -> Result<(), LogError> {
+    async fn put_vote(&self, vote: Vote) -> Result<(), GroupLogError> {
         self.shared.promises.keep_vote(vote)?;
         self.put_durably(KEY_VOTE, &vote).await?;
         // Readers must not see a vote that a crash could undo.
@@ -278,7 +278,7 @@ impl GroupLog {
     }
 
     /// Writes a key without waiting until the write would survive a power loss.
-    async fn put_soon<T: Serialize>(&self, key: &'static str, value: &T) -> Result<(), LogError> {
+    async fn put_soon<T: Serialize>(&self, key: &'static str, value: &T) -> Result<(), GroupLogError> {
         let mut write = LogWrite::new(self.shared.group);
         write.put(key, encode(value, self.shared.group)?);
         Ok(self.shared.storage.submit(write, false, None).await?)
@@ -291,7 +291,7 @@ impl GroupLog {
     }
 
     /// Carries out a write that leaves `last` as the end of the log.
-    async fn cut(&self, write: LogWrite, last: Option<LogId>) -> Result<(), LogError> {
+    async fn cut(&self, write: LogWrite, last: Option<LogId>) -> Result<(), GroupLogError> {
         self.write_durably(write).await?;
         // The record follows the write. If we crash in between, the record wrongly reports damage; the only cost is
         // an unnecessary repair.
@@ -304,7 +304,7 @@ impl GroupLog {
 }
 
 /// The reason why an entry between the log's ends cannot be read. `None` if every entry can be read.
-fn first_unreadable(storage: &dyn LogStorage, book: &Book, group: GroupId) -> Result<Option<String>, LogError> {
+fn first_unreadable(storage: &dyn LogStorage, book: &Book, group: GroupId) -> Result<Option<String>, GroupLogError> {
     let mut next = book.first_index();
     while next < book.end_index() {
         let frames = match storage.read(group, next, book.end_index(), Some(SCANNED_BYTES_MAX)) {

@@ -17,7 +17,7 @@ use crate::type_config::{Entry, LogId, TypeConfig, Vote};
 
 /// Ends the process if the log can no longer be read or written. If the log was closed by an orderly shutdown, only
 /// the operation fails.
-fn or_fail_stop<T>(result: Result<T, LogError>, doing: &str) -> Result<T, io::Error> {
+fn or_fail_stop<T>(result: Result<T, GroupLogError>, doing: &str) -> Result<T, io::Error> {
     match result {
         Err(GroupLogError::Storage(error @ StorageError::Closed)) => Err(io::Error::other(error)),
         Err(error) => fail_stop(doing, error),

@@ -6,7 +6,7 @@
 //! sees the log, the node fetches a snapshot from a peer that covers every acknowledged entry, and continues after
 //! it:
 //!
-//! 1. The vote is intact, because [`crate::promises`] keeps a second copy. So the replica votes at most once in any
+//! 1. The vote is intact, because [`crate::group_log::promises`] keeps a second copy. So the replica votes at most once in any
 //!    term.
 //! 2. A snapshot holds only committed entries. Suppose its last entry is not below the last acknowledged one. Then it
 //!    covers every acknowledged entry, or the entry with which a later leader replaced it. An undamaged replica could have

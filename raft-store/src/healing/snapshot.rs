@@ -4,7 +4,7 @@
 //! This is safe because the replica lost nothing that Raft relies on: the log still holds the vote and every unpurged
 //! acknowledged entry. Only the result of the purged entries is missing, and any member's snapshot holds it. A node
 //! that lost its vote or acknowledged entries is a different case, because it would vote as if it had not lost them
-//! ([`crate::log_healing`]).
+//! ([`crate::healing::log`]).
 
 use std::io::Write;
 use std::time::Duration;

@@ -71,7 +71,7 @@ pub(crate) enum FetchReply {
 }
 
 /// A request that only a group's leader can carry out. Any node may send it;
-/// [`crate::peer_transport::PeerCall::Lead`] takes it to the leader.
+/// [`crate::peers::transport::PeerCall::Lead`] takes it to the leader.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum LeaderRequest {
     /// An encoded command and its [`clicktally_proto::command::Command::level`].

@@ -80,7 +80,7 @@ pub(crate) async fn ask<Q: Serialize, A: DeserializeOwned>(
     let unusable = |reason: String| TransportError::Refused(target.address.clone(), reason);
     let body = messages::encode(question).map_err(|e| unusable(e.to_string()))?;
     let answer = transport.call(target, call, body, deadline).await?;
-    peer_messages::decode(&answer).map_err(|e| unusable(format!("cannot decode the answer: {e}")))
+    messages::decode(&answer).map_err(|e| unusable(format!("cannot decode the answer: {e}")))
 }
 
 fn rpc_error(error: TransportError) -> RPCError<TypeConfig> {

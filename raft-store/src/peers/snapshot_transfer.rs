@@ -18,16 +18,6 @@ use crate::storage::SnapshotWriter;
 use crate::type_config::{SnapshotMeta, Vote};
 use clicktally_state::snapshot::SnapshotError;
 
-/// The snapshot that openraft passes between its source and its receiver.
-pub(crate) enum SnapshotData {
-    /// Only the meta matters: the snapshot is empty, or it is on the disk of the node that built it.
-    MetaOnly,
-    /// A snapshot on this node's disk, to be sent.
-    Stored(Box<StoredSnapshot>, GroupSnapshots),
-    /// A snapshot from another node, to be installed.
-    Received(Box<ReceivedSnapshot>),
-}
-
 /// A snapshot being sent.
 pub(crate) struct OutgoingSnapshot {
     id: TransferId,

@@ -1,4 +1,4 @@
-//! Answers the requests of other nodes about this node's groups. [`crate::peer_server`] receives the requests over
+//! Answers the requests of other nodes about this node's groups. [`crate::serving::peer_server`] receives the requests over
 //! HTTP; a simulation receives them from its own network.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ use crate::peers::transport::PeerCall;
 use crate::type_config::TypeConfig;
 use clicktally_state::snapshot::SnapshotError;
 
-/// Why a call was not carried out. The caller receives [`crate::peer_transport::TransportError::Refused`].
+/// Why a call was not carried out. The caller receives [`crate::peers::transport::TransportError::Refused`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// The call is for another node or cluster: the address now belongs to another node, or is misconfigured.

@@ -3,13 +3,13 @@
 use crate::snapshots::group_snapshots::{GroupSnapshots, ReceivedSnapshot, StoredSnapshot};
 use crate::type_config::TypeConfig;
 
-/// What openraft hands from the holder of a snapshot to the task that needs it.
+/// The snapshot that openraft passes between its source and its receiver.
 pub(crate) enum SnapshotData {
     /// Only the meta matters: the snapshot is empty, or it is on the disk of the node that built it.
     MetaOnly,
-    /// On this node's disk, to be sent.
+    /// A snapshot on this node's disk, to be sent.
     Stored(Box<StoredSnapshot>, GroupSnapshots),
-    /// From another node, to be installed.
+    /// A snapshot from another node, to be installed.
     Received(Box<ReceivedSnapshot>),
 }
 

@@ -1,8 +1,8 @@
 //! Tier 1: whole nodes on simulated hosts, each with its own runtime, clock and disk, and a network between them.
 //!
-//! The node is that of production ([`clicktally_node::cluster::member`]): actors, checkpoints, openraft, snapshots, placement,
-//! leadership, publishing. The simulation replaces what the node meets through its seams. Each story has a process of
-//! its own, because a process has one world: [`run_story`].
+//! The node is that of production ([`clicktally_node::cluster::member`]): actors, checkpoints, openraft, snapshots,
+//! placement, leadership, publishing. The simulation replaces what the node meets through its seams. Each story has a
+//! process of its own, because a process has one world: [`run_story`].
 
 mod builds;
 mod committed;

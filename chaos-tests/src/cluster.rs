@@ -27,8 +27,8 @@ pub struct ClusterOptions {
     pub snapshot_every_entries: Option<u64>,
     /// What one group's state may take in memory; the product's default where it is not set.
     pub state_bytes_max: Option<u64>,
-    /// `None`: the product's default. A trial that must not see a lease run out takes one far longer than any delay of a
-    /// busy machine; elections then wait as long as the lease allows.
+    /// `None`: the product's default. A trial that must not see a lease run out takes one far longer than any delay
+    /// of a busy machine; elections then wait as long as the lease allows.
     pub node_lease_ms: Option<u64>,
 }
 

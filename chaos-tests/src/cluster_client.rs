@@ -40,7 +40,7 @@ pub struct GroupView {
     pub leader: Option<u64>,
     #[serde(default)]
     pub term: u64,
-    /// Of the answering node's log, as in the API.
+    /// The end of the answering node's log, as in the API.
     #[serde(default)]
     pub last_log: Option<u64>,
     #[serde(default)]
@@ -83,7 +83,7 @@ pub struct OutcomesView {
     pub misrouted: u64,
 }
 
-/// As the replicas hold them, where somebody looks at those and not over HTTP.
+/// The same counts as a replica holds them, for checks that read replicas instead of HTTP.
 impl From<&OutcomeCounts> for OutcomesView {
     fn from(outcomes: &OutcomeCounts) -> OutcomesView {
         let &OutcomeCounts { read, counted, duplicate, late, invalid, quarantined, misrouted } = outcomes;

@@ -1,7 +1,7 @@
 //! What PostgreSQL holds, read with plain SQL.
 //!
-//! This is the one file outside `clicktally-database` with SQL on our schemas. It shares no code with the system on purpose: a
-//! mistake in a query of the system must not hide itself from the checks.
+//! This is the one file outside `clicktally-database` with SQL on our schemas. It shares no code with the system on
+//! purpose: a mistake in a query of the system must not hide itself from the checks.
 
 use std::collections::BTreeMap;
 

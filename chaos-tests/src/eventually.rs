@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use anyhow::bail;
 
-/// How long a trial waits for anything that must happen. It bounds a hang and is never a verdict on speed: a machine that
-/// compiles beside the trial takes many times what an idle one does.
+/// How long a trial waits for anything that must happen. It bounds a hang and is never a verdict on speed: a machine
+/// that compiles beside the trial takes many times what an idle one does.
 pub const HANG_MAX: Duration = Duration::from_secs(300);
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Looks until `condition` gives a value. `Err` from it means "not yet, because"; the last such reason is in the error when
-/// `deadline` has passed.
+/// Looks until `condition` gives a value. `Err` from it means "not yet, because"; the last such reason is in the
+/// error when `deadline` has passed.
 pub async fn eventually<T, E: Display>(
     what: &str,
     deadline: Duration,

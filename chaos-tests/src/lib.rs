@@ -1,5 +1,5 @@
-//! Whole clusters of real processes on real Kafka and real PostgreSQL, faults injected into them, and the checks that must hold
-//! whatever happens.
+//! Whole clusters of real processes on real Kafka and real PostgreSQL, faults injected into them, and the checks that
+//! must hold whatever happens.
 //!
 //! In the order of a test: bring up, drive, break, wait, recount, check.
 

@@ -1,7 +1,7 @@
 //! A trial: a fresh cluster on fresh services, a load, a fault, and the checks that must hold afterwards.
 //!
-//! Loads of a trial lie in minutes that are over (`--behind-s`), so that windows fire as soon as their clicks are counted and no trial
-//! waits for a minute to end.
+//! Loads of a trial lie in minutes that are over (`--behind-s`), so that windows fire as soon as their clicks are
+//! counted and no trial waits for a minute to end.
 
 use std::collections::BTreeMap;
 
@@ -75,8 +75,8 @@ impl Trial {
         Ok(KafkaLog::connect(settings)?.ensure_topics().await?)
     }
 
-    /// Throws away everything that was made of the raw log: the nodes and their data, the other topics, PostgreSQL. What starts next
-    /// on the same log is a new cluster with other settings, if they are given.
+    /// Throws away everything that was made of the raw log: the nodes and their data, the other topics, PostgreSQL.
+    /// What starts next on the same log is a new cluster with other settings, if they are given.
     pub async fn forget_all_but_the_log(&mut self, options: ClusterOptions) -> anyhow::Result<()> {
         self.cluster.stop().await?;
         self.services.forget_all_but_the_log(self.dir.path()).await?;
@@ -86,7 +86,8 @@ impl Trial {
         Ok(())
     }
 
-    /// Starts a load through both doors with repeats, disorder, late, invalid and malformed clicks; `more` is appended to it.
+    /// Starts a load through both doors with repeats, disorder, late, invalid and malformed clicks; `more` is
+    /// appended to it.
     pub fn start_load(&self, more: &[&str]) -> anyhow::Result<JoinHandle<anyhow::Result<LoadSummary>>> {
         let doors: Vec<String> = self.cluster.client.urls.iter().map(|url| format!("--url={url}")).collect();
         let more: Vec<&str> = doors.iter().map(String::as_str).chain(more.iter().copied()).collect();
@@ -119,8 +120,8 @@ impl Trial {
         run(LoadArguments::try_parse_from(arguments)?.options).await
     }
 
-    /// Waits until every shard has read to the end of the log and PostgreSQL holds at least as many clicks as expected; then
-    /// checks that they are exactly those.
+    /// Waits until every shard has read to the end of the log and PostgreSQL holds at least as many clicks as
+    /// expected; then checks that they are exactly those.
     pub async fn settle_and_check(&self, summary: &LoadSummary) -> anyhow::Result<()> {
         let settled = self.settle(summary).await;
         // Also where it never settled: which windows are wrong says more than that it took too long.

@@ -7,36 +7,6 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Files and folders that follow every rule. A path that is not listed is only counted, by [`the_rest_is_counted`]: add it
-/// here as soon as it is clean.
-const CLEAN: &[&str] = &[
-    "README.md",
-    "CHANGELOG.md",
-    "Makefile",
-    "Cargo.toml",
-    "clippy.toml",
-    "deny.toml",
-    "api",
-    "bench",
-    "chaos-tests/src/checks",
-    "chaos-tests/src/demo",
-    "chaos-tests/src/failover",
-    "chaos-tests/src/freshness",
-    "chaos-tests/src/oracle.rs",
-    "chaos-tests/src/simulation",
-    "chaos-tests/tests/documents.rs",
-    "chaos-tests/tests/simulation.rs",
-    "deploy",
-    "docs/decisions",
-    "docs/new-command.md",
-    "docs/performance.md",
-    "docs/simulation.md",
-    "node/src/budget",
-    "proto/budget",
-    "proto/schema",
-    "proto/src/fault.rs",
-];
-
 /// Migrations that databases have applied. sqlx compares the checksum of the whole file, comments included, so these
 /// files may never change again.
 const FROZEN: &[&str] = &["0001_reports_and_catalog.sql", "0003_billing.sql", "0004_unique_users_and_costs.sql"];
@@ -99,10 +69,6 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
             found.push(path);
         }
     }
-}
-
-fn is_clean(relative: &Path) -> bool {
-    CLEAN.iter().any(|clean| relative.starts_with(clean))
 }
 
 /// Where a marker begins a comment: outside string literals, and not within a URL.
@@ -192,14 +158,6 @@ fn violations_of_text(kind: Kind, text: &str) -> Vec<(usize, String)> {
     broken
 }
 
-/// The top-level folder of a path relative to the root; "." for a file of the root itself.
-fn folder_of(relative: &Path) -> &str {
-    match relative.parent().and_then(|parent| parent.iter().next()) {
-        Some(folder) => folder.to_str().unwrap(),
-        None => ".",
-    }
-}
-
 /// A rule that a line of a file breaks.
 struct Violation {
     file: PathBuf,
@@ -234,30 +192,9 @@ fn violations() -> Vec<Violation> {
 }
 
 #[test]
-fn clean_files_follow_the_rules_of_prose() {
-    let broken: Vec<String> =
-        violations().iter().filter(|one| is_clean(&one.file)).map(|violation| format!("\n{violation}")).collect();
+fn comments_and_documents_follow_the_rules_of_prose() {
+    let broken: Vec<String> = violations().iter().map(|violation| format!("\n{violation}")).collect();
     assert!(broken.is_empty(), "{} violations:{}", broken.len(), broken.concat());
-}
-
-/// Shows with `--nocapture` what is left in the files that are not clean yet.
-#[test]
-#[allow(clippy::print_stdout)] // The list is for a person.
-fn the_rest_is_counted() {
-    let rest: Vec<Violation> = violations().into_iter().filter(|one| !is_clean(&one.file)).collect();
-    for violation in &rest {
-        println!("{violation}");
-    }
-    for group in rest.chunk_by(|left, right| folder_of(&left.file) == folder_of(&right.file)) {
-        println!("{}: {} violations", folder_of(&group[0].file), group.len());
-    }
-}
-
-#[test]
-fn every_clean_path_exists() {
-    for path in CLEAN {
-        assert!(root().join(path).exists(), "CLEAN names {path}, which does not exist");
-    }
 }
 
 /// The check itself is checked: each rule is broken once, and each exception is used once.

@@ -16,7 +16,7 @@ use rand_distr::{Distribution, Zipf};
 
 const SALT: u16 = 5;
 const CLICKS: usize = 100_000;
-/// Of a shard: ten minutes' worth altogether.
+/// The clicks that one shard reads in a minute; there are ten minutes of them.
 const CLICKS_PER_MINUTE: usize = 10_000;
 const HORIZON: Horizon = Horizon {
     rules: EventTimeRules {

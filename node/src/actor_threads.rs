@@ -1,7 +1,9 @@
-//! The threads that actors live on: each one a current-thread runtime with a `LocalSet`, no actix `System`, no `Arbiter`.
+//! The threads that actors live on: each one a current-thread runtime with a `LocalSet`, no actix `System`, no
+//! `Arbiter`.
 //!
-//! An actor stays on the thread it was started on, so its state needs no lock; a busy thread delays its own actors only. Where there
-//! must be no threads, as in a simulation, all of them share the `LocalSet` of whoever starts them.
+//! An actor stays on the thread it was started on, so its state needs no lock; a busy thread delays its own actors
+//! only. Where there must be no threads, as in a simulation, all of them share the `LocalSet` of the task that starts
+//! them.
 
 use std::io;
 use std::thread::JoinHandle;
@@ -57,7 +59,8 @@ impl ActorThreads {
         self.queues.len()
     }
 
-    /// Runs `start` on thread `slot % count`, inside its `LocalSet`, so that it may call `Actor::start`; hands back its result.
+    /// Runs `start` on thread `slot % count`, inside its `LocalSet`, so that it may call `Actor::start`; hands back
+    /// its result.
     pub async fn run<R: Send + 'static>(
         &self,
         slot: usize,

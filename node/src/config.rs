@@ -1,4 +1,5 @@
-//! One TOML file, every key also in the environment (`CLICKTALLY_NODE__HTTP_LISTEN`), nothing accepted that is not known.
+//! One TOML file, every key also in the environment (`CLICKTALLY_NODE__HTTP_LISTEN`), nothing accepted that is not
+//! known.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -96,12 +97,12 @@ pub struct ClusterSection {
     pub election_max_ms: u64,
     /// A node silent for this long loses its shards.
     pub node_lease_ms: u64,
-    /// A group snapshots its state after this many log entries, or this many bytes of them, whichever comes first; its log holds at
-    /// most two such stretches.
+    /// A group snapshots its state after this many log entries, or this many bytes of them, whichever comes first;
+    /// its log holds at most two such stretches.
     pub snapshot_every_entries: u64,
     pub snapshot_every_bytes: u64,
-    /// What one group's cells and seen ids may take in memory, about; where it is reached, its shards wait for windows to become
-    /// final. May be raised later by a restart with a larger one, never lowered.
+    /// What one group's cells and seen ids may take in memory, about; where it is reached, its shards wait for
+    /// windows to become final. May be raised later by a restart with a larger one, never lowered.
     pub state_bytes_max: u64,
 }
 
@@ -141,8 +142,8 @@ pub struct EventTimeSection {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StreamSection {
-    /// How often a shard's counts go into replicated state: a click is visible half of this later, on average. What shorter ones
-    /// cost is in docs/performance.md.
+    /// How often a shard's counts go into replicated state: a click is visible half of this later, on average. What
+    /// shorter ones cost is in docs/performance.md.
     pub checkpoint_ms: u64,
 }
 
@@ -388,8 +389,8 @@ impl Config {
     }
 }
 
-/// Hides the password of a URL, also where it is a parameter. A text that is not a URL is hidden as a whole: it may be a
-/// password with a typing mistake in front of it.
+/// Hides the password of a URL, also where it is a parameter. A text that is not a URL is hidden as a whole: it may
+/// be a password with a typing mistake in front of it.
 fn masked_url(url: &str) -> String {
     if url.is_empty() {
         return String::new();

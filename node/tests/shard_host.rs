@@ -1,4 +1,4 @@
-//! Shards on real Kafka and a real Raft log: whoever owns them, and however often they change hands, each click counts once.
+//! Shards on real Kafka and a real Raft log: each click counts once, however often the shards change their owner.
 
 #![allow(clippy::unwrap_used)] // Panicking is how a test fails, in its helpers too.
 
@@ -198,7 +198,7 @@ async fn each_click_counts_once_through_restarts_and_changes_of_owner() {
     until(&group, |state| total(state, |o| o.read) >= clicks.read).await;
     assert_eq!(group.read(counted), clicks.sums);
 
-    // What nobody can read is set aside and counted; what lies in a foreign partition is sent home.
+    // An unreadable record is set aside and counted. A click in a foreign partition is sent to its own.
     let stray =
         Click { click_id: 77, campaign_id: 1, ad_id: 1, event_time_ms: SystemClock.now_ms(), ..Click::default() };
     let home = Partitioner::new(1).shard(stray.campaign_id, stray.id());
@@ -232,7 +232,7 @@ fn one_click_each(minter: &mut SnowflakeMinter, ads: std::ops::Range<u64>, event
     ads.map(click).collect()
 }
 
-/// Of this process.
+/// Counts the refused checkpoints of this process.
 fn refused_checkpoints() -> f64 {
     let families = prometheus::gather();
     let family = families.iter().find(|family| family.name() == "clicktally_checkpoint_failures_total");

@@ -1,8 +1,8 @@
 //! The machinery of replicated state: Raft groups over one durable log, their snapshots and their peers. The crate
 //! `clicktally-state` has what the groups agree on and the rules that change it.
 //!
-//! Nothing outside this crate sees openraft, raft-engine or the peers' wire format. Inside it, only [`disk_storage`] sees a
-//! disk, and only [`peers::transport`] a peer.
+//! Nothing outside this crate sees openraft, raft-engine or the peers' wire format. Inside it, only [`disk_storage`]
+//! sees a disk, and only [`peers::transport`] a peer.
 //!
 //! From the disk upwards; each room uses only those above it.
 

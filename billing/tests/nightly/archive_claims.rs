@@ -1,4 +1,4 @@
-//! Every record of the log is in the archive exactly once by manifest, whoever dies when.
+//! Every record of the log is in the archive exactly once by manifest, whichever process dies at any moment.
 
 use std::pin::pin;
 use std::sync::Arc;

@@ -58,7 +58,8 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 11] = [
     ),
 ];
 
-/// Crates that may not see a library, directly or through anything they depend on, because it could do I/O or tell the time.
+/// Crates that may not see a library, directly or through anything they depend on, because it could do I/O or tell
+/// the time.
 const FREE_OF: [(&str, &[&str]); 3] =
     [("clicktally-state", IO_CRATES), ("clicktally-budget", IO_CRATES), ("clicktally-proto", IO_CRATES)];
 

@@ -1,4 +1,5 @@
-//! The three links of exactly-once, each broken on purpose: the check must turn red. A check that cannot fail proves nothing.
+//! The three links of exactly-once, each broken on purpose: the check must turn red. A check that cannot fail proves
+//! nothing.
 
 use clicktally_chaos_tests::cluster::ClusterOptions;
 use clicktally_chaos_tests::eventually::{HANG_MAX, eventually};

@@ -1,4 +1,5 @@
-//! What an operator gets wrong, or what is not there: a clear error that names the remedy, in bounded time, and never a panic.
+//! What an operator gets wrong, or what is not there: a clear error that names the remedy, in bounded time, and never
+//! a panic.
 
 use std::path::Path;
 use std::process::Stdio;

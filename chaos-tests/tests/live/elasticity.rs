@@ -1,4 +1,5 @@
-//! Several groups, nodes that are drained and stopped in order, shards that move: under load, and the count stays exact.
+//! Several groups, nodes that are drained and stopped in order, shards that move: under load, and the count stays
+//! exact.
 
 use std::collections::BTreeSet;
 
@@ -32,7 +33,7 @@ fn leaders(view: &ClusterView) -> Vec<Option<u64>> {
     view.groups.iter().map(|group| group.leader).collect()
 }
 
-/// Each of `nodes` leads as many groups as any other of them, give or take one, and nobody else leads any.
+/// Each of `nodes` leads as many groups as any other of them, give or take one. No other node leads any.
 fn is_spread(view: &ClusterView, nodes: &[u64]) -> bool {
     let led: Vec<usize> = nodes.iter().filter_map(|&node| Some(view.node(node)?.groups_led)).collect();
     let (most, least) = (led.iter().max().copied().unwrap_or(0), led.iter().min().copied().unwrap_or(0));
@@ -69,7 +70,8 @@ async fn four_groups_spread_their_leaders_and_count_exactly_when_a_node_is_kille
         view.owned_by(victim) == 0 && is_spread(view, &others)
     })
     .await;
-    // What the trial of a planned stop must not see, it must be able to see.
+    // The trial of a planned stop requires that this line is absent. Here it must be present, or the other trial proves
+    // nothing.
     until_logged(&trial, victim, "counting on after a failover move").await;
     let summary = load.await.unwrap().unwrap();
     trial.settle_and_check(&summary).await.unwrap();
@@ -78,7 +80,8 @@ async fn four_groups_spread_their_leaders_and_count_exactly_when_a_node_is_kille
 #[tokio::test]
 async fn a_node_stopped_in_order_hands_over_what_it_leads_and_owns_before_any_lease_runs_out() {
     // A lease far longer than the trial waits for anything: what changes hands here changes hands in order. With the
-    // default, a busy machine may delay heartbeats beyond the lease, and the product rightly takes that for a dead node.
+    // default, a busy machine may delay heartbeats beyond the lease, and the product rightly takes that for a dead
+    // node.
     let patient = ClusterOptions { groups: 2, node_lease_ms: Some(LEASE_NEVER_MS), ..ClusterOptions::default() };
     let mut trial = Trial::prepare(patient).await.unwrap();
     trial.cluster.start().await.unwrap();
@@ -91,12 +94,13 @@ async fn a_node_stopped_in_order_hands_over_what_it_leads_and_owns_before_any_le
     .await;
     let leaver = leaders(&before)[0].unwrap();
     trial.cluster.node(leaver).unwrap().stop().await.unwrap();
-    // It is gone, and all it had is with others already: no lease had to run out.
+    // The node is gone, and other nodes have all it had already: no lease had to run out.
     let after = trial.cluster.client.cluster().await.unwrap();
     assert_eq!(after.owned_by(leaver), 0);
     for (group, (before, after)) in before.groups.iter().zip(&after.groups).enumerate() {
         assert_ne!(after.leader, Some(leaver));
-        // A hand-over costs one term; an election that somebody had to call for would cost more, or come without one.
+        // A hand-over costs exactly one term. An election after a lost leader would cost more, or come without a
+        // hand-over.
         assert_eq!(after.term, before.term + u64::from(before.leader == Some(leaver)), "group {group}");
     }
     until_logged(&trial, leaver, "counting on after a planned move").await;
@@ -143,7 +147,8 @@ async fn a_node_whose_shards_are_hot_gives_some_of_them_away_and_the_count_stays
     .await;
     let of_first = before.shards().into_iter().filter(|(_, shard)| shard.owner == Some(1));
     let hot: Vec<u16> = of_first.map(|(shard, _)| shard).collect();
-    // Each as dear as two and a half idle ones, and nobody clicks on what the others have: as many shards each, and far from even.
+    // Each hot shard weighs as much as two and a half idle ones, and the other nodes own idle shards only. All nodes
+    // own equally many shards, so the load is far from even.
     let salts: Vec<String> = hot.iter().map(u16::to_string).collect();
     let load = trial
         .start_log_load(&["--give-up-s=180", &format!("--salts={}", salts.join(",")), "--rate=9000", "--clicks=250000"])

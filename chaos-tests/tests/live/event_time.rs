@@ -85,7 +85,8 @@ async fn one_clock_far_ahead_is_put_aside_and_makes_nobody_late() {
     assert!(trial.database.stream_counts().await.unwrap().keys().all(|(ad, _)| *ad != 78));
 }
 
-/// An owner that stalls (and keeps its shards: a lease of half a minute) holds its group's windows open, however far the others are.
+/// An owner that stalls (and keeps its shards: a lease of half a minute) holds its group's windows open, however far
+/// the others are.
 #[tokio::test]
 async fn a_stalled_owner_holds_windows_back_and_nothing_is_lost_or_late() {
     let mut trial = Trial::prepare(ClusterOptions::default()).await.unwrap();

@@ -29,7 +29,7 @@ async fn assert_exact_after_dying_at(point: &str, armed: Armed) {
     let mut load = trial.start_load(&["--give-up-s=180"]).unwrap();
     let died = trial.cluster.first_to_exit(HANG_MAX).await.unwrap();
     trial.cluster.node(died).unwrap().start(&[]).await.unwrap();
-    // Whoever else dies there is restarted as well, until the load has ended.
+    // Any other node that dies at the fail point is restarted as well, until the load has ended.
     let summary = loop {
         tokio::select! {
             summary = &mut load => break summary.unwrap().unwrap(),
@@ -63,8 +63,8 @@ async fn exact_after_all_nodes_die_before_a_proposal() {
     assert_exact_after_dying_at("checkpoint.before_propose:150", Armed::All).await;
 }
 
-// The counts let the load be under way when a node dies: each of three nodes takes part in some 64 proposals a second, owns some five
-// shards, and looks into each a hundred times a second at most.
+// The counts let the load be under way when a node dies: each of three nodes takes part in some 64 proposals a
+// second, owns some five shards, and looks into each a hundred times a second at most.
 dying_at! {
     exact_after_dying_with_polled_records_in_hand: One "shard.after_poll:400",
     exact_after_dying_with_folded_clicks_in_hand: One "shard.after_fold:150",

@@ -1,4 +1,5 @@
-//! A disk that runs full under a node: it stops at once and says why, the others count on, and with space it comes back.
+//! A disk that runs full under a node: it stops at once and says why, the others count on, and with space it comes
+//! back.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,8 +12,8 @@ use clicktally_chaos_tests::trial::Trial;
 use clicktally_raft_store::FAIL_STOP_EXIT_CODE;
 
 const VICTIM: u64 = 2;
-/// Less than the Raft log reserves at once, so that its writes run into the end of the disk and no reserve hides it; the load below
-/// writes nearly twice as much.
+/// Less than the Raft log reserves at once, so that its writes run into the end of the disk and no reserve hides it;
+/// the load below writes nearly twice as much.
 const SMALL: &str = "size=640k";
 const AMPLE: &str = "size=64m";
 

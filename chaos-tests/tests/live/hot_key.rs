@@ -1,4 +1,5 @@
-//! One ad has all the traffic: sixteen shards share it evenly, stage two sees a handful of partial counts, and the ad is named.
+//! One ad has all the traffic: sixteen shards share it evenly, stage two sees a handful of partial counts, and the ad
+//! is named.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +23,8 @@ async fn metric(trial: &Trial, name: &str) -> f64 {
 #[tokio::test]
 async fn a_viral_ad_is_shared_evenly_counted_exactly_and_named() {
     let trial = Trial::start().await.unwrap();
-    // Of the newest minutes, so that the detector looks at them; half a minute old, so that their windows fire soon.
+    // The clicks are of the newest minutes, so that the detector looks at them. They are half a minute old, so that
+    // their windows fire soon.
     let viral = [
         "--ads=1",
         "--campaigns=1",
@@ -59,7 +61,8 @@ async fn a_viral_ad_is_shared_evenly_counted_exactly_and_named() {
     let ids = metric(&trial, "clicktally_seen_ids").await;
     let distinct: u64 = shards.values().map(|shard| shard.outcomes.counted + shard.outcomes.invalid).sum();
     assert_eq!(ids, distinct as f64, "every id of the last minutes is remembered, once");
-    // Foreign ids, and so few to a shard that their tables have room to spare: where there are many, nine (`node/src/shard/dedup`).
+    // Foreign ids, and so few to a shard that their tables have room to spare: where there are many, nine
+    // (`node/src/shard/dedup`).
     let id_bytes = metric(&trial, "clicktally_seen_id_bytes").await;
     assert!(id_bytes > ids && id_bytes <= 16.0 * ids, "{id_bytes} bytes for {ids} ids");
     let bytes = metric(&trial, "clicktally_checkpoint_bytes_total").await;

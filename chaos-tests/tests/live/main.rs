@@ -1,4 +1,5 @@
-//! Whole clusters of real processes on real Kafka and real PostgreSQL. One program, so that it links once; one trial at a time.
+//! Whole clusters of real processes on real Kafka and real PostgreSQL. One program, so that it links once; one trial
+//! at a time.
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 

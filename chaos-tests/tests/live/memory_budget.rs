@@ -1,5 +1,5 @@
-//! More in the log than a group may hold: shards wait for windows to become final and leave, memory stays within its budget, and the
-//! count is exact.
+//! More in the log than a group may hold: shards wait for windows to become final and leave, memory stays within its
+//! budget, and the count is exact.
 
 use std::time::Duration;
 
@@ -29,9 +29,9 @@ async fn a_backlog_larger_than_the_memory_allowed_waits_for_room_and_is_counted_
     };
     let mut trial = Trial::prepare(options).await.unwrap();
     trial.make_topics().await.unwrap();
-    // Nearly each click is a cell of its own, with a user and a cost. One shard has most of the clicks, so on a machine of
-    // any speed the other fifteen read ahead of it. Nothing becomes final before that shard has passed it, and what the
-    // others hold by then is far more than the budget: they must wait.
+    // Nearly each click is a cell of its own, with a user and a cost. One shard has most of the clicks, so on a
+    // machine of any speed the other fifteen read ahead of it. Nothing becomes final before that shard has passed it,
+    // and what the others hold by then is far more than the budget: they must wait.
     let slow = backlog(&trial, &["--salts=0", "--clicks=1500000", "--seed=1"]).await;
     let others = "--salts=1,2,3,4,5,6,7,8,9,10,11,12,13,14,15";
     let fast = backlog(&trial, &[others, "--clicks=2000000", "--seed=2"]).await;

@@ -1,5 +1,6 @@
-//! Real input: the Open Bandit data (ZOZO, Apache-2.0; Saito et al. 2020), a week of a fashion shop's logs with microsecond times,
-//! fetched through pip and never committed. Every (item, minute) is compared with a count made here.
+//! Real input: the Open Bandit data (ZOZO, Apache-2.0; Saito et al. 2020), a week of a fashion shop's logs with
+//! microsecond times, fetched through pip and never committed. Every (item, minute) is compared with a count made
+//! here.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,4 +1,5 @@
-//! Old logs: a backlog of hours is counted as it was meant, and a log replayed at full speed counts the same as it did live.
+//! Old logs: a backlog of hours is counted as it was meant, and a log replayed at full speed counts the same as it
+//! did live.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,7 +34,8 @@ async fn conclusions(trial: &Trial) -> Conclusions {
     }
 }
 
-/// Nobody was there for two hours; the clicks went straight into the log. They come in disorder, late, beyond the horizon and twice.
+/// No node ran for two hours, and the clicks went straight into the log: in disorder, late, beyond the horizon and
+/// twice.
 #[tokio::test]
 async fn a_backlog_of_two_hours_is_counted_as_it_was_meant() {
     let mut trial = Trial::prepare(ClusterOptions::default()).await.unwrap();

@@ -1,4 +1,5 @@
-//! `clicktally up` as a script uses it: wait for its lines, use the addresses, Ctrl-C, and the same again on the same folder.
+//! `clicktally up` as a script uses it: wait for its lines, use the addresses, Ctrl-C, and the same again on the same
+//! folder.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! A node as a process: the member of the cluster over a real clock, disk, network and log, and what only a process has: HTTP and
-//! PostgreSQL.
+//! A node as a process: the member of the cluster over a real clock, disk, network and log, and what only a process
+//! has: HTTP and PostgreSQL.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -48,7 +48,8 @@ pub struct ClusterNode {
 
 impl ClusterNode {
     /// # Errors
-    /// Anything that this node cannot begin without, each with its remedy: ports, the data folder, the log and its topics.
+    /// Anything that this node cannot begin without, each with its remedy: ports, the data folder, the log and its
+    /// topics.
     pub async fn start(config: Config) -> anyhow::Result<ClusterNode> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let http = bind("node.http_listen", &config.node.http_listen).await?;
@@ -115,7 +116,8 @@ impl ClusterNode {
         Ok(())
     }
 
-    /// Gives what it owns and leads to others, then ends everything in order; what was acknowledged is safe before and after.
+    /// Gives what it owns and leads to others, then ends everything in order; what was acknowledged is safe before
+    /// and after.
     pub async fn stop(self) {
         self.member.stop().await;
     }

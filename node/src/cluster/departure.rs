@@ -1,8 +1,10 @@
-//! A planned stop: this node first hands over the shards it owns and the groups it leads, so that no lease has to run out.
+//! A planned stop: this node first hands over the shards it owns and the groups it leads, so that no lease has to run
+//! out.
 //!
 //! *Reads* the local replicas and the heartbeats heard. *Writes* nothing itself: it announces that it leaves, and the
-//! leaders of its groups take over. *Promises*: it waits as long as the hand-over makes progress, because a stop that ends
-//! as a failover costs a pause of counting. A hand-over that stands still, or takes too long in all, is given up.
+//! leaders of its groups take over. *Promises*: it waits as long as the hand-over makes progress, because a stop that
+//! ends as a failover costs a pause of counting. A hand-over that stands still, or takes too long in all, is given
+//! up.
 
 use std::time::Duration;
 
@@ -15,8 +17,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::presence::Presence;
 
-/// How long the node waits for the next shard or group to be taken over. On a busy machine all of them together may take
-/// longer than that, so every one taken starts the wait anew.
+/// How long the node waits for the next shard or group to be taken over. On a busy machine all of them together may
+/// take longer than that, so every one taken starts the wait anew.
 const STANDSTILL_MAX: Duration = Duration::from_secs(5);
 /// How long the node waits in all. Supervisors commonly kill after 30 s, and the rest of the stop needs some of that.
 const RELIEF_DEADLINE: Duration = Duration::from_secs(20);

@@ -1,7 +1,8 @@
 //! Keeps leadership where it should be: spread over the nodes, and off a node that drains or leaves.
 //!
-//! Reads: heartbeats, the drain marks, and who leads each group. Does: at most one hand-over at a time, of a group that this node
-//! leads ([`clicktally_state::leadership`] says which). A hand-over that fails changes nothing, and is decided anew.
+//! Reads: heartbeats, the drain marks, and who leads each group. Does: at most one hand-over at a time, of a group
+//! that this node leads ([`clicktally_state::leadership`] says which). A hand-over that fails changes nothing, and is
+//! decided anew.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

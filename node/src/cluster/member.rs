@@ -1,8 +1,8 @@
-//! What makes a process a member of the cluster, over the four seams: replicas, shards, placement, presence, budgets. In the order of
-//! its dependencies; stopped in the reverse order.
+//! What makes a process a member of the cluster, over the four seams: replicas, shards, placement, presence, budgets.
+//! In the order of its dependencies; stopped in the reverse order.
 //!
-//! Everything here runs the same in production ([`crate::cluster::cluster_node`] brings the seams, and adds HTTP and PostgreSQL) and in a
-//! simulation.
+//! Everything here runs the same in production ([`crate::cluster::cluster_node`] brings the seams, and adds HTTP and
+//! PostgreSQL) and in a simulation.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -122,7 +122,8 @@ impl Member {
         self.stop.subscribe()
     }
 
-    /// Runs a task beside the member's own. It should end soon after [`Member::stopped`] turns true, and is aborted if it does not.
+    /// Runs a task beside the member's own. It should end soon after [`Member::stopped`] turns true, and is aborted
+    /// if it does not.
     pub fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
     }
@@ -176,7 +177,8 @@ impl Member {
         self.groups.iter().cloned().map(Arc::new).collect()
     }
 
-    /// Gives what it owns and leads to others, then ends everything in order; what was acknowledged is safe before and after.
+    /// Gives what it owns and leads to others, then ends everything in order; what was acknowledged is safe before
+    /// and after.
     pub async fn stop(mut self) {
         if let Some(presence) = self.presence.take() {
             departure::depart(self.node(), &self.groups, &presence, self.config.lease, self.clock.as_ref()).await;

@@ -1,5 +1,5 @@
-//! This node as a member, in the order of its life: opening its seams, making itself known, telling the other nodes what
-//! it carries, placing the shards and the leadership of the groups it leads, and leaving in order.
+//! This node as a member, in the order of its life: opening its seams, making itself known, telling the other nodes
+//! what it carries, placing the shards and the leadership of the groups it leads, and leaving in order.
 
 pub mod cluster_node;
 pub mod member;

@@ -1,7 +1,8 @@
 //! Where this node leads a group, it decides which node counts which shard.
 //!
-//! Reads: heartbeats, drain marks and assignments. Writes: `AssignShard` and `PlanMove`. Promises: at most one round in flight; a round that lost a race
-//! changes nothing, because each assignment names the epoch it saw. On restart: listens for a whole lease first.
+//! Reads: heartbeats, drain marks and assignments. Writes: `AssignShard` and `PlanMove`. Promises: at most one round
+//! in flight; a round that lost a race changes nothing, because each assignment names the epoch it saw. On restart:
+//! listens for a whole lease first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -32,7 +33,7 @@ impl PlacementActor {
         PlacementActor { group, all, rules: PlacementRules { lease }, is_deciding: false }
     }
 
-    /// Of the other groups, as this node's replicas have it.
+    /// The seats of the other groups' shards, as this node's replicas have them.
     fn seats_elsewhere(&self) -> BTreeMap<ShardId, Seat> {
         let others = self.all.iter().filter(|group| group.id() != self.group.id());
         others.flat_map(|group| group.read(|state| seats(state).collect::<Vec<_>>())).collect()

@@ -1,4 +1,4 @@
-//! What this node tells the others: that it lives, what it carries, and when it is about to leave.
+//! What this node announces to the other nodes: that it lives, what it carries, and when it is about to leave.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::shard::ShardMeters;
 /// Heartbeats in one lease: two may be lost.
 const HEARTBEATS_PER_LEASE: u32 = 4;
 
-/// How often a node says that it lives.
+/// How often a node announces that it lives.
 pub fn heartbeat_interval(lease: Duration) -> Duration {
     lease / HEARTBEATS_PER_LEASE
 }
@@ -23,7 +23,7 @@ pub fn heartbeat_interval(lease: Duration) -> Duration {
 #[derive(Clone)]
 pub struct Presence {
     announcer: Announcer,
-    /// What never changes in one life.
+    /// The parts of the heartbeat that never change in one life of the node.
     myself: Heartbeat,
     /// `None` where no shards are counted.
     meters: Option<Arc<ShardMeters>>,
@@ -45,12 +45,12 @@ impl Presence {
         self.announcer.view()
     }
 
-    /// From here on the others are told, at once, that this node is stopping.
+    /// Announces, at once and from here on, that this node is stopping.
     pub fn leave(&self) {
         self.is_leaving.send_replace(true);
     }
 
-    /// Tells everybody until stopped.
+    /// Announces this node to all other nodes until stopped.
     pub async fn keep_alive(self, lease: Duration, mut stop: watch::Receiver<bool>) {
         let mut ticks = interval(heartbeat_interval(lease));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -65,7 +65,7 @@ impl Presence {
             let loads = self.meters.as_ref().map(|meters| meters.measure(self.clock.monotonic())).unwrap_or_default();
             let clicks_per_s: u64 = loads.iter().map(|(_, load)| load.clicks_per_s).sum();
             METRICS.load_clicks_per_second.set(i64::try_from(clicks_per_s).unwrap_or(i64::MAX));
-            // Nobody waits for the answers: a peer that hangs must not delay what the others hear.
+            // The announcer does not wait for answers: a peer that hangs must not delay what the other nodes hear.
             drop(self.announcer.announce(&Heartbeat { is_leaving, loads, ..self.myself.clone() }));
         }
     }

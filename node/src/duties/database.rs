@@ -1,5 +1,5 @@
-//! Everything that needs PostgreSQL: the connection, then the window writer, the catalogue writer and the archive. Counting never
-//! waits for any of it.
+//! Everything that needs PostgreSQL: the connection, then the window writer, the catalogue writer and the archive.
+//! Counting never waits for any of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,8 @@ use crate::sink::postgres_tables::PostgresTables;
 use crate::sink::{catalog_writer, window_writer};
 
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// The pause after an error that only an operator can cure. Work continues once the cause is gone: repeating it is harmless.
+/// The pause after an error that only an operator can cure. Work continues once the cause is gone: repeating it is
+/// harmless.
 const HALT_PAUSE: Duration = Duration::from_secs(10);
 
 /// Runs until stopped.

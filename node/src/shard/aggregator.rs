@@ -1,11 +1,12 @@
 //! Stage one: partial counts since the last checkpoint.
 //!
-//! One [`Aggregator`] per (campaign, ad, minute) of the shard. It is an actor in the sense of the design (owns its state, addressed by a
-//! key, activated by its first message, passivated by the checkpoint that takes what it holds) hosted in the shard actor, which is
-//! its mailbox: a click costs a table lookup instead of a message.
+//! One [`Aggregator`] per (campaign, ad, minute) of the shard. It is an actor in the sense of the design (owns its
+//! state, addressed by a key, activated by its first message, passivated by the checkpoint that takes what it holds)
+//! hosted in the shard actor, which is its mailbox: a click costs a table lookup instead of a message.
 //!
-//! Each minute has a table of its own. Clicks come nearly in order of time, so that the tables in use are those of a minute or two, and fit
-//! a core's cache; one table for all ads a shard has ever seen does not (`docs/decisions/011-cpu-of-the-stream-path.md`).
+//! Each minute has a table of its own. Clicks come nearly in order of time, so that the tables in use are those of a
+//! minute or two, and fit a core's cache; one table for all ads a shard has ever seen does not
+//! (`docs/decisions/011-cpu-of-the-stream-path.md`).
 
 use std::hash::BuildHasher;
 
@@ -33,11 +34,13 @@ struct Aggregator {
     invalid_clicks: u32,
 }
 
-/// Counts of one aggregator between two checkpoints, and numbers of aggregators, fit 32 bits: a shard stops reading long before.
+/// Counts of one aggregator between two checkpoints, and numbers of aggregators, fit 32 bits: a shard stops reading
+/// long before.
 const _: () = assert!(PENDING_CLICKS_MAX < u32::MAX as u64 / 2);
 const _: () = assert!(size_of::<Aggregator>() == 24);
 
-/// What not every click has, by number of its aggregator: where nobody has it, nothing is held and nothing done.
+/// A measure that not every click has, by number of its aggregator. If no click has it, it costs neither memory nor
+/// time.
 #[derive(Debug)]
 struct Column<T>(Vec<T>);
 
@@ -176,7 +179,7 @@ impl OpenMinute {
 #[derive(Debug, Default)]
 pub struct Aggregators {
     open: Vec<OpenMinute>,
-    /// Of these the one that the last click was of.
+    /// The index in `open` of the last click's minute.
     now: usize,
     spare: Vec<OpenMinute>,
     /// Keyed at random: a producer must not be able to choose ads that meet in one slot.
@@ -206,7 +209,7 @@ impl Aggregators {
         self.open.iter().map(|open| open.hosted.len()).sum()
     }
 
-    /// Takes what was counted, in order of time, and passivates everybody.
+    /// Takes what was counted, in order of time, and passivates all aggregators.
     pub fn take_cells(&mut self) -> Vec<WindowCells> {
         self.open.sort_unstable_by_key(|open| open.minute);
         let cells = self.open.iter_mut().map(OpenMinute::take).collect();

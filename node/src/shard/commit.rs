@@ -45,8 +45,8 @@ pub(super) struct Committed {
     pub(super) oldest_arrival_ms: Option<UnixMillis>,
 }
 
-/// Tries for as long as the answer is unknown; dropping the future gives up, and what it left undecided is settled by the
-/// offsets of whoever proposes next.
+/// Tries for as long as the outcome is unknown. Dropping the future gives up. The offsets of the next proposal then
+/// settle what this one left undecided.
 pub(super) async fn commit(group: Arc<Group>, log: Arc<dyn ClickLog>, cut: Cut) -> (CommitEnd, Committed) {
     let Cut { checkpoint, partials, oldest_arrival_ms, out_records } = cut;
     let shard = checkpoint.shard.0;
@@ -58,7 +58,8 @@ pub(super) async fn commit(group: Arc<Group>, log: Arc<dyn ClickLog>, cut: Cut) 
         oldest_arrival_ms,
     };
     let mut backoff = Backoff::default();
-    // 1. What the checkpoint says was sent elsewhere is durable there before the checkpoint is: a crash in between repeats it.
+    // 1. What the checkpoint says was sent elsewhere is durable there before the checkpoint is: a crash in between
+    //    repeats it.
     while !out_records.is_empty() {
         match log.publish(out_records.clone()).await {
             Ok(()) => break,

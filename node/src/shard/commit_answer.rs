@@ -1,5 +1,5 @@
-//! What the answer to a checkpoint's proposal means for its owner. Pure: an answer in, a decision out; [`super::commit`] carries it
-//! out.
+//! What the answer to a checkpoint's proposal means for its owner. Pure: an answer in, a decision out;
+//! [`super::commit`] carries it out.
 
 use std::time::Duration;
 
@@ -30,7 +30,8 @@ pub enum NextStep {
     Again,
     /// Propose the same again after a pause, for this reason.
     AgainLater(String),
-    /// The same, but certainly not applied, and only a matter of time. Meanwhile the shard stops reading at its own limit.
+    /// The same, but certainly not applied, and only a matter of time. Meanwhile the shard stops reading at its own
+    /// limit.
     AwaitRoom(Rejection),
 }
 
@@ -52,8 +53,8 @@ impl CommitAttempts {
             }
             Ok(Outcome::Done) => NextStep::End(CommitEnd::Committed),
             Ok(Outcome::AlreadyApplied) if self.is_repeat => NextStep::End(CommitEnd::Committed),
-            // Somebody read the same records under this epoch: this node, in an earlier life. A leader of an older build does not
-            // compare the watermarks.
+            // An earlier life of this node read the same records under this epoch. A leader of an older build does
+            // not compare the watermarks.
             Ok(Outcome::AlreadyApplied) => restart("an earlier life committed the same offsets".into()),
             Ok(Outcome::Fenced { .. }) => NextStep::End(CommitEnd::Fenced),
             Ok(Outcome::OffsetGap { .. }) if is_broken(Mutant::GapTakenForSuccess) => {

@@ -1,4 +1,5 @@
-//! What each shard of this process costs and how it fares: for the heartbeats, by which shards are placed, and for an operator.
+//! What each shard of this process costs and how it fares: for the heartbeats, by which shards are placed, and for an
+//! operator.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +16,7 @@ const MEASURED_AFTER: Duration = Duration::from_secs(3);
 /// Between two measurements at least; a division by less says nothing.
 const MEASURE_EVERY_MIN: Duration = Duration::from_millis(50);
 
-/// Of all shards of this process. Times are monotonic.
+/// The meters of all shards of this process. Times are monotonic.
 #[derive(Debug, Default)]
 pub struct ShardMeters(Mutex<BTreeMap<ShardId, Meter>>);
 
@@ -67,7 +68,7 @@ struct Meter {
     measured_at: Duration,
     /// Since `measured_at`.
     clicks: u64,
-    /// Smoothed, in thousandths, so that a slow shard does not round to nought.
+    /// Smoothed, in thousandths, so that a slow shard does not round to zero.
     clicks_per_1000_s: u64,
     /// Offsets passed and clicks in them, over the life of this meter: what a record holds.
     records: u64,

@@ -1,8 +1,9 @@
 //! Stage one: one shard = one partition, counted by one owner at a time.
 //!
-//! Reads: the shard's partition of `raw_clicks`. Writes: checkpoints (through its Raft group), `late_clicks`, `quarantine`, and
-//! misplaced clicks back to their own partition. Promises: every click read has exactly one outcome, decided in log order, the
-//! same whoever decides it. On restart: goes on from replicated state, re-reading at most what no checkpoint holds.
+//! Reads: the shard's partition of `raw_clicks`. Writes: checkpoints (through its Raft group), `late_clicks`,
+//! `quarantine`, and misplaced clicks back to their own partition. Promises: every click read has exactly one
+//! outcome, decided in log order. Any owner decides the same. On restart: goes on from replicated state, re-reading
+//! at most what no checkpoint holds.
 //!
 //! Rules first (no I/O), then the shells.
 

@@ -308,7 +308,8 @@ proptest! {
         let committed = replica.state.shard(SHARD).unwrap().outcomes;
         prop_assert_eq!(committed, outcomes);
         prop_assert!(committed.is_conserved());
-        // What was counted as sent elsewhere is there (at least once: sent again where the owner died before its checkpoint).
+        // What was counted as sent elsewhere is there (at least once: sent again where the owner died before its
+        // checkpoint).
         let to = |topic: &str| sent.iter().filter(|out| out.topic == topic).count() as u64;
         prop_assert_eq!(to(LATE_CLICKS), outcomes.late);
         prop_assert_eq!(to(QUARANTINE), outcomes.quarantined);
@@ -348,8 +349,9 @@ fn proof_event() -> impl Strategy<Value = ProofEvent> {
 }
 
 proptest! {
-    /// A proof may die with its owner, and what it had closed opens again for the successor. That is safe only because no
-    /// decision taken under a proof leaves the owner before the checkpoint that carries the proof is committed.
+    /// A proof may die with its owner, and what it had closed opens again for the successor. That is safe only
+    /// because no decision taken under a proof leaves the owner before the checkpoint that carries the proof is
+    /// committed.
     #[test]
     fn a_click_of_the_side_output_is_never_counted_whatever_proofs_die_with_their_owners(
         events in proptest::collection::vec(proof_event(), 1..80)

@@ -1,7 +1,7 @@
-//! What a shard sends elsewhere: late clicks, what nobody can count, and clicks of other shards.
+//! The records that a shard sends elsewhere: late clicks, records that cannot be counted, and clicks of other shards.
 //!
-//! Sent before the checkpoint that accounts for them is proposed, so a crash in between repeats them: their readers go by the
-//! click's id, or by shard and offset.
+//! A shard sends them before it proposes the checkpoint that accounts for them, so a crash in between repeats them.
+//! Their readers identify a repeat by the click's id, or by shard and offset.
 
 use clicktally_proto::click::encode::encode_record;
 use clicktally_proto::click::record::{CLICKS_PER_RECORD_MAX, Click};

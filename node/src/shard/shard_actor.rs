@@ -1,7 +1,8 @@
 //! The actor of one owned shard: drains its partition, folds, and gets checkpoints committed, one at a time.
 //!
-//! It goes on folding into the next delta while a checkpoint is on its way, up to the limits of [`ShardState::is_full`]; then it
-//! stops draining, the reader's queue fills, and the fetcher stops: back-pressure without a queue of its own.
+//! It goes on folding into the next delta while a checkpoint is on its way, up to the limits of
+//! [`ShardState::is_full`]; then it stops draining, the reader's queue fills, and the fetcher stops: back-pressure
+//! without a queue of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,8 +59,8 @@ pub(super) struct ShardActor {
     is_committing: bool,
     /// The interval passed while one was on its way.
     is_due: bool,
-    /// Nothing was committed here yet: what comes first must not wait for the interval, because until then the shard stands
-    /// still for everybody who looks.
+    /// No checkpoint was committed here yet. The first one must not wait for the interval, because until then all
+    /// readers see the shard stand still.
     awaits_first: bool,
     /// Reads no more, and ends with the next commit.
     is_finishing: bool,
@@ -246,7 +247,7 @@ impl ShardActor {
 
     fn end(&mut self, end: ShardEnd, ctx: &mut Context<ShardActor>) {
         if let Some(ended) = self.ended.take() {
-            // Nobody listens any more when the whole host is going down.
+            // The receiver is gone when the whole host is going down.
             let _ = ended.send(end);
         }
         ctx.stop();

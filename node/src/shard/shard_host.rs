@@ -1,4 +1,5 @@
-//! Runs the shards that the groups assign to this node, on a few threads of their own; a shard never moves between threads.
+//! Runs the shards that the groups assign to this node, on a few threads of their own; a shard never moves between
+//! threads.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,7 +29,8 @@ const FINISH_DEADLINE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone)]
 pub struct ShardHostConfig {
-    /// How often a shard's counts become one proposal. What a dead owner's successor must read again, and how old a count is.
+    /// How often a shard's counts become one proposal. What a dead owner's successor must read again, and how old a
+    /// count is.
     pub checkpoint_interval: Duration,
 }
 
@@ -70,8 +72,8 @@ struct Seen {
 }
 
 impl ShardHost {
-    /// Starts counting whatever `groups` (this node's replicas) assign to this node, now and later. The assignments are watched
-    /// on the caller's runtime, the counting is done on `threads`.
+    /// Starts counting whatever `groups` (this node's replicas) assign to this node, now and later. The assignments
+    /// are watched on the caller's runtime, the counting is done on `threads`.
     pub fn start(
         config: ShardHostConfig,
         groups: Vec<Arc<Group>>,
@@ -102,8 +104,8 @@ impl ShardHost {
         Arc::clone(&self.meters)
     }
 
-    /// Commits what has been read, as far as that is quick, and stops counting; what no checkpoint holds is read again by the
-    /// next owner.
+    /// Commits what has been read, as far as that is quick, and stops counting; what no checkpoint holds is read
+    /// again by the next owner.
     pub async fn stop(self) {
         self.finish.cancel();
         self.lives.close();

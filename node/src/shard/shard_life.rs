@@ -1,8 +1,9 @@
-//! One ownership of one shard, from its assignment to its end: restore, count, and again where memory and state went apart.
+//! One ownership of one shard, from its assignment to its end: restore, count, and again where memory and state went
+//! apart.
 //!
-//! A planned end comes as an order: the actor commits what it has read and stops, and the shard is assigned to its heir by its
-//! owner itself. So the heir finds everything in replicated state and nothing to read twice, and the shard is paused only from
-//! that last commit to the heir's first.
+//! A planned end comes as an order: the actor commits what it has read and stops, and the shard is assigned to its
+//! heir by its owner itself. So the heir finds everything in replicated state and nothing to read twice, and the
+//! shard is paused only from that last commit to the heir's first.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +59,7 @@ pub(super) struct ShardLife {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) meters: Arc<ShardMeters>,
     pub(super) checkpoint_interval: Duration,
-    /// `None` if it came from nobody.
+    /// `None` if the shard had no owner before.
     pub(super) arrival: Option<Arrival>,
     pub(super) orders: watch::Receiver<Orders>,
     /// Cancelled when the shard goes to another owner, or the host stops.

@@ -3,16 +3,17 @@
 //! Each click gets the first outcome of this list that fits, decided in log order:
 //!
 //! 1. **misrouted**: belongs to another shard; sent on to its own partition.
-//! 2. **quarantined**: dated too far ahead of its record's arrival (one wrong clock must not move a watermark), or with an id
-//!    that no table can hold. A record that cannot be decoded is quarantined whole.
+//! 2. **quarantined**: dated too far ahead of its record's arrival (one wrong clock must not move a watermark), or
+//!    with an id that no table can hold. A record that cannot be decoded is quarantined whole.
 //! 3. **duplicate**: its id was counted, under whatever minute, and that minute is not final yet.
 //! 4. **late**: its window is final by this shard's watermark.
 //! 5. **invalid** or **counted**.
 //!
-//! Decisions depend on the log's prefix, on replicated state and on proofs of emptiness, never on where checkpoints were cut. A
-//! successor that re-reads the same records decides the same, unless a proof died with the owner: then what the proof had closed is
-//! open again. That harms nobody, because what was decided under a proof leaves the owner with a later cut than the one that
-//! carries the proof, and a cut is only published once the one before it is committed.
+//! Decisions depend on the log's prefix, on replicated state and on proofs of emptiness, never on where checkpoints
+//! were cut. A successor that re-reads the same records decides the same, with one exception. An uncommitted proof of
+//! emptiness is lost with its owner, and the windows it closed reopen. This is safe: decisions based on a proof are
+//! published only with a later cut than the one that carries the proof, and a cut is published only after the one
+//! before it is committed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,8 +36,8 @@ use super::dedup::{Horizon, SeenIds};
 use super::out_records;
 use super::watermark::WatermarkTracker;
 
-/// Clicks counted since the last checkpoint at which a shard stops reading until the next one is in: bounds a checkpoint to
-/// some 2 MB, and what is lost and read again when an owner dies.
+/// Clicks counted since the last checkpoint at which a shard stops reading until the next one is in: bounds a
+/// checkpoint to some 2 MB, and what is lost and read again when an owner dies.
 pub const PENDING_CLICKS_MAX: u64 = 200_000;
 /// The same for what waits to be sent elsewhere.
 pub const PENDING_OUT_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -90,8 +91,8 @@ pub struct ShardState {
 }
 
 impl ShardState {
-    /// Goes on where replicated state is: `entry` and `seen` must come from one reading of it. Unpacks every seen id, so call
-    /// it off the counting threads.
+    /// Goes on where replicated state is: `entry` and `seen` must come from one reading of it. Unpacks every seen id,
+    /// so call it off the counting threads.
     pub fn restore(terms: ShardTerms, entry: &ShardEntry, seen: &[Arc<SeenBlock>]) -> Result<ShardState, DamagedBlock> {
         let mut ids = SeenIds::default();
         let watermark_ms = if is_broken(Mutant::WatermarkGoesBack) { 0 } else { entry.watermark_ms };
@@ -158,7 +159,7 @@ impl ShardState {
         match decode_record(record.value, &mut views) {
             Ok(()) => self.take_clicks(record, &views),
             Err(malformed) => {
-                // One, because nobody can count the clicks of a record that nobody can read.
+                // It counts as one click read: the number of clicks in an unreadable record is unknown.
                 self.outcomes.read += 1;
                 if is_broken(Mutant::GarbageSkipped) {
                     self.outcomes.read -= 1;
@@ -270,25 +271,26 @@ impl ShardState {
         self.out_records.push(record);
     }
 
-    /// The log's answer when asked for its end. `asked_at_ms`: wall time *before* the question, because whatever arrives later is
-    /// not covered by the answer.
+    /// The log's answer when asked for its end. `asked_at_ms`: wall time *before* the question, because whatever
+    /// arrives later is not covered by the answer.
     pub fn note_end(&mut self, asked_at_ms: UnixMillis, end: u64) {
-        // An end *before* what was read is that of a log that has lost records. It proves nothing, and the reader halts the shard.
+        // An end *before* what was read is that of a log that has lost records. It proves nothing, and the reader
+        // halts the shard.
         let is_read = self.position == end || (self.position > end && is_broken(Mutant::LostTailProves));
         if is_read || is_broken(Mutant::WatermarkByTimer) {
             self.prove_empty(asked_at_ms);
         }
     }
 
-    /// Everything that arrived before `proven_at_ms` has been read: the log's end, asked for after that moment, was not beyond
-    /// [`ShardState::position`].
+    /// Everything that arrived before `proven_at_ms` has been read: the log's end, asked for after that moment, was
+    /// not beyond [`ShardState::position`].
     pub fn prove_empty(&mut self, proven_at_ms: UnixMillis) {
         self.watermark.prove_empty(proven_at_ms);
         self.complete_to_ms = self.complete_to_ms.max(proven_at_ms);
     }
 
-    /// Takes everything since the last cut; `None` where there is no news. The caller must get each cut committed before it
-    /// proposes the next.
+    /// Takes everything since the last cut; `None` where there is no news. The caller must get each cut committed
+    /// before it proposes the next.
     pub fn cut(&mut self) -> Option<Cut> {
         let news = (self.watermark.get(), self.complete_to_ms);
         if self.position == self.from && news == self.last_cut {

@@ -2,8 +2,8 @@
 
 use clicktally_proto::event_time::UnixMillis;
 
-/// Max event time seen − out-of-orderness bound. A shard *proven* empty (read up to the log's end) may follow the clock less the
-/// bound; one that is not proven keeps still: a timer alone never moves a watermark. Never goes back.
+/// Max event time seen − out-of-orderness bound. A shard *proven* empty (read up to the log's end) may follow the
+/// clock less the bound; one that is not proven keeps still: a timer alone never moves a watermark. Never goes back.
 #[derive(Debug, Clone, Copy)]
 pub struct WatermarkTracker {
     out_of_orderness_ms: u64,

@@ -1,4 +1,5 @@
-//! Reads: `window_counts` and `late_clicks`, with a consumer on a thread of its own that stays a little ahead of the tables.
+//! Reads: `window_counts` and `late_clicks`, with a consumer on a thread of its own that stays a little ahead of the
+//! tables.
 
 use std::sync::Arc;
 use std::time::Duration;

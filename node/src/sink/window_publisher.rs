@@ -1,7 +1,7 @@
 //! Reads: fired windows of the group this node leads. Writes: `window_counts`, then `SinkProgress`.
 //!
-//! Promises: every revision that replicated state reports as published is in the topic. Values are absolute and carry their
-//! revision, so that publishing twice is harmless. On restart: continues behind the replicated progress.
+//! Promises: every revision that replicated state reports as published is in the topic. Values are absolute and carry
+//! their revision, so that publishing twice is harmless. On restart: continues behind the replicated progress.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,8 @@ const RECORDS_MAX: usize = 20_000;
 const BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Looks for news at least this often, and whenever the replica has applied something, but not more often than this.
 const ROUND: Duration = Duration::from_millis(100);
-/// The pause after an error that only an operator can cure. Publishing continues once the cause is gone: repeating is harmless.
+/// The pause after an error that only an operator can cure. Publishing continues once the cause is gone: repeating is
+/// harmless.
 const HALT_PAUSE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]

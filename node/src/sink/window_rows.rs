@@ -26,7 +26,7 @@ pub struct WindowRows {
     pub progress: BTreeMap<(&'static str, i32), (i64, i64)>,
     /// Records passed over.
     pub undecodable: u64,
-    /// Of everything taken, also of what a newer revision replaced.
+    /// The bytes of all sketches taken, also of those that a newer revision replaced.
     sketch_bytes: usize,
 }
 

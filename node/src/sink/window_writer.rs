@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use super::window_rows::WindowRows;
 
-/// Counted once more where a write is repeated because nobody knows whether it was committed.
+/// A correction counts again if its write is repeated because the outcome of the first commit is unknown.
 static CORRECTIONS: LazyLock<IntCounter> = LazyLock::new(|| {
     let help = "rows written to PostgreSQL that correct a window which had fired";
     registered(IntCounter::new("clicktally_corrections_total", help).expect(FIXED))

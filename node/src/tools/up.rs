@@ -1,7 +1,7 @@
 //! `clicktally up`: log, PostgreSQL and nodes on this machine, with nothing to configure; restartable where it stopped.
 //!
-//! The nodes are processes of this same binary, reading ordinary configuration files that it writes: whatever runs here runs in
-//! production. Ports are chosen once and remembered, because members know each other by address.
+//! The nodes are processes of this same binary, reading ordinary configuration files that it writes: whatever runs
+//! here runs in production. Ports are chosen once and remembered, because members know each other by address.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -32,7 +32,8 @@ pub struct UpOptions {
     /// Public HTTP port of the first node, when free; the others follow. 0: any free ones.
     #[arg(long, default_value_t = 8080)]
     pub http_port: u16,
-    /// Settings for every node, as in a node's configuration file; [node], [cluster.peers], [log] and [postgres] are ours.
+    /// Settings for every node, as in a node's configuration file; [node], [cluster.peers], [log] and [postgres] are
+    /// ours.
     #[arg(long, value_name = "FILE")]
     pub settings: Option<PathBuf>,
     /// Print CLICKTALLY_URL, CLICKTALLY_KAFKA and DATABASE_URL once ready, for scripts.
@@ -144,7 +145,8 @@ impl LocalSystem {
         self.nodes.iter().map(|node| node.http.clone()).collect()
     }
 
-    /// Restarts nodes that ended by themselves, until the future is dropped. A node that cannot be restarted is an error.
+    /// Restarts nodes that ended by themselves, until the future is dropped. A node that cannot be restarted is an
+    /// error.
     pub async fn supervise(&mut self) -> anyhow::Result<()> {
         loop {
             let exits = self.nodes.iter_mut().enumerate().filter_map(|(number, node)| {

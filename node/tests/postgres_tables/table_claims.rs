@@ -1,4 +1,5 @@
-//! What the window writer relies on, asked of one adapter: of PostgreSQL here, of the simulation's tables in `chaos-tests/tests/sink_contract.rs`.
+//! What the window writer relies on, asked of one adapter: of PostgreSQL here, of the simulation's tables in
+//! `chaos-tests/tests/sink_contract.rs`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -51,7 +52,7 @@ pub(crate) async fn rows_and_offsets_come_together_once_and_never_go_back(
     session.write(&late(1)).await.unwrap();
     let progress = session.progress().await.unwrap();
     assert_eq!(progress, BTreeMap::from([((WINDOW_COUNTS, 0), 2), ((LATE_CLICKS, 1), 2)]));
-    // Somebody else has read on from there.
+    // Another writer has read on from there.
     assert!(session.write(&window(1, 2, 9, 9)).await.is_err());
     drop(session);
     let mut session = obtain(tables).await;

@@ -1,4 +1,5 @@
-//! One Raft group on this node: the handle that the rest of the node holds, what stands behind it, and the state machine.
+//! One Raft group on this node: the handle that the rest of the node holds, what stands behind it, and the state
+//! machine.
 
 pub(crate) mod group_core;
 pub(crate) mod replica;

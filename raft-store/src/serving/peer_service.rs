@@ -1,5 +1,5 @@
-//! Answers the requests of other nodes about this node's groups. [`crate::serving::peer_server`] receives the requests over
-//! HTTP; a simulation receives them from its own network.
+//! Answers the requests of other nodes about this node's groups. [`crate::serving::peer_server`] receives the
+//! requests over HTTP; a simulation receives them from its own network.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

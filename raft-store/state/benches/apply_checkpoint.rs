@@ -12,7 +12,7 @@ use clicktally_state::group_state::GroupState;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 const SHARD: ShardId = ShardId(0);
-/// Of a minute of a replica, and of one shard's share of it.
+/// Cells of one minute in a replica, and below one shard's share of them in a checkpoint.
 const ADS: u64 = 34_000;
 const CELLS_PER_CHECKPOINT: u64 = 5_000;
 /// Those that are filled in turn: together larger than a core's cache.

@@ -1,5 +1,5 @@
-//! Ten million cells: what they take of memory, and how long an apply that puts them together takes. Measured, not asserted.
-//! `cargo test --workspace --lib -- --ignored --nocapture ten_million_cells`
+//! Ten million cells: what they take of memory, and how long an apply that puts them together takes. Measured, not
+//! asserted. `cargo test --workspace --lib -- --ignored --nocapture ten_million_cells`
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods)] // Prints its figures; reads its own memory from /proc.
 

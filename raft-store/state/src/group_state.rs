@@ -1,8 +1,9 @@
-//! `GroupState`: what every replica of a group agrees on. Plain data behind ordered maps; [`crate::apply`] is the only writer.
+//! `GroupState`: what every replica of a group agrees on. Plain data behind ordered maps; [`crate::apply`] is the
+//! only writer.
 //!
-//! Promises: two replicas that applied the same entries encode to the same bytes (CT-3). Freezing copies pointers, not cells, so
-//! that a snapshot never holds the applies back. What it encodes to by itself is everything small; the rest is in chunks of its own
-//! ([`crate::snapshot`]).
+//! Promises: two replicas that applied the same entries encode to the same bytes (CT-3). Freezing copies pointers,
+//! not cells, so that a snapshot never holds the applies back. What it encodes to by itself is everything small; the
+//! rest is in chunks of its own ([`crate::snapshot`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,9 +25,10 @@ pub struct GroupState {
     pub(crate) group: GroupId,
     pub(crate) settings: Option<GroupSettings>,
     pub(crate) nodes: BTreeMap<NodeId, NodeRecord>,
-    /// Of [`GroupState::nodes`] those that are being emptied. Apart from the records, which each life of a node writes anew.
+    /// The nodes of [`GroupState::nodes`] that are being emptied. They are kept apart from the records, because each
+    /// life of a node writes its record anew.
     pub(crate) draining: BTreeSet<NodeId>,
-    /// Of [`GroupState::nodes`] those that have said it: which commands they apply.
+    /// The command level of each node of [`GroupState::nodes`] that has announced one.
     pub(crate) levels: BTreeMap<NodeId, u16>,
     pub(crate) workers: WorkerLeases,
     pub(crate) shards: BTreeMap<ShardId, ShardEntry>,

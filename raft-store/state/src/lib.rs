@@ -1,8 +1,8 @@
-//! The replicated state of a group, and the rules that change and judge it. Pure: facts and commands go in, state and decisions come
-//! out.
+//! The replicated state of a group, and the rules that change and judge it. Pure: facts and commands go in, state and
+//! decisions come out.
 //!
-//! What must be absent here: a runtime, sockets, files, consensus, clocks. The crate depends on none of them, so the compiler proves
-//! that apply does no I/O. The machinery around it is `clicktally-raft-store`.
+//! What must be absent here: a runtime, sockets, files, consensus, clocks. The crate depends on none of them, so the
+//! compiler proves that apply does no I/O. The machinery around it is `clicktally-raft-store`.
 
 pub mod apply;
 pub mod catalogue;

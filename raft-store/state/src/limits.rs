@@ -1,22 +1,25 @@
 //! How much memory a group's state may take, and who has to wait where it is taken.
 //!
-//! Memory is counted by a law of our own, not measured: every replica must come to the same verdict, also one of another build. It
-//! counts what grows with traffic: cells, and seen ids. [`HeldState`] is kept up to date by apply, and derived again from a snapshot.
+//! Memory is counted by a law of our own, not measured: every replica must come to the same verdict, also one of
+//! another build. It counts what grows with traffic: cells, and seen ids. [`HeldState`] is kept up to date by apply,
+//! and derived again from a snapshot.
 //!
-//! **Why no verdict here can wait for itself.** Room comes from windows that leave: they are final, so the group's watermark has passed
-//! them, and it is that of the shard furthest behind. So whoever refuses *that* shard's clicks keeps the room from coming. Hence three
-//! marks around the budget *B* and an eighth of it, *R*:
+//! **Why no verdict here can wait for itself.** Room comes from windows that leave: they are final, so the group's
+//! watermark has passed them, and it is that of the shard furthest behind. So a refusal of *that* shard's clicks
+//! keeps the room from coming. Hence three marks around the budget *B* and an eighth of it, *R*:
 //!
 //! * Above *B − R*, final windows leave as soon as they are published, oldest first; their grace is for readers only.
-//! * Above *B*, what is held is first put together more tightly ([`crate::windows::cell_runs`]), as much of it as one apply may
-//!   ([`crate::windows::cell_runs::MergeAllowance`]). If that is not enough, a checkpoint that would add anything is refused, unless its shard holds
-//!   the group's watermark. One that adds nothing (an idle shard's proof of emptiness) always passes.
+//! * Above *B*, what is held is first put together more tightly ([`crate::windows::cell_runs`]), as much of it as one
+//!   apply may ([`crate::windows::cell_runs::MergeAllowance`]). If that is not enough, a checkpoint that would add
+//!   anything is refused, unless its shard holds the group's watermark. One that adds nothing (an idle shard's proof
+//!   of emptiness) always passes.
 //! * Above *B + R*, every checkpoint that would add is refused. A process never grows beyond what was allowed.
 //!
-//! A shard that is refused proposes the same checkpoint again, and stops reading meanwhile; each try puts more together. The shards
-//! behind go on within the reserve until they are no longer behind, the watermark moves, windows become final, are published, and
-//! leave. That comes to a halt in one case only: the windows that are not final yet are by themselves larger than *B + R*. Nothing can
-//! leave then without being wrong, so it stays so, visibly (`clicktally_checkpoint_failures_total`, the log), until the budget is raised.
+//! A shard that is refused proposes the same checkpoint again, and stops reading meanwhile; each try puts more
+//! together. The shards behind go on within the reserve until they are no longer behind, the watermark moves, windows
+//! become final, are published, and leave. That comes to a halt in one case only: the windows that are not final yet
+//! are by themselves larger than *B + R*. Nothing can leave then without being wrong, so it stays so, visibly
+//! (`clicktally_checkpoint_failures_total`, the log), until the budget is raised.
 
 use std::sync::Arc;
 
@@ -49,7 +52,7 @@ pub struct HeldState {
     pub cells: u64,
     pub cell_bytes: u64,
     pub seen_blocks: u64,
-    /// Of the packed ids.
+    /// The bytes of the packed ids.
     pub seen_bytes: u64,
 }
 
@@ -139,8 +142,8 @@ impl GroupState {
         if needed_bytes <= limit_bytes { Ok(()) } else { Err(Rejection::StateFull { needed_bytes, limit_bytes }) }
     }
 
-    /// Says the same with less: oldest windows first, until it is enough, passing over those that are more than may still be merged. It is no
-    /// change that anybody could see, so it may come before a refusal.
+    /// Says the same with less: oldest windows first, until it is enough, passing over those that are more than may
+    /// still be merged. It is no change that anybody could see, so it may come before a refusal.
     pub(crate) fn compact_windows(&mut self, allowance: &mut MergeAllowance, is_enough: impl Fn(HeldState) -> bool) {
         for window in self.windows.values_mut().filter(|window| window.cells.runs().len() > 1) {
             if is_enough(self.held) {

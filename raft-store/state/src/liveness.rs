@@ -1,5 +1,5 @@
-//! What nodes report in their heartbeats: the facts that placement and leadership judge by. The table that receives heartbeats, and
-//! the clock it needs, are in `raft-store/src/peers/heartbeats.rs`.
+//! What nodes report in their heartbeats: the facts that placement and leadership judge by. The table that receives
+//! heartbeats, and the clock it needs, are in `raft-store/src/peers/heartbeats.rs`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub struct Heartbeat {
     pub is_leaving: bool,
     /// Counting threads: what its load is weighed against. At least 1.
     pub threads: u16,
-    /// Of the shards it owns, those it has owned long enough to say.
+    /// The loads of the shards that it has owned long enough to measure.
     pub loads: Vec<(ShardId, ShardLoad)>,
 }
 

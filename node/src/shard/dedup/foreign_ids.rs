@@ -1,8 +1,8 @@
 //! Ids that producers chose: 59 bits of hash, of which the position in the table says a part and seven bytes the rest.
 //!
-//! Each of the [`TABLES`] tables has a power of two of buckets, some fifty ids in each, and doubles by itself, so that growing
-//! never moves more than a part of the ids at once. A bucket is a run of entries: six bytes that the position does not say, and the
-//! minute of event time, modulo 256. Searching it is a scan of a few cache lines.
+//! Each of the [`TABLES`] tables has a power of two of buckets, some fifty ids in each, and doubles by itself, so
+//! that growing never moves more than a part of the ids at once. A bucket is a run of entries: six bytes that the
+//! position does not say, and the minute of event time, modulo 256. Searching it is a scan of a few cache lines.
 
 use std::hash::BuildHasher;
 
@@ -15,7 +15,7 @@ const TABLE_BITS: u32 = TABLES.ilog2();
 const HASH_BITS: u32 = 59;
 /// What one table tells apart by position and remainder.
 const KEY_BITS: u32 = HASH_BITS - TABLE_BITS;
-/// Of a key, what an entry holds; the rest is the bucket's number, so that there are never fewer buckets than that.
+/// The bits of a key that an entry holds. The bucket's number is the rest of the key, so there are never fewer buckets.
 const REST_BITS: u32 = 48;
 const BUCKET_BITS_MIN: u32 = KEY_BITS - REST_BITS;
 const ENTRY_BYTES: usize = 7;
@@ -129,7 +129,8 @@ impl Table {
         true
     }
 
-    /// Each entry holds the low [`REST_BITS`] of its key; its bucket's number the high ones. Where the two overlap they agree.
+    /// Each entry holds the low [`REST_BITS`] of its key; its bucket's number the high ones. Where the two overlap
+    /// they agree.
     fn resize(&mut self, bucket_bits: u32) {
         let old_bits = std::mem::replace(&mut self.bucket_bits, bucket_bits);
         let old = std::mem::replace(&mut self.buckets, vec![Vec::new(); 1 << bucket_bits]);
@@ -191,8 +192,8 @@ fn find(bucket: &[u8], key: u64) -> Option<usize> {
     bucket.chunks_exact(ENTRY_BYTES).position(is_wanted).map(|index| index * ENTRY_BYTES)
 }
 
-/// The newest minute with this tag that is not beyond what the watermark lets a click have. Entries older than [`TAGS`] minutes
-/// were swept long ago.
+/// The newest minute with this tag that is not beyond what the watermark lets a click have. Entries older than
+/// [`TAGS`] minutes were swept long ago.
 #[inline]
 fn minute_of(tag: u8, horizon: &Horizon) -> Minute {
     let newest = horizon.newest_minute();

@@ -1,7 +1,8 @@
-//! Ids minted by this cluster: one compressed bitmap for each run (worker and minute of minting) and minute of event time.
+//! Ids minted by this cluster: one compressed bitmap for each run (worker and minute of minting) and minute of event
+//! time.
 //!
-//! Nearly all clicks of a run belong to one or two minutes of event time, so that a lookup asks one or two bitmaps; and a minute
-//! that is final leaves by dropping its bitmaps.
+//! Nearly all clicks of a run belong to one or two minutes of event time, so that a lookup asks one or two bitmaps;
+//! and a minute that is final leaves by dropping its bitmaps.
 
 use clicktally_proto::event_time::Minute;
 use clicktally_proto::identity::shard_key::MintedRun;

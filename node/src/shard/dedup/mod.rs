@@ -1,8 +1,8 @@
 //! Exact deduplication within the horizon in which a click can still be counted.
 //!
-//! An id is known for exactly as long as the minute under which it was first counted is not final, whatever minute a copy claims.
-//! That is decided at the lookup, not by when memory is cleaned, so that an owner restored from replicated state decides as its
-//! predecessor would have.
+//! An id is known for exactly as long as the minute under which it was first counted is not final, whatever minute a
+//! copy claims. That is decided at the lookup, not by when memory is cleaned, so that an owner restored from
+//! replicated state decides as its predecessor would have.
 
 mod foreign_ids;
 mod minted_ids;
@@ -14,7 +14,8 @@ use clicktally_proto::identity::shard_key::{Place, PlaceParts};
 use foreign_ids::ForeignIds;
 use minted_ids::MintedIds;
 
-/// How far the newest click that has been seen and the oldest that is not forgotten may lie apart: lateness and disorder together.
+/// How far the newest click that has been seen and the oldest that is not forgotten may lie apart: lateness and
+/// disorder together.
 pub const LIVE_SPAN_MAX_MS: u64 = 250 * WINDOW_MS;
 
 /// When an id is forgotten: the rules, and how far the shard has come.
@@ -183,11 +184,11 @@ mod tests {
         assert!(worst <= 9.0, "{worst} bytes an id");
     }
 
-    /// Half a million clicks a second for twenty minutes, as far as they come to one of sixteen shards: `cargo test --workspace --lib --
-    /// --ignored --nocapture twenty_minutes_of_ids`
+    /// Half a million clicks a second for twenty minutes, as far as they come to one of sixteen shards: `cargo test
+    /// --workspace --lib -- --ignored --nocapture twenty_minutes_of_ids`
     #[test]
     #[ignore = "a measurement; takes minutes and half a gigabyte"]
-    #[allow(clippy::print_stdout)] // Speaks to whoever runs it.
+    #[allow(clippy::print_stdout)] // Prints the measurement for its reader.
     fn twenty_minutes_of_ids() {
         const CLICKS_PER_SECOND: u64 = 500_000;
         const CLICKS: u64 = CLICKS_PER_SECOND * 20 * 60;

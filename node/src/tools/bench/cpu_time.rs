@@ -8,7 +8,7 @@ use serde::Serialize;
 /// How the replicas' runtime and the shard host name their threads.
 pub(super) const RAFT_THREADS: &str = "bench-raft";
 const COUNTING_THREADS: &str = "shards";
-/// Of our fetcher, and of the client library.
+/// The threads of our fetcher, and below those of the client library.
 const FETCHER_THREAD: &str = "log-fetch";
 const CLIENT_THREADS: &str = "rdk:";
 
@@ -51,10 +51,11 @@ fn ticks(stat: &str) -> Option<u32> {
 /// CPU of a whole run by what its threads are for.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(super) struct Shares {
-    /// Getting the log's bytes here; the client library also decompresses and cuts them into records, our fetcher leaves that to
-    /// the counting threads.
+    /// Getting the log's bytes here; the client library also decompresses and cuts them into records, our fetcher
+    /// leaves that to the counting threads.
     pub(super) fetch: f64,
-    /// The counting threads: decompressing if our fetcher fetches, decoding, deduplication, aggregation, packing checkpoints.
+    /// The counting threads: decompressing if our fetcher fetches, decoding, deduplication, aggregation, packing
+    /// checkpoints.
     pub(super) count: f64,
     /// All three replicas: network, log, apply.
     pub(super) raft: f64,

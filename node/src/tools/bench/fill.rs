@@ -1,5 +1,5 @@
-//! Fills the raw topic: minted ids at a steady rate of event time, skewed ads, one click in fifty sent twice. The same mix as the
-//! figures of other systems were measured with, so that they compare.
+//! Fills the raw topic: minted ids at a steady rate of event time, skewed ads, one click in fifty sent twice. The
+//! same mix as the figures of other systems were measured with, so that they compare.
 
 use clicktally_proto::click::encode::encode_record;
 use clicktally_proto::click::record::Click;
@@ -13,7 +13,7 @@ use rand_distr::{Distribution, Zipf};
 
 /// Records handed to the producer before their acknowledgements are awaited.
 const RECORDS_IN_FLIGHT_MAX: usize = 5_000;
-/// Of the clicks, not of the reading: ten million clicks are an hour of them, however fast they are read.
+/// The rate in event time, not of reading: ten million clicks are one hour of event time, however fast they are read.
 const CLICKS_PER_SECOND: u64 = 2_778;
 const DUPLICATE_EVERY: u64 = 50;
 const CAMPAIGNS: u64 = 1_000;

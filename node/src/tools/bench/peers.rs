@@ -1,4 +1,5 @@
-//! Other systems on the same topic in the same run: a program of its own measures them, so that none of them shares our process.
+//! Other systems on the same topic in the same run: a program of its own measures them, so that none of them shares
+//! our process.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -6,7 +7,8 @@ use std::process::Stdio;
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 
-/// One line of the program's output: CPU of the peer's whole process, its start included, and from its first record to its last.
+/// One line of the program's output: CPU of the peer's whole process, its start included, and from its first record
+/// to its last.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct PeerRate {
     pub(super) who: String,

@@ -32,7 +32,8 @@ pub enum OutputForm {
 
 #[derive(Debug, Clone, Args)]
 pub struct BenchOptions {
-    /// Clicks per topic. Much fewer are counted before the second checkpoint, a second after the first: their rate says little.
+    /// Clicks per topic. Much fewer are counted before the second checkpoint, a second after the first: their rate
+    /// says little.
     #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     pub clicks: u64,
     /// Which forms of the topic to measure; both by default.
@@ -44,7 +45,8 @@ pub struct BenchOptions {
     /// Distinct ads, skewed.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub ads: u64,
-    /// Distinct users, counted for each ad and minute. 0: clicks name none, because the systems compared with count none.
+    /// Distinct users, counted for each ad and minute. 0: clicks name none, because the systems compared with count
+    /// none.
     #[arg(long, default_value_t = 0)]
     pub users: u64,
     /// Counting threads, as many as a node has by default.
@@ -58,8 +60,8 @@ pub struct BenchOptions {
     /// A Kafka to use (`host:port`) with an empty raw topic, for one form; by default one is started and thrown away.
     #[arg(long)]
     pub kafka: Option<String>,
-    /// A program to run on each filled topic after our own measurement (`bench/run-peers`): it finds CLICKTALLY_KAFKA and
-    /// BENCH_DISTINCT in its environment and prints a line of JSON for each system it has measured.
+    /// A program to run on each filled topic after our own measurement (`bench/run-peers`): it finds CLICKTALLY_KAFKA
+    /// and BENCH_DISTINCT in its environment and prints a line of JSON for each system it has measured.
     #[arg(long, value_name = "PROGRAM")]
     pub peers: Option<PathBuf>,
 }

@@ -55,7 +55,8 @@ pub(super) async fn count(
         applied.changed().await.context("the replica stopped")?;
     }
     let (outcomes, windows) = group.read(|state| (outcomes(state), state.windows().clone()));
-    // A replica puts off summing up what nobody has read yet; somebody will, once, and so it belongs to the cost.
+    // A replica sums cells up only when they are first read. That happens once for every cell, so it belongs to the
+    // cost.
     let (mut cells, mut clicks) = (0_u64, 0);
     for (_, _, cell) in windows.values().flat_map(|window| window.cells()) {
         cells += 1;

@@ -1,5 +1,5 @@
-//! Clicks through `POST /v1/clicks`, as NDJSON. A batch whose outcome is unclear is sent again to the next node with the same
-//! `event_id`s: a retry is a duplicate, never a second click.
+//! Clicks through `POST /v1/clicks`, as NDJSON. A batch whose outcome is unclear is sent again to the next node with
+//! the same `event_id`s: a retry is a duplicate, never a second click.
 
 use std::fmt::Write;
 use std::sync::Arc;

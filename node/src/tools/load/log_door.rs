@@ -1,7 +1,7 @@
 //! Clicks straight into the topic `raw_clicks`, packed, as the log watcher writes them.
 //!
-//! It uses one idempotent producer, so that the records of a partition arrive in the order of the plan, also across retries.
-//! The verdict on clicks beyond the horizon depends on that order.
+//! It uses one idempotent producer, so that the records of a partition arrive in the order of the plan, also across
+//! retries. The verdict on clicks beyond the horizon depends on that order.
 
 use std::collections::HashMap;
 use std::sync::Arc;

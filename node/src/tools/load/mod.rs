@@ -1,9 +1,10 @@
-//! `clicktally load`: drives clicks through a cluster's doors and knows, without asking the cluster, what must be counted.
+//! `clicktally load`: drives clicks through a cluster's doors and knows, without asking the cluster, what must be
+//! counted.
 //!
-//! Reads: a seed and the wall clock, or a real log. Writes: `POST /v1/clicks` and the topic `raw_clicks`.
-//! Its summary is the verb's result, on standard output.
-//! Promises: every planned click is acknowledged before the load ends, or the load fails; a repeat after an unclear answer
-//! carries the same identity. The tally is made from the plan alone and shares no counting code with the system.
+//! Reads: a seed and the wall clock, or a real log. Writes: `POST /v1/clicks` and the topic `raw_clicks`. Its summary
+//! is the verb's result, on standard output. Promises: every planned click is acknowledged before the load ends, or
+//! the load fails; a repeat after an unclear answer carries the same identity. The tally is made from the plan alone
+//! and shares no counting code with the system.
 //!
 //! In the order of a click's way: planned, tallied, sent through a door.
 

@@ -33,15 +33,16 @@ pub struct LoadOptions {
     /// Seed of everything that is random. Event times follow the wall clock.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// How far event times lie behind the wall clock: a load of minutes that are over already, so that their windows fire at once.
-    /// Keep it below 4 minutes for HTTP, and well below the allowed lateness.
+    /// How far event times lie behind the wall clock: a load of minutes that are over already, so that their windows
+    /// fire at once. Keep it below 4 minutes for HTTP, and well below the allowed lateness.
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
     pub behind_s: u64,
-    /// Event times run through so many seconds in the course of the load, from --behind-s ago on, however fast it is sent: a backlog.
-    /// Without it they keep pace with the wall clock.
+    /// Event times run through so many seconds in the course of the load, from --behind-s ago on, however fast it is
+    /// sent: a backlog. Without it they keep pace with the wall clock.
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
     pub span_s: u64,
-    /// Names this load in its click identities, so that a second load does not repeat the first. Default: the start time.
+    /// Names this load in its click identities, so that a second load does not repeat the first. Default: the start
+    /// time.
     #[arg(long)]
     pub run_id: Option<String>,
 
@@ -64,7 +65,7 @@ pub struct LoadOptions {
     /// Only clicks of these salts (0 to 15), as 0,3,7: a load that is uneven over the shards. Log door only.
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub salts: Vec<u16>,
-    /// Distinct users, who click again and again; some clicks are of nobody known. 0: all of them are.
+    /// Distinct users, who click again and again; some clicks name no user. 0: no click names a user.
     #[arg(long, default_value_t = 20_000)]
     pub users: u64,
     /// Ads that get exactly 1,000 clicks in every minute of event time, numbered from --first-steady-ad.

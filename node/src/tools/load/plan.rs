@@ -1,9 +1,10 @@
 //! What will be sent: a seeded sequence of clicks, each with the fate it must have.
 //!
-//! Fates must be beyond doubt, whatever the timing of the run. A shard's watermark is at most
-//! `max(newest event time before the click in its partition, time of append) − out-of-orderness`. So a click is *counted* for sure
-//! if its window's end plus the lateness lies after that, which a delay of a quarter of the lateness leaves room for; and it is
-//! *beyond the horizon* for sure if an earlier record of the same partition already puts the watermark past its finality.
+//! Fates must be beyond doubt, whatever the timing of the run. A shard's watermark is at most `max(newest event time
+//! before the click in its partition, time of append) − out-of-orderness`. So a click is *counted* for sure if its
+//! window's end plus the lateness lies after that, which a delay of a quarter of the lateness leaves room for; and it
+//! is *beyond the horizon* for sure if an earlier record of the same partition already puts the watermark past its
+//! finality.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -68,7 +69,7 @@ pub struct PlannedClick {
     pub country: Cow<'static, str>,
     pub device_type: Cow<'static, str>,
     pub ip_address: String,
-    /// Empty for a click of nobody known.
+    /// Empty for a click that names no user.
     pub user_id: String,
     /// 0 for a click that names none.
     pub cost_per_click_micros: i64,
@@ -203,7 +204,7 @@ impl Plan {
             user_agent: AGENTS[pick % AGENTS.len()].into(),
             country: COUNTRIES[pick / 7 % COUNTRIES.len()].into(),
             device_type: DEVICES[pick / 61 % DEVICES.len()].into(),
-            // TEST-NET-3 and friends: addresses that belong to nobody (RFC 5737).
+            // TEST-NET-3: addresses that are reserved for documentation (RFC 5737).
             ip_address: format!("203.0.113.{}", pick % 254 + 1),
             user_id: user_of(pick, self.options.users),
             cost_per_click_micros: cost_of(pick, ad_id),
@@ -216,7 +217,7 @@ impl Plan {
         click
     }
 
-    /// Of a salt that was asked for.
+    /// The next id whose salt was asked for.
     fn next_event_id(&mut self) -> String {
         loop {
             self.serial += 1;
@@ -254,7 +255,7 @@ impl Plan {
     }
 }
 
-/// One click in eleven is of nobody known, unless all are.
+/// One click in eleven names no user; with 0 users, none does.
 fn user_of(pick: usize, users: u64) -> String {
     match (pick as u64).checked_rem(users) {
         Some(user) if !pick.is_multiple_of(11) => format!("user-{user}"),

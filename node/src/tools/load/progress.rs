@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Shared by the doors and whoever watches a load. Relaxed throughout: numbers for people.
+/// The counters that the doors and the watchers of a load share. All accesses are relaxed: people read these numbers.
 #[derive(Debug, Default)]
 pub struct LoadWatch {
     acknowledged: AtomicU64,

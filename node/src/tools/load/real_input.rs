@@ -1,7 +1,7 @@
 //! A real log, played back: CSV with a column mapping, JSON lines, or a Combined access log.
 //!
-//! Event times are compressed: `anchor + (time of row − time of first row) / speed`, in whole milliseconds. A row leaves when the
-//! wall clock has reached its compressed time, so that capture's ±5 min check sees clicks of now.
+//! Event times are compressed: `anchor + (time of row − time of first row) / speed`, in whole milliseconds. A row
+//! leaves when the wall clock has reached its compressed time, so that capture's ±5 min check sees clicks of now.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -41,8 +41,8 @@ pub struct RealInputOptions {
     /// How many times faster than it happened.
     #[arg(long, default_value_t = 1.0)]
     pub speed: f64,
-    /// Where the fields are: ours=theirs,… with ours one of timestamp, ad_id, campaign_id, event_id, user_agent, ip_address, country,
-    /// device_type, user_id. Unmapped ones keep their own name.
+    /// Where the fields are: ours=theirs,… with ours one of timestamp, ad_id, campaign_id, event_id, user_agent,
+    /// ip_address, country, device_type, user_id. Unmapped ones keep their own name.
     #[arg(long, value_delimiter = ',', value_name = "OURS=THEIRS")]
     pub columns: Vec<String>,
     /// Takes only rows whose field has this value, such as click=1.
@@ -111,7 +111,8 @@ async fn wait_until(event_time_ms: u64, clock: SystemClock, doors: &mut Doors) -
     Ok(())
 }
 
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Milliseconds stay far below 2^53.
+// Milliseconds stay far below 2^53.
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn compressed(at_ms: i64, first_ms: i64, speed: f64, anchor_ms: u64) -> u64 {
     let shifted = ((at_ms - first_ms) as f64 / speed).floor() as i64;
     anchor_ms.saturating_add_signed(shifted)
@@ -175,8 +176,8 @@ impl RealClick {
     }
 }
 
-/// Epoch seconds, milliseconds or microseconds (told apart by size), RFC 3339 with `T` or a blank, the same without a zone
-/// (UTC), and the access log's `10/Oct/2000:13:55:36 -0700`. Milliseconds since the Unix epoch.
+/// Epoch seconds, milliseconds or microseconds (told apart by size), RFC 3339 with `T` or a blank, the same without a
+/// zone (UTC), and the access log's `10/Oct/2000:13:55:36 -0700`. Milliseconds since the Unix epoch.
 pub fn parse_time(text: &str) -> Option<i64> {
     let text = text.trim().trim_start_matches('[').trim_end_matches(']');
     if let Ok(number) = text.parse::<f64>() {

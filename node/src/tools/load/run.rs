@@ -48,7 +48,7 @@ pub async fn run(options: LoadOptions) -> anyhow::Result<LoadSummary> {
     run_watched(options, Arc::default()).await
 }
 
-/// [`run`], with counters that somebody else may look at meanwhile.
+/// Runs like [`run`], with counters that the caller may watch meanwhile.
 pub async fn run_watched(options: LoadOptions, watch: Arc<LoadWatch>) -> anyhow::Result<LoadSummary> {
     options.check()?;
     let clock = SystemClock;

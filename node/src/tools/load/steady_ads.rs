@@ -1,7 +1,7 @@
 //! Ads that get exactly 1,000 clicks in every minute of event time, so that anybody can *see* a lost or doubled click.
 //!
-//! The clicks of a minute are due evenly over it. What a stall left undone when the minute ended is made up with event times at
-//! its very end, and so is the rest of the minute in which the load ends.
+//! The clicks of a minute are due evenly over it. What a stall left undone when the minute ended is made up with
+//! event times at its very end, and so is the rest of the minute in which the load ends.
 
 pub(super) const CLICKS_PER_MINUTE: u64 = 1_000;
 const MINUTE_MS: u64 = 60_000;

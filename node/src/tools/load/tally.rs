@@ -1,4 +1,5 @@
-//! What should be counted, by the generator's own knowledge. Deliberately naive, and free of the system's counting code.
+//! What should be counted, by the generator's own knowledge. Deliberately naive, and free of the system's counting
+//! code.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
@@ -27,9 +28,9 @@ pub struct Tally {
     pub duplicates: u64,
     pub invalid: u64,
     pub malformed: u64,
-    /// Of the unique valid ones: late but counted.
+    /// The unique valid clicks that are late but counted.
     pub late_counted: u64,
-    /// Of the unique valid ones: beyond the horizon, in no stream count.
+    /// The unique valid clicks that are beyond the horizon: in no stream count.
     pub late_beyond: u64,
     /// Every click that the log must hold once all is acknowledged: by its producer's own id, at either door.
     pub event_ids: HashSet<String>,

@@ -1,8 +1,9 @@
 //! Exactly-once in one place: offsets advance and deltas merge in the same entry, or neither does.
 //!
 //! 1. A proposer whose epoch is not the assigned one is fenced: a zombie can never count.
-//! 2. A range that is in already, as it was proposed, is a retry: harmless. One that is in with another watermark or another completeness
-//!    is an earlier life's: who proposes it goes by a proof of emptiness that was never committed, and must start again from what was.
+//! 2. A range that is in already, as it was proposed, is a retry: harmless. One that is in with another watermark or
+//!    another completeness is an earlier life's: who proposes it goes by a proof of emptiness that was never
+//!    committed, and must start again from what was.
 //! 3. A range that does not begin at the committed offset is a gap (or an overlap): refused with the offset expected.
 //! 4. Everything is checked before anything changes.
 
@@ -403,8 +404,8 @@ mod tests {
     }
 
     proptest! {
-        /// Any interleaving of shards' checkpoints, with retries, gaps and stale epochs mixed in, counts each offset once, and
-        /// two replicas end byte-identical, also when one of them was restored from a snapshot half-way.
+        /// Any interleaving of shards' checkpoints, with retries, gaps and stale epochs mixed in, counts each offset
+        /// once, and two replicas end byte-identical, also when one of them was restored from a snapshot half-way.
         #[test]
         fn apply_is_deterministic_idempotent_and_conserves(
             steps in proptest::collection::vec((0_u16..4, 1_u64..50, 0_u32..3, any::<bool>(), any::<bool>()), 1..60)

@@ -7,8 +7,8 @@ use clicktally_proto::fault::{Mutant, is_broken};
 use crate::group_state::GroupState;
 
 impl GroupState {
-    /// The group watermark is the least of its shards' watermarks, and never goes back: a shard never read, or one whose owner is
-    /// gone, holds it where it is.
+    /// The group watermark is the least of its shards' watermarks, and never goes back: a shard never read, or one
+    /// whose owner is gone, holds it where it is.
     pub(super) fn advance_watermark(&mut self, index: u64) {
         let lowest = self.shards.values().map(|shard| shard.watermark_ms).min().unwrap_or(0);
         self.watermark_ms = self.watermark_ms.max(lowest);
@@ -33,8 +33,8 @@ impl GroupState {
         self.evict_windows();
     }
 
-    /// A final window leaves once it is published and its time of grace for readers is over; without that grace, oldest first,
-    /// while room is short ([`crate::limits`]).
+    /// A final window leaves once it is published and its time of grace for readers is over; without that grace,
+    /// oldest first, while room is short ([`crate::limits`]).
     pub(super) fn evict_windows(&mut self) {
         let rules = self.event_time();
         let (watermark_ms, published) = (self.watermark_ms, self.published_revision);

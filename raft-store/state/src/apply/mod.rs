@@ -1,8 +1,9 @@
 //! Stage two: the one writer of [`GroupState`], one file per command.
 //!
-//! Promises: deterministic. No clock, randomness, floats, hash order or I/O; bad input is a committed rejection that changes nothing, never
-//! a panic, because a poisonous entry would stop every replica at each restart. The one thing that does stop a replica is a command of a
-//! newer build, which others apply: a rejection here would be another state than theirs.
+//! Promises: deterministic. No clock, randomness, floats, hash order or I/O; bad input is a committed rejection that
+//! changes nothing, never a panic, because a poisonous entry would stop every replica at each restart. The one thing
+//! that does stop a replica is a command of a newer build, which others apply: a rejection here would be another
+//! state than theirs.
 
 mod assign_shard;
 mod checkpoint;
@@ -19,7 +20,7 @@ use thiserror::Error;
 
 use crate::group_state::GroupState;
 
-/// Whoever meets it has applied everything before, and must not go on.
+/// A command of a newer build. The replica has applied everything before it, and must stop here.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("entry {index} is of a newer build ({what}; this one applies commands up to level {level}): upgrade this node")]
 pub struct NewerCommand {
@@ -29,8 +30,8 @@ pub struct NewerCommand {
 }
 
 impl GroupState {
-    /// Applies the entry at log index `index` with a build of this command `level`. `command` is opaque to Raft: encoded once by its
-    /// proposer, decoded only here.
+    /// Applies the entry at log index `index` with a build of this command `level`. `command` is opaque to Raft:
+    /// encoded once by its proposer, decoded only here.
     pub fn apply(&mut self, index: u64, command: &[u8], level: u16) -> Result<Outcome, NewerCommand> {
         match codec::decode::<Command>(command) {
             Ok(command) if command.level() <= level => Ok(self.apply_command(index, command)),
@@ -69,8 +70,8 @@ impl GroupState {
                 self.settings = Some(settings);
                 Ok(Outcome::Done)
             }
-            // The budget may be raised, the only way out where live windows alone are larger; nodes told different ones agree on
-            // the largest.
+            // The budget may be raised, the only way out where live windows alone are larger; nodes told different
+            // ones agree on the largest.
             Some(current) => {
                 let state_bytes_max = current.state_bytes_max.max(settings.state_bytes_max);
                 let raised = GroupSettings { state_bytes_max, ..current };
@@ -84,7 +85,8 @@ impl GroupState {
     }
 
     fn sink_progress(&mut self, published_revision: u64) -> Result<Outcome, Rejection> {
-        // Two sinks may overlap for a moment after a change of leaders; the topic holds whatever either of them reports.
+        // Two sinks may overlap for a moment after a change of leaders; the topic holds whatever either of them
+        // reports.
         let reported = published_revision.min(self.newest_revision);
         if reported <= self.published_revision {
             return Ok(Outcome::AlreadyApplied);

@@ -1,7 +1,7 @@
 //! A move in order: its owner is asked to commit what it has read, and to hand the shard over itself.
 //!
-//! The plan changes nothing about who may count: only the assignment that follows it does, under a new epoch. So a plan that is
-//! lost, repeated or taken back costs nothing.
+//! The plan changes nothing about who may count: only the assignment that follows it does, under a new epoch. So a
+//! plan that is lost, repeated or taken back costs nothing.
 
 use clicktally_proto::command::{Outcome, PlanMove, Rejection};
 
@@ -19,7 +19,7 @@ impl GroupState {
         if entry.epoch != expected_epoch {
             return Err(Rejection::EpochMoved(entry.epoch));
         }
-        // A shard without an owner has nobody to hand it over, and an owner is not its own heir.
+        // A shard without an owner cannot be handed over, and an owner is not its own heir.
         let heir = heir.filter(|heir| entry.owner.is_some_and(|owner| owner != *heir));
         if entry.heir == heir {
             return Ok(Outcome::AlreadyApplied);

@@ -6,7 +6,8 @@ use clicktally_proto::identity::ids::{NodeId, WORKERS_MAX};
 use crate::group_state::GroupState;
 
 impl GroupState {
-    /// A new life of a node gets a new id, the farthest from reuse: its wall clock may have stepped back since the last one.
+    /// A new life of a node gets a new id, the farthest from reuse: its wall clock may have stepped back since the
+    /// last one.
     pub(super) fn lease_worker(&mut self, node: NodeId, incarnation: u64) -> Result<Outcome, Rejection> {
         let held = self.workers.held.iter().find(|(_, holder)| **holder == (node, incarnation));
         if let Some((&worker, _)) = held {

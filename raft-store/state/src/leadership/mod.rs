@@ -1,7 +1,8 @@
 //! Which node leads which group. Pure: who lives and who leads what go in, at most one hand-over comes out.
 //!
-//! Every node runs it for the groups it leads itself, since only a leader can hand over; and only the one that leads most acts,
-//! so that two nodes that see the same do not both give to the same third. Leaders differ by one at most when it has settled.
+//! Every node runs it for the groups it leads itself, since only a leader can hand over; and only the one that leads
+//! most acts, so that two nodes that see the same do not both give to the same third. Leaders differ by one at most
+//! when it has settled.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,7 +19,8 @@ pub const BEHIND_MAX: u64 = 64;
 pub struct LeadershipRules {
     /// A node not heard for this long leads nothing more.
     pub lease: Duration,
-    /// No hand-over for balance before all leaders have been the same for this long. A node that stops or drains does not wait.
+    /// No hand-over for balance before all leaders have been the same for this long. A node that stops or drains does
+    /// not wait.
     pub settle: Duration,
 }
 
@@ -64,7 +66,7 @@ impl LeadershipRules {
             return None;
         }
         let leads_here = leads.remove(&facts.node)?;
-        // Of those that lead most, the one with the smallest id.
+        // Among the nodes that lead most, the one with the smallest id hands over.
         if leads.iter().any(|(&node, &count)| count > leads_here || count == leads_here && node < facts.node) {
             return None;
         }
@@ -162,7 +164,7 @@ mod tests {
             RULES.decide(&facts)
         }
 
-        /// Every node in turn, until nobody has anything to hand over; the hand-overs there were.
+        /// Asks every node in turn until no node has anything to hand over. Returns the hand-overs.
         fn settle(&mut self) -> Vec<HandOver> {
             let mut done = Vec::new();
             for _ in 0..1_000 {

@@ -1,19 +1,19 @@
 //! Which one move evens out the load most, if any is worth its pause.
 //!
-//! A move pauses its shard and has its seen ids unpacked anew, so it has to gain something, and loads as measured waver. Hence two
-//! thresholds: nodes that differ by less than an eighth of the mean are left alone, and a move has to take at least half of what it
-//! moves off the heavier of its two nodes, so that it never turns a difference round into one as large. Every move strictly lowers
-//! the heavier of its two nodes, so that a steady load comes to rest. A shard that is hot by itself is not passed around: wherever
-//! it goes, that node becomes the heavier one.
+//! A move pauses its shard and has its seen ids unpacked anew, so it has to gain something, and loads as measured
+//! waver. Hence two thresholds: nodes that differ by less than an eighth of the mean are left alone, and a move has
+//! to take at least half of what it moves off the heavier of its two nodes, so that it never turns a difference round
+//! into one as large. Every move strictly lowers the heavier of its two nodes, so that a steady load comes to rest. A
+//! shard that is hot by itself is not passed around: wherever it goes, that node becomes the heavier one.
 
 use clicktally_proto::identity::ids::NodeId;
 use clicktally_proto::identity::shard_key::ShardId;
 
 use super::node_loads::NodeLoads;
 
-/// Of the mean: how far the heaviest and the lightest node may be apart.
+/// The heaviest and the lightest node may differ by this part of the mean load.
 const GAP_TOLERATED_DIVISOR: u64 = 8;
-/// Of what it moves: what a move has to gain.
+/// A move must gain at least this part of the load that it moves.
 const GAIN_MIN_DIVISOR: u64 = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +24,8 @@ pub(super) struct BalanceMove {
     pub(super) weight: u64,
 }
 
-/// `movable`: shards of this group with their owner and weight. The heaviest node whose shards allow an improvement gives one to the
-/// lightest; with `whatever_it_gains` the thresholds are nought.
+/// `movable`: shards of this group with their owner and weight. The heaviest node whose shards allow an improvement
+/// gives one to the lightest; with `whatever_it_gains` the thresholds are zero.
 pub(super) fn best_move(
     loads: &NodeLoads,
     movable: &[(ShardId, NodeId, u64)],

@@ -1,10 +1,11 @@
-//! Which node counts which shard. Pure: who lives, who owns what and what it costs go in, assignments and plans come out.
+//! Which node counts which shard. Pure: who lives, who owns what and what it costs go in, assignments and plans come
+//! out.
 //!
 //! Run by the leader of each group. In this order:
 //!
-//! 1. A shard without a living owner is assigned at once: nobody counts it.
-//! 2. A node that leaves gives everything away at once, a draining one a few shards at a time, both in order: a plan asks the
-//!    owner to commit what it has read and to hand over itself ([`clicktally_proto::command::PlanMove`]).
+//! 1. A shard without a living owner is assigned at once, because no node counts it.
+//! 2. A node that leaves gives everything away at once, a draining one a few shards at a time, both in order: a plan
+//!    asks the owner to commit what it has read and to hand over itself ([`clicktally_proto::command::PlanMove`]).
 //! 3. What is left over moves to even out the load, rarely and a little at a time ([`balance`]).
 //!
 //! Two placements can never cross: every assignment and every plan names the epoch it saw.
@@ -43,11 +44,11 @@ pub struct PlacementFacts<'a> {
     /// The nodes that may count: one that was removed may still be heard.
     pub members: &'a BTreeSet<NodeId>,
     pub draining: &'a BTreeSet<NodeId>,
-    /// Of this group.
+    /// The shards of this group.
     pub shards: &'a BTreeMap<ShardId, ShardEntry>,
-    /// Of the other groups, so that a node's whole load is weighed.
+    /// The shards of the other groups, so that the rule weighs a node's whole load.
     pub elsewhere: &'a BTreeMap<ShardId, Seat>,
-    /// Somebody asked for balance now: whatever improves it is worth a move.
+    /// An operator asked for balance now: any improvement is worth a move.
     pub is_balance_asked: bool,
 }
 
@@ -74,8 +75,8 @@ pub enum Decision {
 
 impl PlacementRules {
     pub fn decide(&self, facts: &PlacementFacts<'_>) -> Vec<Decision> {
-        // Before this node has listened for a whole lease, silence proves nothing; and it has not heard everybody yet, so it
-        // would also give all homeless shards to whoever spoke first.
+        // Until this node has listened for a whole lease, silence proves nothing. It may not have heard every node
+        // yet, and would give all shards without an owner to the first node it heard.
         if !facts.heartbeats.has_listened(self.lease) {
             return Vec::new();
         }

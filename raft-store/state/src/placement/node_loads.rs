@@ -6,8 +6,8 @@ use clicktally_proto::identity::ids::NodeId;
 
 use crate::liveness::ShardLoad;
 
-/// What owning a shard costs when nobody clicks: its checkpoint a second, through all replicas, some 1 ms of CPU, which is what a
-/// thousand clicks cost. So that counts of shards decide where load does not.
+/// The cost of owning an idle shard, in clicks: its checkpoint a second takes about 1 ms of CPU over all replicas, as
+/// much as a thousand clicks. With this cost, the number of shards decides where load does not.
 pub const IDLE_SHARD_CLICKS_PER_S: u64 = 1_000;
 /// A shard that lags is taken to need so much more: within this time it should have caught up.
 const CATCH_UP_S: u64 = 10;
@@ -16,7 +16,7 @@ const SCALE: u64 = 1_000;
 /// Above any shard's honest weight; a sum over all shards of the largest cluster stays far below `u64::MAX`.
 const WEIGHT_MAX: u64 = 1_000_000_000;
 
-/// What a shard costs whoever owns it, in clicks a second; at least [`IDLE_SHARD_CLICKS_PER_S`].
+/// What a shard costs its owner, in clicks a second; at least [`IDLE_SHARD_CLICKS_PER_S`].
 pub fn weight(load: ShardLoad) -> u64 {
     let ShardLoad { clicks_per_s, lag_clicks } = load;
     clicks_per_s.saturating_add(lag_clicks / CATCH_UP_S).min(WEIGHT_MAX).saturating_add(IDLE_SHARD_CLICKS_PER_S)

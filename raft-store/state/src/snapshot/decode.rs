@@ -1,5 +1,5 @@
-//! A state from its chunks, checked against what the end of the snapshot says. What comes out is a state nobody has seen yet: the
-//! caller swaps it in whole, or drops it.
+//! Decodes a state from its chunks and checks it against the end of the snapshot. No other code has seen the result
+//! yet: the caller swaps it in whole, or drops it.
 
 use std::collections::btree_map::Entry;
 use std::io::Read;
@@ -28,8 +28,8 @@ pub fn decode(group: GroupId, source: &mut dyn Read) -> Result<(Vec<u8>, GroupSt
 }
 
 impl GroupState {
-    /// Reads what [`FrozenState::write_to`] wrote: a state nobody has seen yet, or the reason why there is none. Errors as a
-    /// snapshot's: damage is found by its checksums, never applied.
+    /// Reads what [`FrozenState::write_to`] wrote: a new state, or the reason why there is none. The errors are those
+    /// of a snapshot: its checksums find damage, and a damaged state is never applied.
     pub fn read_from(group: GroupId, source: &mut dyn Read) -> Result<GroupState, SnapshotError> {
         take_state(group, ChunkReader::begin(source)?)
     }

@@ -17,7 +17,8 @@ use crate::windows::cell::Cell;
 use crate::windows::cell_run::CellId;
 use crate::windows::cell_runs::MergeAllowance;
 
-/// Writes a whole snapshot and returns its bytes. `meta` says what the snapshot stands for: one frame of the codec, opaque here.
+/// Writes a whole snapshot and returns its bytes. `meta` says what the snapshot stands for: one frame of the codec,
+/// opaque here.
 pub fn encode(meta: &[u8], state: &GroupState, sink: &mut dyn Write) -> Result<u64, SnapshotError> {
     let mut chunks = ChunkWriter::begin(sink)?;
     chunks.frame(ChunkKind::Meta, meta)?;
@@ -32,8 +33,8 @@ pub fn encode(meta: &[u8], state: &GroupState, sink: &mut dyn Write) -> Result<u
 }
 
 impl FrozenState {
-    /// Writes the state in the form of a snapshot, but without the log entry it stands for: two replicas that applied the same
-    /// write the same. Bytes written.
+    /// Writes the state in the form of a snapshot, but without the log entry it stands for: two replicas that applied
+    /// the same write the same. Bytes written.
     pub fn write_to(&self, sink: &mut dyn Write) -> Result<u64, SnapshotError> {
         let mut chunks = ChunkWriter::begin(sink)?;
         put_state(self.state(), &mut chunks)?;

@@ -1,14 +1,16 @@
-//! What a snapshot looks like, in a file and on its way to a peer: a row of chunks, so that neither end ever holds it whole.
+//! What a snapshot looks like, in a file and on its way to a peer: a row of chunks, so that neither end ever holds it
+//! whole.
 //!
 //! ```text
 //! "ctsnap" ‖ format u16 ‖ crc u32                         the opening: tells an unknown format from damage
 //! kind u8 ‖ raw u32 ‖ stored u32 ‖ crc u32 ‖ zstd bytes   a chunk, any number of them
 //! ```
 //!
-//! Numbers are little-endian; a chunk's CRC-32 covers its head and its bytes as stored, which are one compressed frame of the
-//! codec. The chunks, in this order: meta (the log id and members a snapshot stands for), head (everything small: settings, nodes,
-//! shards, watermarks), campaigns, seen ids, then each window followed by its runs of cells, and the end. The end counts what came before
-//! and carries its SHA-256: without it nothing before it is valid, so a torn file never passes for a shorter state.
+//! Numbers are little-endian; a chunk's CRC-32 covers its head and its bytes as stored, which are one compressed
+//! frame of the codec. The chunks, in this order: meta (the log id and members a snapshot stands for), head
+//! (everything small: settings, nodes, shards, watermarks), campaigns, seen ids, then each window followed by its
+//! runs of cells, and the end. The end counts what came before and carries its SHA-256: without it nothing before it
+//! is valid, so a torn file never passes for a shorter state.
 //!
 //! The order of everything is that of keys, so two replicas with the same state write the same bytes (CT-3).
 
@@ -31,7 +33,7 @@ pub use self::decode::{decode, read_meta, verify};
 pub use self::encode::encode;
 
 const MAGIC: &[u8; 6] = b"ctsnap";
-/// Of this layout; what is in a chunk has the codec's own version.
+/// The version of this layout. The contents of a chunk have the codec's own version.
 const FORMAT: u16 = 3;
 const OPENING_BYTES: usize = MAGIC.len() + 2 + 4;
 const CHUNK_HEAD_BYTES: usize = 1 + 4 + 4 + 4;
@@ -43,12 +45,12 @@ const CELLS_PER_CHUNK: usize = 4_096;
 const CAMPAIGNS_PER_CHUNK: usize = 4_096;
 /// A chunk of seen ids is closed above this.
 const SEEN_BYTES_PER_CHUNK: usize = 256 * 1024;
-/// The largest chunk before compression, and with it what writer and reader hold of a snapshot at a time. One block of seen ids may
-/// be as large as the command that brought it.
+/// The largest chunk before compression, and with it what writer and reader hold of a snapshot at a time. One block
+/// of seen ids may be as large as the command that brought it.
 const CHUNK_BYTES_MAX: usize = COMMAND_BYTES_MAX + 2 * SEEN_BYTES_PER_CHUNK;
 
-/// Cells of a window, in order, of one of its runs, or of that and more parts behind this one. The runs are kept apart because what a
-/// state is charged depends on them, and with it what apply refuses.
+/// Cells of a window, in order, of one of its runs, or of that and more parts behind this one. The runs are kept
+/// apart because what a state is charged depends on them, and with it what apply refuses.
 #[derive(Debug, Serialize, Deserialize)]
 struct RunPart {
     /// The first of its run.

@@ -1,5 +1,5 @@
-//! What replicated state holds of one (campaign, ad) of one minute, in one piece: as readers see it, and as snapshots hold it. In
-//! memory its parts lie in the columns of a [`CellRun`](crate::windows::cell_run::CellRun).
+//! What replicated state holds of one (campaign, ad) of one minute, in one piece: as readers see it, and as snapshots
+//! hold it. In memory its parts lie in the columns of a [`CellRun`](crate::windows::cell_run::CellRun).
 
 use clicktally_proto::counts::cell_counts::{CostSum, Counts};
 use clicktally_proto::counts::user_sketch::UserSketch;

@@ -1,8 +1,8 @@
-//! Cells of one minute, sorted, in columns: what one checkpoint brought, or what several of them come to. Never changed once it is made,
-//! so whoever reads or snapshots a window shares it.
+//! Cells of one minute, sorted, in columns: what one checkpoint brought, or the sum of several. A run never changes
+//! once it is made, so readers and snapshots of a window share it.
 //!
-//! Two runs are merged by walking through both in order, which a processor does several times faster than looking each cell up in a
-//! table larger than its cache (`docs/decisions/016-runs-of-cells.md`).
+//! Two runs are merged by walking through both in order, which a processor does several times faster than looking
+//! each cell up in a table larger than its cache (`docs/decisions/016-runs-of-cells.md`).
 
 use std::fmt;
 
@@ -17,13 +17,14 @@ use crate::windows::cell::Cell;
 
 pub(crate) type CellId = (CampaignId, AdId);
 
-/// What a cell is charged beside its invalid clicks, costs and users: id, clicks, spend and revision, whether they differ or not.
+/// What a cell is charged beside its invalid clicks, costs and users: id, clicks, spend and revision, whether they
+/// differ or not.
 pub const CELL_BYTES: u64 = (size_of::<CellId>() + size_of::<u64>() + size_of::<Micros>() + size_of::<u64>()) as u64;
 
 /// Each value has one form, so that equal runs are equal in memory.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct CellRun {
-    /// Of no minute: the window knows whose they are.
+    /// The cells name no minute: the window knows it.
     cells: WindowCells,
     /// One for each cell; empty where none cost anything.
     spend_micros: Vec<Micros>,
@@ -57,7 +58,7 @@ impl CellRun {
         self.newest
     }
 
-    /// Of memory, by a law that is the same on every replica: see [`crate::limits`].
+    /// Bytes of memory, by a law that is the same on every replica: see [`crate::limits`].
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -119,8 +120,8 @@ impl CellRun {
         CellRun { newest, ..CellRun::default() }
     }
 
-    /// Puts back a cell of a snapshot. `false`, and nothing changed, where it does not lie behind those that are here, or is newer than
-    /// the run.
+    /// Puts back a cell of a snapshot. `false`, and nothing changed, where it does not lie behind those that are
+    /// here, or is newer than the run.
     pub(crate) fn restore(&mut self, id: CellId, cell: Cell) -> bool {
         if self.cells.ids.last().is_some_and(|last| *last >= id) || cell.changed_at > self.newest {
             return false;

@@ -1,14 +1,14 @@
 //! The cells of one minute as runs, oldest first: a checkpoint adds one, and now and then some are merged into one.
 //!
-//! Merging is put off as long as it may be. A replica that nobody reads needs its cells summed up only so that they do not take more
-//! and more memory; whoever reads merges what it reads, outside the lock. Two rules bound what is put off, and being part of apply
-//! they must come to the same on every replica, which snapshots therefore keep the runs of:
+//! A replica merges runs as late as possible. Without readers it needs to sum cells up only to bound their memory. A
+//! reader merges what it reads, outside the lock. Two rules bound what is put off. They are part of apply, so they
+//! must decide the same on every replica; therefore snapshots keep the runs:
 //!
-//! 1. All runs together hold fewer than [`NEWER_MAX`] + 1 times the cells of the oldest, else they become one. So a minute holds at most as
-//!    many times the cells it has, and a cell is merged a logarithmic number of times. (Somewhat more for a moment, where many
-//!    windows are due with one checkpoint: [`MergeAllowance`].)
-//! 2. There are at most [`RUNS_MAX`] of them. One more, and the newer half is merged, and with it each older run that is at most
-//!    twice as large as what comes after it.
+//! 1. All runs together hold fewer than [`NEWER_MAX`] + 1 times the cells of the oldest, else they become one. So a
+//!    minute holds at most as many times the cells it has, and a cell is merged a logarithmic number of times.
+//!    (Somewhat more for a moment, where many windows are due with one checkpoint: [`MergeAllowance`].)
+//! 2. There are at most [`RUNS_MAX`] of them. One more, and the newer half is merged, and with it each older run that
+//!    is at most twice as large as what comes after it.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -108,7 +108,7 @@ impl CellRuns {
         &self.runs
     }
 
-    /// Of all runs: a cell counts as often as there are runs that have it.
+    /// Cells of all runs together: a cell counts once for each run that has it.
     pub(crate) fn held(&self) -> usize {
         self.runs.iter().map(|run| run.len()).sum()
     }
@@ -122,7 +122,7 @@ impl CellRuns {
         merge_all(found)?.rows().next().map(|(_, cell)| cell)
     }
 
-    /// Of all campaigns that have it. Looks at every id, and sums up no other cell.
+    /// The cells of an ad, over all campaigns that have it. Looks at every id, and sums up no other cell.
     pub(crate) fn of_ad(&self, ad_id: AdId) -> impl Iterator<Item = (CellId, Cell)> + use<> {
         rows_of(merge_all(self.runs.iter().filter_map(|run| run.only_ad(ad_id)).map(Arc::new).collect()))
     }

@@ -1,6 +1,6 @@
 //! One minute of event time over all shards of a group: its cells, and how far its life has come.
 //!
-//! Cells lie in [`CellRuns`], which whoever reads or snapshots a window shares: a copy of it is a copy of pointers.
+//! The cells are in [`CellRuns`], which readers and snapshots of a window share: a copy of it is a copy of pointers.
 
 use clicktally_proto::counts::window_count::{WindowCount, WindowState};
 use clicktally_proto::event_time::Minute;
@@ -39,12 +39,13 @@ impl Window {
         Some(fired_at.max(self.changed_at).max(self.final_at.unwrap_or(0)))
     }
 
-    /// In order. Sums up what checkpoints brought, which takes as long as the window is large: call it outside the lock.
+    /// In order. Sums up what checkpoints brought, which takes as long as the window is large: call it outside the
+    /// lock.
     pub fn cells(&self) -> impl Iterator<Item = (CampaignId, AdId, Cell)> + use<> {
         self.cells.cells().map(|((campaign_id, ad_id), cell)| (campaign_id, ad_id, cell))
     }
 
-    /// Of one ad, with its campaigns: a look at every id, and no more.
+    /// The cells of one ad, with their campaigns. Looks at every id, and at nothing else.
     pub fn cells_of_ad(&self, ad_id: AdId) -> impl Iterator<Item = (CampaignId, Cell)> + use<> {
         self.cells.of_ad(ad_id).map(|((campaign_id, _), cell)| (campaign_id, cell))
     }

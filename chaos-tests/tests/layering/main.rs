@@ -81,7 +81,7 @@ const IO_CRATES: &[&str] = &[
 ];
 
 /// Libraries that only one crate may name among its dependencies.
-const ONLY_IN: [(&str, &[&str]); 9] = [
+const ONLY_IN: [(&str, &[&str]); 8] = [
     // The checks read PostgreSQL by SQL of their own: they would prove nothing through the code they check.
     ("sqlx", &["clicktally-database", "clicktally-chaos-tests"]),
     ("openraft", &["clicktally-raft-store"]),
@@ -91,7 +91,6 @@ const ONLY_IN: [(&str, &[&str]); 9] = [
     ("datafusion", &["clicktally-billing"]),
     ("parquet", &["clicktally-billing"]),
     ("actix", &["clicktally-node"]),
-    ("clap", &["clicktally-node", "clicktally-chaos-tests"]),
 ];
 
 /// Text that production code may contain only in these files or folders, and why.

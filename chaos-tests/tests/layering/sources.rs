@@ -21,7 +21,25 @@ pub(crate) fn production_sources() -> Vec<Source> {
         walk(&root().join(top), &mut sources);
     }
     assert!(sources.len() > 200, "only {} sources were found", sources.len());
+    let test_modules: Vec<String> = sources.iter().flat_map(test_modules_of).collect();
+    sources.retain(|source| !test_modules.contains(&source.path));
+    for source in &mut sources {
+        source.code = without_tests_and_comments(&source.code);
+    }
     sources
+}
+
+/// The files of modules that are declared behind `#[cfg(test)]`, for example `mod at_size;` of `lib.rs`.
+fn test_modules_of(source: &Source) -> Vec<String> {
+    let folder = match source.path.rsplit_once('/') {
+        Some((folder, "lib.rs" | "mod.rs" | "main.rs")) => folder,
+        _ => source.path.trim_end_matches(".rs"),
+    };
+    let declared = source.code.split("#[cfg(test)]\nmod ").skip(1).filter_map(|rest| {
+        let (name, after) = rest.split_at(rest.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')?);
+        after.starts_with(';').then_some(name)
+    });
+    declared.map(|name| format!("{folder}/{name}.rs")).collect()
 }
 
 fn walk(folder: &Path, sources: &mut Vec<Source>) {
@@ -39,14 +57,14 @@ fn walk(folder: &Path, sources: &mut Vec<Source>) {
         if is_test || !relative.ends_with(".rs") {
             continue;
         }
-        let code = without_tests_and_comments(&std::fs::read_to_string(&path).unwrap());
+        let code = std::fs::read_to_string(&path).unwrap();
         sources.push(Source { crate_folder: crate_folder.to_owned(), path: relative.clone(), code });
     }
 }
 
-/// Test modules stand at the end of a file; what follows the first one is not production code.
+/// Test modules with a body stand at the end of a file; what follows the first one is not production code.
 fn without_tests_and_comments(text: &str) -> String {
-    let production = text.split("#[cfg(test)]\nmod ").next().unwrap_or(text);
+    let production = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text);
     let lines = production.lines().filter(|line| !line.trim_start().starts_with("//"));
     lines.collect::<Vec<_>>().join("\n")
 }

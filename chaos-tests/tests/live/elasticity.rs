@@ -9,8 +9,18 @@ use clicktally_chaos_tests::cluster_client::ClusterView;
 use clicktally_chaos_tests::eventually::{HANG_MAX, eventually};
 use clicktally_chaos_tests::trial::Trial;
 
-/// Leaves the first election of a new cluster time to happen within the deadlines of a start.
-const LEASE_NEVER_MS: u64 = 10_000;
+/// Far longer than a busy machine delays a heartbeat, and short enough for the first election of a new cluster, which
+/// waits as long.
+const PATIENT_LEASE_MS: u64 = 10_000;
+
+/// A cluster in which no lease runs out because the machine is slow. With the default lease, a busy machine may delay
+/// heartbeats beyond it, and the product rightly takes that for a dead node.
+async fn start_patient(groups: u16) -> Trial {
+    let patient = ClusterOptions { groups, node_lease_ms: Some(PATIENT_LEASE_MS), ..ClusterOptions::default() };
+    let mut trial = Trial::prepare(patient).await.unwrap();
+    trial.cluster.start().await.unwrap();
+    trial
+}
 
 async fn start(groups: u16) -> Trial {
     let mut trial = Trial::prepare(ClusterOptions { groups, ..ClusterOptions::default() }).await.unwrap();
@@ -79,12 +89,7 @@ async fn four_groups_spread_their_leaders_and_count_exactly_when_a_node_is_kille
 
 #[tokio::test]
 async fn a_node_stopped_in_order_hands_over_what_it_leads_and_owns_before_any_lease_runs_out() {
-    // A lease far longer than the trial waits for anything: what changes hands here changes hands in order. With the
-    // default, a busy machine may delay heartbeats beyond the lease, and the product rightly takes that for a dead
-    // node.
-    let patient = ClusterOptions { groups: 2, node_lease_ms: Some(LEASE_NEVER_MS), ..ClusterOptions::default() };
-    let mut trial = Trial::prepare(patient).await.unwrap();
-    trial.cluster.start().await.unwrap();
+    let mut trial = start_patient(2).await;
     let spread = |view: &ClusterView| is_spread(view, &[1, 2, 3]) && view.nodes.iter().all(|node| node.shards > 0);
     until(&trial, "leaders and shards are spread", spread).await;
     let load = trial.start_load(&["--give-up-s=180"]).unwrap();
@@ -94,11 +99,12 @@ async fn a_node_stopped_in_order_hands_over_what_it_leads_and_owns_before_any_le
     .await;
     let leaver = leaders(&before)[0].unwrap();
     trial.cluster.node(leaver).unwrap().stop().await.unwrap();
-    // The node is gone, and other nodes have all it had already: no lease had to run out.
-    let after = trial.cluster.client.cluster().await.unwrap();
-    assert_eq!(after.owned_by(leaver), 0);
+    // The node is gone, and other nodes have all it had. A replica that answers may be some entries behind.
+    let after = until(&trial, "the other nodes own and lead everything", |view| {
+        view.owned_by(leaver) == 0 && leaders(view).iter().all(|leader| leader.is_some_and(|leader| leader != leaver))
+    })
+    .await;
     for (group, (before, after)) in before.groups.iter().zip(&after.groups).enumerate() {
-        assert_ne!(after.leader, Some(leaver));
         // A hand-over costs exactly one term. An election after a lost leader would cost more, or come without a
         // hand-over.
         assert_eq!(after.term, before.term + u64::from(before.leader == Some(leaver)), "group {group}");
@@ -140,7 +146,7 @@ async fn a_drained_node_is_emptied_under_load_stays_so_over_a_restart_and_comes_
 
 #[tokio::test]
 async fn a_node_whose_shards_are_hot_gives_some_of_them_away_and_the_count_stays_exact() {
-    let trial = start(1).await;
+    let trial = start_patient(1).await;
     let before = until(&trial, "every node owns shards, and none moves", |view| {
         view.nodes.iter().all(|node| node.shards >= 5) && view.shards().values().all(|shard| shard.heir.is_none())
     })

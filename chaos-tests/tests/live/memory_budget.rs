@@ -10,7 +10,7 @@ use clicktally_node::tools::load::LoadSummary;
 
 /// The least that a node takes for its budget.
 const STATE_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Beyond the budget, and for shards that are behind only (`raft-store/state/src/limits.rs`).
+/// Beyond the budget, and for shards that are behind only (`raft-store/state/src/room.rs`).
 const RESERVE_BYTES: u64 = STATE_BYTES_MAX / 8;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -54,10 +54,9 @@ async fn a_backlog_larger_than_the_memory_allowed_waits_for_room_and_is_counted_
         () = settled => {}
         () = watched => {}
     }
-    assert!(
-        (STATE_BYTES_MAX - RESERVE_BYTES..=STATE_BYTES_MAX + RESERVE_BYTES).contains(&most),
-        "{most} bytes at most: either no shard had to wait, or memory grew beyond what was allowed"
-    );
+    // The looks may miss the highest value, so only the upper bound is a verdict. That the budget was reached is shown by
+    // the shards that had to wait.
+    assert!(most > 0 && most <= STATE_BYTES_MAX + RESERVE_BYTES, "{most} bytes: memory grew beyond what was allowed");
     let has_waited =
         |node: &NodeProcess| node.has_logged("the shard waits until windows become final and leave").unwrap();
     assert!(trial.cluster.nodes.iter().any(has_waited), "no shard had to wait");

@@ -11,6 +11,7 @@ pub mod leadership;
 pub mod limits;
 pub mod liveness;
 pub mod placement;
+mod room;
 pub mod shards;
 pub mod snapshot;
 pub mod windows;

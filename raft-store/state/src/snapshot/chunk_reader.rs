@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 use zstd::bulk::Decompressor;
 
 use super::{
-    CHUNK_BYTES_MAX, CHUNK_HEAD_BYTES, ChunkKind, End, FORMAT, MAGIC, OPENING_BYTES, SnapshotCounts, SnapshotError,
-    damaged,
+    CHUNK_BYTES_MAX, CHUNK_HEAD_BYTES, ChunkKind, End, FORMAT, FORMAT_MIN, MAGIC, OPENING_BYTES, SnapshotCounts,
+    SnapshotError, damaged,
 };
 
 pub(super) struct ChunkReader<'a> {
@@ -39,7 +39,7 @@ impl ChunkReader<'_> {
             return Err(damaged("it does not open like a snapshot"));
         }
         let format = u16::from_le_bytes([named[MAGIC.len()], named[MAGIC.len() + 1]]);
-        if format != FORMAT {
+        if !(FORMAT_MIN..=FORMAT).contains(&format) {
             return Err(SnapshotError::Format(format));
         }
         reader.digest.update(opening);

@@ -54,8 +54,8 @@ async fn a_backlog_larger_than_the_memory_allowed_waits_for_room_and_is_counted_
         () = settled => {}
         () = watched => {}
     }
-    // The looks may miss the highest value, so only the upper bound is a verdict. That the budget was reached is shown by
-    // the shards that had to wait.
+    // The looks may miss the highest value, so only the upper bound is a verdict. The shards that had to wait show that
+    // the budget was reached.
     assert!(most > 0 && most <= STATE_BYTES_MAX + RESERVE_BYTES, "{most} bytes: memory grew beyond what was allowed");
     let has_waited =
         |node: &NodeProcess| node.has_logged("the shard waits until windows become final and leave").unwrap();

@@ -9,8 +9,8 @@
 //! 1. The vote is intact, because [`crate::group_log::promises`] keeps a second copy. So the replica votes at most
 //!    once in any term.
 //! 2. A snapshot holds only committed entries. Suppose its last entry is not below the last acknowledged one. Then it
-//!    covers every acknowledged entry, or the entry with which a later leader replaced it. An undamaged replica could have
-//!    the same log after it.
+//!    covers every acknowledged entry, or the entry with which a later leader replaced it. An undamaged replica could
+//!    have the same log after it.
 //! 3. Until the repair is done, the node answers no requests. If that leaves no majority, the group waits: it is
 //!    unavailable, but loses no data.
 //!

@@ -1,8 +1,8 @@
 //! What one group may hold at most, and the law by which its memory is counted.
 //!
 //! Memory is counted by a law of our own, not measured: every replica must come to the same verdict, also one of
-//! another build. The law counts what grows with traffic: cells, and seen ids. Apply keeps [`HeldState`] up to date, and
-//! a restored snapshot derives it again. [`crate::room`] decides by it who has to wait.
+//! another build. The law counts what grows with traffic: cells, and seen ids. Apply keeps [`HeldState`] up to date,
+//! and a restored snapshot derives it again. [`crate::room`] decides by it who has to wait.
 
 use clicktally_proto::identity::seen_ids::SeenBlock;
 

@@ -35,9 +35,9 @@ pub use self::encode::encode;
 const MAGIC: &[u8; 6] = b"ctsnap";
 /// The version of this layout and of what is in its chunks.
 ///
-/// The chunks are not self-describing: a new field of the state, or a field of another type, needs a new format. Without
-/// it, replicas would take the snapshots on their disks for damaged ones. Raise the number, keep a reader that fills
-/// the new field with a default, and add a golden file; the tests in `golden.rs` fail until all three are there.
+/// The chunks are not self-describing: a new field of the state, or a field of another type, needs a new format.
+/// Without it, replicas would take the snapshots on their disks for damaged ones. Raise the number, keep a reader that
+/// fills the new field with a default, and add a golden file; the tests in `golden.rs` fail until all three are there.
 const FORMAT: u16 = 3;
 /// The oldest format that this build reads.
 const FORMAT_MIN: u16 = 3;

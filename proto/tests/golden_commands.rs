@@ -6,7 +6,9 @@
 
 use clicktally_proto::checkpoint::{Checkpoint, Epoch, OutcomeCounts};
 use clicktally_proto::codec;
-use clicktally_proto::command::{AssignShard, CampaignTerms, Command, GroupSettings, NodeRecord, PlanMove};
+use clicktally_proto::command::{
+    AssignShard, COMMAND_LEVEL, CampaignTerms, Command, GroupSettings, NodeRecord, PlanMove,
+};
 use clicktally_proto::counts::cell_block::CellBlock;
 use clicktally_proto::counts::cell_counts::{CellDelta, CellKey, Counts};
 use clicktally_proto::counts::user_sketch::UserSketch;
@@ -82,4 +84,14 @@ fn commands_are_written_and_read_as_they_ever_were() {
         assert_eq!(codec::decode::<Command>(&version_1).unwrap(), command);
         assert_eq!(codec::decode::<Command>(&frame).unwrap(), command);
     }
+}
+
+/// serde names all variants in its error, so a variant without golden bytes is noticed without a second list.
+#[test]
+fn every_command_has_golden_bytes_and_the_newest_has_the_level_of_this_build() {
+    let error = serde_json::from_str::<Command>("\"NoSuchCommand\"").unwrap_err().to_string();
+    let (_, known) = error.split_once("expected one of").unwrap();
+    assert_eq!(commands().len(), known.matches('`').count() / 2, "add the golden bytes of the new command");
+    let newest = commands().iter().map(|(command, _)| command.level()).max();
+    assert_eq!(newest, Some(COMMAND_LEVEL), "COMMAND_LEVEL and the levels in Command::level do not fit");
 }

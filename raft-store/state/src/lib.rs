@@ -7,6 +7,7 @@
 pub mod apply;
 pub mod catalogue;
 pub mod group_state;
+pub mod invariants;
 pub mod leadership;
 pub mod limits;
 pub mod liveness;

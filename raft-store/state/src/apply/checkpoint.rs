@@ -90,7 +90,7 @@ impl GroupState {
         Ok(Outcome::Done)
     }
 
-    pub(super) fn event_time(&self) -> EventTimeRules {
+    pub(crate) fn event_time(&self) -> EventTimeRules {
         self.settings.map(|settings| settings.event_time).unwrap_or_default()
     }
 

@@ -61,6 +61,9 @@ impl GroupState {
             Command::SetDraining { node, is_draining } => self.set_draining(node, is_draining),
             Command::AnnounceLevel { node, level } => self.announce_level(node, level),
         };
+        // Only in the tests of this crate: the check takes far longer than the apply.
+        #[cfg(test)]
+        self.check().unwrap_or_else(|broken| panic!("entry {index} broke the state: {broken}"));
         outcome.unwrap_or_else(Outcome::Rejected)
     }
 

@@ -1,11 +1,12 @@
 //! Stage one: partial counts since the last checkpoint.
 //!
-//! One [`Aggregator`] per (campaign, ad, minute) of the shard. It is an actor in the sense of the design (owns its
-//! state, addressed by a key, activated by its first message, passivated by the checkpoint that takes what it holds)
-//! hosted in the shard actor, which is its mailbox: a click costs a table lookup instead of a message.
+//! There is one [`Aggregator`] per (campaign, ad, minute) of the shard. It is an actor in the sense of the design: it
+//! owns its state, and an address identifies it. Its first message activates it, and the checkpoint that takes its
+//! counts passivates it. The shard actor hosts it and is its mailbox, so a click costs a table lookup instead of a
+//! message.
 //!
-//! Each minute has a table of its own. Clicks come nearly in order of time, so that the tables in use are those of a
-//! minute or two, and fit a core's cache; one table for all ads a shard has ever seen does not
+//! Each minute has a table of its own. Clicks arrive nearly in order of time, so the tables in use are those of one or
+//! two minutes, and they fit a core's cache. One table for all ads that a shard has ever seen does not fit
 //! (`docs/decisions/011-cpu-of-the-stream-path.md`).
 
 use std::hash::BuildHasher;
@@ -21,11 +22,11 @@ use hashbrown::HashTable;
 
 use super::shard_state::PENDING_CLICKS_MAX;
 
-/// Emptied tables that are kept for minutes to come, and the largest: what a shard holds while nothing is counted.
+/// The number of emptied tables kept for later minutes, and the largest one kept. They bound what an idle shard holds.
 const SPARE_TABLES_MAX: usize = 8;
 const SPARE_TABLE_CELLS_MAX: usize = 8_192;
 
-/// One salt's share of one ad's minute: what it has counted since the last checkpoint.
+/// One salt's share of one ad's minute: the counts since the last checkpoint.
 #[derive(Debug, Clone, Copy)]
 struct Aggregator {
     campaign_id: CampaignId,
@@ -34,12 +35,12 @@ struct Aggregator {
     invalid_clicks: u32,
 }
 
-/// Counts of one aggregator between two checkpoints, and numbers of aggregators, fit 32 bits: a shard stops reading
-/// long before.
+/// The counts of one aggregator between two checkpoints fit 32 bits, and so do the numbers of aggregators. A shard
+/// stops reading long before that limit.
 const _: () = assert!(PENDING_CLICKS_MAX < u32::MAX as u64 / 2);
 const _: () = assert!(size_of::<Aggregator>() == 24);
 
-/// A measure that not every click has, by number of its aggregator. If no click has it, it costs neither memory nor
+/// A measure that only some clicks have, indexed by aggregator number. If no click has it, it costs neither memory nor
 /// time.
 #[derive(Debug)]
 struct Column<T>(Vec<T>);
@@ -60,7 +61,7 @@ impl<T: Clone + Default + PartialEq> Column<T> {
         &mut self.0[at]
     }
 
-    /// Empties it, in the order of `numbers`.
+    /// Empties the column, in the order of `numbers`.
     fn take(&mut self, numbers: &[u32]) -> Sparse<T> {
         if self.0.is_empty() {
             return Vec::new();
@@ -77,12 +78,12 @@ impl<T: Clone + Default + PartialEq> Column<T> {
     }
 }
 
-/// The aggregators of one minute, numbered as they were activated.
+/// The aggregators of one minute, numbered in the order of their activation.
 #[derive(Debug, Default)]
 struct OpenMinute {
     minute: Minute,
     hosted: Vec<Aggregator>,
-    /// Their numbers, by address.
+    /// The aggregators' numbers, by address.
     by_address: HashTable<u32>,
     costs: Column<CostSum>,
     users: Column<UserSketch>,
@@ -126,7 +127,7 @@ impl OpenMinute {
         }
     }
 
-    /// Passivates all of them.
+    /// Passivates all aggregators of the minute.
     fn take(&mut self) -> WindowCells {
         let numbers = self.sorted_numbers();
         let mut cells = WindowCells {
@@ -150,14 +151,14 @@ impl OpenMinute {
         cells
     }
 
-    /// In the order of (campaign, ad).
+    /// Returns the numbers in the order of (campaign, ad).
     fn sorted_numbers(&self) -> Vec<u32> {
         let bits_of = |value: u64| u64::BITS - value.leading_zeros();
         let (campaigns, ads) = self.hosted.iter().fold((0, 0), |all, it| (all.0 | it.campaign_id, all.1 | it.ad_id));
         let number_bits = bits_of(self.hosted.len() as u64);
         let ad_bits = bits_of(ads);
         if bits_of(campaigns) + ad_bits + number_bits <= u64::BITS {
-            // Ids of usual size and the number make one integer: sorting those takes a quarter of the time.
+            // Ids of usual size and the number fit one integer. Sorting integers takes a quarter of the time.
             let key = |(number, it): (u64, &Aggregator)| {
                 it.campaign_id << (ad_bits + number_bits) | it.ad_id << number_bits | number
             };
@@ -182,7 +183,7 @@ pub struct Aggregators {
     /// The index in `open` of the last click's minute.
     now: usize,
     spare: Vec<OpenMinute>,
-    /// Keyed at random: a producer must not be able to choose ads that meet in one slot.
+    /// The key is random, so that a producer cannot choose ads that collide in one slot.
     hasher: RandomState,
 }
 
@@ -204,12 +205,12 @@ impl Aggregators {
         });
     }
 
-    /// Those active: cells opened since the last checkpoint.
+    /// The number of active aggregators: cells opened since the last checkpoint.
     pub fn hosted(&self) -> usize {
         self.open.iter().map(|open| open.hosted.len()).sum()
     }
 
-    /// Takes what was counted, in order of time, and passivates all aggregators.
+    /// Takes the counts, in order of time, and passivates all aggregators.
     pub fn take_cells(&mut self) -> Vec<WindowCells> {
         self.open.sort_unstable_by_key(|open| open.minute);
         let cells = self.open.iter_mut().map(OpenMinute::take).collect();
@@ -241,7 +242,7 @@ mod tests {
         }
     }
 
-    /// (minute, clicks, invalid clicks, costs, distinct users) of each cell of ad 7, in order.
+    /// Returns (minute, clicks, invalid clicks, costs, distinct users) of each cell of ad 7, in order.
     fn taken(aggregators: &mut Aggregators) -> Vec<(u32, u64, u64, CostSum, u64)> {
         let deltas: Vec<CellDelta> = aggregators.take_cells().iter().flat_map(WindowCells::deltas).collect();
         assert!(deltas.iter().all(|delta| delta.key.campaign_id == 1 && delta.key.ad_id == 7));

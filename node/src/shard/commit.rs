@@ -1,4 +1,4 @@
-//! Gets one cut committed: out-records first, then the proposal, until there is an answer.
+//! Commits one cut: publishes its out-records first, then proposes the checkpoint until there is an answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::commit_answer::{BACKOFF_MAX, BACKOFF_MIN, CommitAttempts, CommitEnd, 
 use super::metrics::METRICS;
 use super::shard_state::Cut;
 
-/// Grows from [`BACKOFF_MIN`] to [`BACKOFF_MAX`].
+/// The pause between attempts. It grows from [`BACKOFF_MIN`] to [`BACKOFF_MAX`].
 #[derive(Debug)]
 pub(super) struct Backoff(Duration);
 
@@ -39,14 +39,14 @@ pub(super) struct Committed {
     pub(super) outcomes: OutcomeCounts,
     /// Partial counts, one for each (ad, minute) of the checkpoint.
     pub(super) partials: u64,
-    /// What those take, packed, and what the ids seen take.
+    /// Packed bytes of the partial counts, and of the seen ids.
     pub(super) cell_bytes: usize,
     pub(super) seen_bytes: usize,
     pub(super) oldest_arrival_ms: Option<UnixMillis>,
 }
 
-/// Tries for as long as the outcome is unknown. Dropping the future gives up. The offsets of the next proposal then
-/// settle what this one left undecided.
+/// Tries for as long as the outcome is unknown. Dropping the future abandons the attempt. The offsets of the next
+/// proposal then settle what this one left undecided.
 pub(super) async fn commit(group: Arc<Group>, log: Arc<dyn ClickLog>, cut: Cut) -> (CommitEnd, Committed) {
     let Cut { checkpoint, partials, oldest_arrival_ms, out_records } = cut;
     let shard = checkpoint.shard.0;
@@ -58,8 +58,8 @@ pub(super) async fn commit(group: Arc<Group>, log: Arc<dyn ClickLog>, cut: Cut) 
         oldest_arrival_ms,
     };
     let mut backoff = Backoff::default();
-    // 1. What the checkpoint says was sent elsewhere is durable there before the checkpoint is: a crash in between
-    //    repeats it.
+    // 1. Publish the records that the checkpoint reports as sent elsewhere, so that they are durable before it is. A
+    //    crash in between repeats them.
     while !out_records.is_empty() {
         match log.publish(out_records.clone()).await {
             Ok(()) => break,
@@ -73,7 +73,7 @@ pub(super) async fn commit(group: Arc<Group>, log: Arc<dyn ClickLog>, cut: Cut) 
     }
     drop(out_records);
     fault::point("checkpoint.before_propose");
-    // 2. Offsets and counts, in one entry.
+    // 2. Propose offsets and counts in one entry.
     let command = Command::Checkpoint(checkpoint);
     let mut attempts = CommitAttempts::default();
     let mut is_waiting_for_room = false;

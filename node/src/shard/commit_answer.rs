@@ -1,5 +1,5 @@
-//! What the answer to a checkpoint's proposal means for its owner. Pure: an answer in, a decision out;
-//! [`super::commit`] carries it out.
+//! Decides what the answer to a checkpoint's proposal means for its owner. Pure: an answer goes in, a decision comes
+//! out, and [`super::commit`] carries it out.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use clicktally_proto::command::{Outcome, Rejection};
 use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_raft_store::group::ProposeError;
 
-/// Between attempts; doubles from the first to the last.
+/// The pause between attempts doubles from the first value to the second.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(20);
 pub const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
@@ -15,9 +15,9 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommitEnd {
     Committed,
-    /// Another owner counts this shard now.
+    /// Another owner now counts this shard.
     Fenced,
-    /// Memory and replicated state went apart: start again from the latter.
+    /// Memory and replicated state differ: the shard starts again from replicated state.
     Restart(String),
     Halted(String),
 }
@@ -26,24 +26,24 @@ pub enum CommitEnd {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NextStep {
     End(CommitEnd),
-    /// Propose the same again, without delay: the answer was lost on the way.
+    /// Propose the same checkpoint again at once: the answer was lost on the way.
     Again,
-    /// Propose the same again after a pause, for this reason.
+    /// Propose the same checkpoint again after a pause, for this reason.
     AgainLater(String),
-    /// The same, but certainly not applied, and only a matter of time. Meanwhile the shard stops reading at its own
-    /// limit.
+    /// Propose the same checkpoint again after a pause. It was certainly not applied, and room will come with time.
+    /// Meanwhile the shard stops reading at its own limit.
     AwaitRoom(Rejection),
 }
 
-/// The attempts to commit one cut, as far as the next answer depends on them.
+/// The history of the attempts to commit one cut, as far as the next decision depends on it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CommitAttempts {
-    /// One of them may have been applied without its answer coming back.
+    /// A previous attempt may have been applied although its answer was lost.
     is_repeat: bool,
 }
 
 impl CommitAttempts {
-    /// `is_answer_lost`: behave as if it had never come.
+    /// `is_answer_lost`: behave as if the answer had never arrived.
     pub fn judge(&mut self, answer: Result<Outcome, ProposeError>, is_answer_lost: bool) -> NextStep {
         let restart = |reason: String| NextStep::End(CommitEnd::Restart(reason));
         match answer {
@@ -53,9 +53,9 @@ impl CommitAttempts {
             }
             Ok(Outcome::Done) => NextStep::End(CommitEnd::Committed),
             Ok(Outcome::AlreadyApplied) if self.is_repeat => NextStep::End(CommitEnd::Committed),
-            // An earlier life of this node read the same records under this epoch. A leader of an older build does
-            // not compare the watermarks.
-            Ok(Outcome::AlreadyApplied) => restart("an earlier life committed the same offsets".into()),
+            // A previous incarnation of this node read the same records under this epoch. A leader of an older build
+            // does not compare the watermarks.
+            Ok(Outcome::AlreadyApplied) => restart("a previous incarnation committed the same offsets".into()),
             Ok(Outcome::Fenced { .. }) => NextStep::End(CommitEnd::Fenced),
             Ok(Outcome::OffsetGap { .. }) if is_broken(Mutant::GapTakenForSuccess) => {
                 NextStep::End(CommitEnd::Committed)
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_applied_already_is_a_success_only_to_who_has_proposed_it_before() {
+    fn already_applied_is_a_success_only_after_an_earlier_proposal_of_the_same_owner() {
         let mut first = CommitAttempts::default();
         assert!(matches!(first.judge(Ok(Outcome::AlreadyApplied), false), NextStep::End(CommitEnd::Restart(_))));
         let mut second = CommitAttempts::default();

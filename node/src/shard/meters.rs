@@ -1,5 +1,5 @@
-//! What each shard of this process costs and how it fares: for the heartbeats, by which shards are placed, and for an
-//! operator.
+//! Measures the load and progress of each shard of this process. Heartbeats carry the results, placement decides by
+//! them, and operators read them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use clicktally_proto::identity::shard_key::ShardId;
 use clicktally_state::liveness::ShardLoad;
 use parking_lot::Mutex;
 
-/// Over how long clicks a second are smoothed: many checkpoints, few enough that a viral ad shows soon.
+/// The period over which clicks per second are smoothed. It spans many checkpoints, yet shows a viral ad soon.
 const SMOOTHING: Duration = Duration::from_secs(5);
-/// What a shard did in less is no measure of it; its former owner's stands meanwhile.
+/// A shorter measurement is not representative. Until then the former owner's measurement stays in force.
 const MEASURED_AFTER: Duration = Duration::from_secs(3);
-/// Between two measurements at least; a division by less says nothing.
+/// The minimum time between two measurements. A division by a shorter time is meaningless.
 const MEASURE_EVERY_MIN: Duration = Duration::from_millis(50);
 
 /// The meters of all shards of this process. Times are monotonic.
@@ -48,7 +48,7 @@ impl ShardMeters {
         }
     }
 
-    /// The load of every shard that is here long enough to tell. Called by one caller, once a heartbeat.
+    /// Measures every shard that has been here for long enough. Only the heartbeat calls this.
     pub fn measure(&self, now: Duration) -> Vec<(ShardId, ShardLoad)> {
         self.0.lock().iter_mut().filter_map(|(&shard, meter)| Some((shard, meter.measure(now)?))).collect()
     }
@@ -66,11 +66,12 @@ impl OwnShards for ShardMeters {
 struct Meter {
     since: Duration,
     measured_at: Duration,
-    /// Since `measured_at`.
+    /// Clicks since `measured_at`.
     clicks: u64,
-    /// Smoothed, in thousandths, so that a slow shard does not round to zero.
+    /// Smoothed and in thousandths, so that a slow shard does not round to zero.
     clicks_per_1000_s: u64,
-    /// Offsets passed and clicks in them, over the life of this meter: what a record holds.
+    /// Offsets passed, and clicks in them, over the life of this meter. Their ratio is the number of clicks in a
+    /// record.
     records: u64,
     clicks_ever: u64,
     lag_records: Option<u64>,
@@ -96,7 +97,7 @@ impl Meter {
         if passed >= MEASURE_EVERY_MIN {
             let (passed_us, smoothing_us) = (micros(passed), micros(SMOOTHING.min(now.saturating_sub(self.since))));
             let rate = u128::from(self.clicks) * 1_000_000_000 / passed_us;
-            // In its first seconds the plain mean, later an exponential one.
+            // The first seconds use the plain mean, the later ones an exponential mean.
             let weight = passed_us.min(smoothing_us);
             let smoothed =
                 (u128::from(self.clicks_per_1000_s) * (smoothing_us - weight) + rate * weight) / smoothing_us;
@@ -118,7 +119,7 @@ impl Meter {
     }
 }
 
-/// Never 0.
+/// Never returns 0.
 fn micros(duration: Duration) -> u128 {
     duration.as_micros().max(1)
 }
@@ -138,7 +139,7 @@ mod tests {
         let meters = ShardMeters::default();
         meters.begin(SHARD, Duration::ZERO);
         for tick in 1..=80_u64 {
-            // Heartbeats four times a second, a checkpoint of a thousand clicks in ten records every second.
+            // Heartbeats four times a second, and every second a checkpoint of a thousand clicks in ten records.
             if tick % 4 == 0 {
                 meters.committed(SHARD, 1_000, 10);
             }

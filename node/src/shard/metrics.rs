@@ -1,4 +1,4 @@
-//! What an operator sees of the shards of this process.
+//! The metrics of this process's shards.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -33,9 +33,9 @@ pub(super) struct ShardMetrics {
 /// Why a shard came here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MoveCause {
-    /// Handed over in order by its former owner.
+    /// The former owner handed it over by plan.
     Planned,
-    /// Its former owner fell silent.
+    /// The former owner fell silent.
     Failover,
 }
 
@@ -132,17 +132,17 @@ impl ShardMetrics {
         }
     }
 
-    /// A shard that was counted elsewhere has its first commit here.
+    /// Records that a shard from another node has its first commit here.
     pub(super) fn moved(&self, cause: MoveCause, pause: Duration) {
         self.move_pause_seconds.observe(pause.as_secs_f64());
         self.moves.with_label_values(&[cause.label()]).inc();
     }
 
-    /// A shard that has gone elsewhere must not leave its last lag standing here.
+    /// Removes the gauges of a shard that has moved away, so that its last lag does not remain.
     pub(super) fn forget(&self, shard: ShardId) {
         let label = shard.0.to_string();
         for gauge in [&self.lag_records, &self.watermark_lag_seconds, &self.seen_ids, &self.seen_id_bytes] {
-            // Absent where no checkpoint was made: nothing to remove then.
+            // A gauge is absent if the shard made no checkpoint; there is nothing to remove.
             let _ = gauge.remove_label_values(&[&label]);
         }
     }

@@ -1,11 +1,11 @@
 //! Stage one: one shard = one partition, counted by one owner at a time.
 //!
 //! Reads: the shard's partition of `raw_clicks`. Writes: checkpoints (through its Raft group), `late_clicks`,
-//! `quarantine`, and misplaced clicks back to their own partition. Promises: every click read has exactly one
-//! outcome, decided in log order. Any owner decides the same. On restart: goes on from replicated state, re-reading
-//! at most what no checkpoint holds.
+//! `quarantine`, and misrouted clicks back to their own partition. Promises: every click read has exactly one outcome,
+//! decided in log order. Any owner decides the same. On restart: continues from replicated state, and re-reads only
+//! records that no checkpoint holds.
 //!
-//! Rules first (no I/O), then the shells.
+//! The rules come first (no I/O), then the shells.
 
 pub mod aggregator;
 pub mod commit_answer;

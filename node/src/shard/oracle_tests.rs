@@ -1,5 +1,7 @@
-//! The rules against a naive recount, through the real apply: whatever the log holds, wherever checkpoints are cut and
-//! wherever owners die, the counts are those of one pass with hash sets.
+//! Compares the counting rules with a naive recount, through the real apply.
+//!
+//! Whatever the log holds, wherever checkpoints are cut and wherever owners die, the counts equal those of one pass
+//! with hash sets.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -40,7 +42,7 @@ fn terms(epoch: Epoch) -> ShardTerms {
     ShardTerms { shard: SHARD, epoch, partitioner: partitioner(), event_time: RULES }
 }
 
-/// The n-th id that belongs to the shard under test.
+/// Returns the n-th id that belongs to the shard under test.
 fn own_id(n: u64) -> u64 {
     (0..).map(|k| 1 + n * 1_000 + k).find(|id| salt(ClickId(*id)) == SHARD.salt()).unwrap()
 }
@@ -62,10 +64,10 @@ struct Record {
 struct Drawn {
     id: u64,
     ad: u64,
-    /// From the start.
+    /// Event time, in seconds after `START_MS`.
     seconds: u64,
     is_robot: bool,
-    /// 0 for none.
+    /// 0 if the click names no user.
     user: u64,
     cost_micros: i64,
 }
@@ -91,7 +93,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn record(step: &Step) -> Record {
-    // Late enough that no honest click of these tests is ahead of its arrival.
+    // The arrival is so late that no honest click of these tests is dated after it.
     let arrival_ms = START_MS + 600_000;
     let click = |click_id, drawn: &Drawn| Click {
         click_id,
@@ -121,27 +123,27 @@ fn record(step: &Step) -> Record {
     Record { arrival_ms, value }
 }
 
-/// What one (minute, ad) amounts to.
+/// The totals of one (minute, ad).
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Sum {
     valid: u64,
     invalid: u64,
     costs: i64,
     costed: u64,
-    /// The encoding of their sketch.
+    /// The encoded sketch of the users.
     users: Vec<u8>,
 }
 
 type Sums = BTreeMap<(u32, u64), Sum>;
 
-/// The sketch of one pass over a set.
+/// Builds the sketch in one pass over a set.
 fn sketch_of(users: &BTreeSet<String>) -> Vec<u8> {
     let mut sketch = UserSketch::default();
     users.iter().filter_map(|user| UserMark::of(user.as_bytes())).for_each(|mark| sketch.insert(mark));
     sketch.to_bytes()
 }
 
-/// One pass, hash sets, nothing shared with the code under test but the record's decoder.
+/// Counts in one pass with hash sets. It shares only the record's decoder with the code under test.
 fn recount(log: &[Record]) -> (Sums, OutcomeCounts) {
     let mut sums = Sums::new();
     let mut users: BTreeMap<(u32, u64), BTreeSet<String>> = BTreeMap::new();
@@ -158,7 +160,7 @@ fn recount(log: &[Record]) -> (Sums, OutcomeCounts) {
             outcomes.quarantined += 1;
             continue;
         }
-        // What costs and users are is read from the whole message, not from the decoder under test.
+        // Costs and users are read from the whole message, not from the decoder under test.
         for (click, whole) in clicks.into_iter().zip(decode_record_owned(&record.value).unwrap()) {
             outcomes.read += 1;
             if salt(click.click_id) != SHARD.salt() {
@@ -217,7 +219,7 @@ impl Replica {
         self.state.apply(self.index, &codec::encode(command).unwrap(), COMMAND_LEVEL).unwrap()
     }
 
-    /// A new owner, as the shard's life starts it.
+    /// Starts a new owner the way a shard's life does.
     fn new_owner(&mut self) -> ShardState {
         let expected_epoch = self.state.shard(SHARD).unwrap().epoch;
         let assignment = AssignShard { shard: SHARD, owner: Some(1), expected_epoch };
@@ -244,7 +246,7 @@ fn view(log: &[Record], offset: u64) -> LogRecord<'_> {
     LogRecord { offset, arrival_ms: record.arrival_ms, value: &record.value }
 }
 
-/// What happens after a record: nothing, a checkpoint, a checkpoint whose answer is lost, or the owner's death.
+/// What happens after a record: nothing, a checkpoint, a checkpoint whose answer is lost, or the death of the owner.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Event {
     Nothing,
@@ -308,8 +310,8 @@ proptest! {
         let committed = replica.state.shard(SHARD).unwrap().outcomes;
         prop_assert_eq!(committed, outcomes);
         prop_assert!(committed.is_conserved());
-        // What was counted as sent elsewhere is there (at least once: sent again where the owner died before its
-        // checkpoint).
+        // Every click counted as sent elsewhere is there, at least once. An owner's death before its checkpoint repeats
+        // the send.
         let to = |topic: &str| sent.iter().filter(|out| out.topic == topic).count() as u64;
         prop_assert_eq!(to(LATE_CLICKS), outcomes.late);
         prop_assert_eq!(to(QUARANTINE), outcomes.quarantined);
@@ -330,7 +332,7 @@ enum ProofEvent {
         number: u64,
         seconds: u64,
     },
-    /// The partition was empty at so many seconds from the start, and a checkpoint says so.
+    /// The partition was empty this many seconds after the start, and a checkpoint reports it.
     Prove {
         seconds: u64,
     },
@@ -349,11 +351,10 @@ fn proof_event() -> impl Strategy<Value = ProofEvent> {
 }
 
 proptest! {
-    /// A proof may die with its owner, and what it had closed opens again for the successor. That is safe only
-    /// because no decision taken under a proof leaves the owner before the checkpoint that carries the proof is
-    /// committed.
+    /// An uncommitted proof is lost with its owner, and the windows it closed reopen for the successor. This is safe: a
+    /// decision based on a proof leaves the owner only after the checkpoint with that proof is committed.
     #[test]
-    fn a_click_of_the_side_output_is_never_counted_whatever_proofs_die_with_their_owners(
+    fn a_click_of_the_side_output_is_never_counted_even_if_proofs_are_lost_with_their_owners(
         events in proptest::collection::vec(proof_event(), 1..80)
     ) {
         let mut replica = Replica::new();
@@ -362,7 +363,7 @@ proptest! {
         let mut late_ids = Vec::new();
         for event in events.into_iter().chain([ProofEvent::Prove { seconds: 0 }]) {
             let (seconds, dies) = match event {
-                // The ad is the click's number, so that the sums tell which clicks were counted.
+                // The ad is the click's number, so that the sums show which clicks were counted.
                 ProofEvent::Click { number, seconds } => {
                     let drawn = Drawn { id: number, ad: number + 1, seconds, ..Drawn::default() };
                     log.push(record(&Step::Clicks(vec![drawn])));
@@ -387,7 +388,7 @@ proptest! {
                 }
             }
         }
-        // A duplicate that comes when its minute is long final is late too: such a click is in both places rightly.
+        // A duplicate that arrives after its minute became final is also late. Such a click is rightly in both places.
         let came_once = |ad: &&u64| log.iter().filter(|record| ad_of(record) == **ad).count() == 1;
         for ad in late_ids.iter().filter(came_once) {
             prop_assert!(!replica.sums().keys().any(|(_, counted)| counted == ad), "click {} is late and counted", ad - 1);
@@ -425,7 +426,7 @@ fn a_click_dated_tomorrow_moves_nothing() {
 }
 
 #[test]
-fn an_idle_shard_says_so_only_with_a_proof_and_only_once() {
+fn an_idle_shard_cuts_a_checkpoint_only_with_a_proof_and_only_once() {
     let mut replica = Replica::new();
     let mut owner = replica.new_owner();
     assert_eq!(owner.cut(), None);

@@ -38,7 +38,7 @@ pub(super) fn quarantined(shard: ShardId, offset: u64, reason: String, record: V
     OutRecord { topic: QUARANTINE, partition: None, key, value: quarantined.encode_to_vec() }
 }
 
-/// Clicks of one other shard, as one record of its own partition.
+/// Packs clicks of one other shard into one record for that shard's partition.
 pub(super) fn rerouted(shard: ShardId, clicks: &[Click]) -> OutRecord {
     assert!(clicks.len() <= CLICKS_PER_RECORD_MAX);
     let key = clicks.first().map_or(0, |click| click.click_id).to_be_bytes().to_vec();

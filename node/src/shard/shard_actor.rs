@@ -1,8 +1,8 @@
-//! The actor of one owned shard: drains its partition, folds, and gets checkpoints committed, one at a time.
+//! The actor of one owned shard: it drains its partition, folds the clicks, and commits one checkpoint at a time.
 //!
-//! It goes on folding into the next delta while a checkpoint is on its way, up to the limits of
-//! [`ShardState::is_full`]; then it stops draining, the reader's queue fills, and the fetcher stops: back-pressure
-//! without a queue of its own.
+//! While a checkpoint is in flight, the actor folds into the next delta, up to the limits of [`ShardState::is_full`].
+//! At the limit it stops draining: the reader's queue fills and the fetcher stops. Back-pressure therefore needs no
+//! queue of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,22 +23,23 @@ use super::metrics::METRICS;
 use super::shard_life::Arrival;
 use super::shard_state::ShardState;
 
-/// Each wake-up costs as much as the work it does: ten milliseconds keep latency low and wake-ups rare.
+/// Each wake-up costs as much as the work it does. Ten milliseconds keep latency low and wake-ups rare.
 const DRAIN_EVERY: Duration = Duration::from_millis(10);
-/// Records asked of the reader at a time, and clicks after which the thread's other shards have their turn.
+/// Records requested from the reader at a time. After `CLICKS_PER_TURN_MAX` clicks, the other shards of the thread get
+/// their turn.
 const RECORDS_PER_DRAIN: usize = 128;
 const CLICKS_PER_TURN_MAX: u64 = 20_000;
 
-/// Why a shard is no longer counted here.
+/// Why this node stopped counting a shard.
 #[derive(Debug)]
 pub(super) enum ShardEnd {
     Stopped,
-    /// In order: everything read is committed, or nothing was begun.
+    /// A planned end: everything read is committed, or the shard never began.
     Finished,
     Fenced,
-    /// To be started again from replicated state.
+    /// The shard must start again from replicated state.
     Restart(String),
-    /// Needs a person.
+    /// The shard needs an operator.
     Halted(String),
 }
 
@@ -57,24 +58,24 @@ pub(super) struct ShardActor {
     parts: ShardParts,
     /// A checkpoint is between its cut and its outcome.
     is_committing: bool,
-    /// The interval passed while one was on its way.
+    /// The interval elapsed while another checkpoint was in flight.
     is_due: bool,
-    /// No checkpoint was committed here yet. The first one must not wait for the interval, because until then all
-    /// readers see the shard stand still.
+    /// This owner has not committed a checkpoint yet. The first one must not wait for the interval: until it commits,
+    /// readers see no progress in the shard.
     awaits_first: bool,
-    /// Reads no more, and ends with the next commit.
+    /// The actor stops reading, and ends with the next commit.
     is_finishing: bool,
-    /// Another turn of draining is queued already.
+    /// Another turn of draining is already queued.
     has_turn: bool,
     ended: Option<oneshot::Sender<ShardEnd>>,
 }
 
-/// Another turn for a shard that has more to read.
+/// Gives another turn to a shard that has more to read.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Turn;
 
-/// Reads no more, commits what is read, and ends.
+/// Stops reading, commits what is read, and ends.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct Finish;
@@ -84,7 +85,7 @@ pub(super) struct Finish;
 pub(super) struct Stop;
 
 impl ShardActor {
-    /// The receiver gets exactly one end; if it is dropped instead, the actor panicked.
+    /// The receiver gets exactly one end. If the sender is dropped without one, the actor panicked.
     pub(super) fn new(parts: ShardParts) -> (ShardActor, oneshot::Receiver<ShardEnd>) {
         let (sender, receiver) = oneshot::channel();
         let actor = ShardActor {
@@ -123,7 +124,7 @@ impl ShardActor {
                     fault::point("shard.after_fold");
                     break false;
                 }
-                // The reader is of no more use: another one begins at the committed offset, so that nothing is skipped.
+                // This reader is unusable. The next one begins at the committed offset, so that no record is skipped.
                 Err(error) => {
                     let end = match error.next_move() {
                         NextMove::Retry => ShardEnd::Restart(format!("cannot read the log: {error}")),
@@ -143,7 +144,7 @@ impl ShardActor {
         }
     }
 
-    /// Asks the log for its end, so that the checkpoint can say how complete it is, then cuts and commits.
+    /// Asks the log for its end, so that the checkpoint can report how complete it is; then cuts and commits.
     fn checkpoint(&mut self, ctx: &mut Context<ShardActor>) {
         if self.is_committing {
             self.is_due = true;
@@ -154,7 +155,7 @@ impl ShardActor {
         if self.parts.state.is_full() {
             return self.propose(ctx);
         }
-        // Taken before the question: whatever arrives later is not covered by its answer.
+        // The time is taken before the question, because the answer does not cover later arrivals.
         let asked_at_ms = self.parts.clock.now_ms();
         let (log, shard) = (Arc::clone(&self.parts.log), self.parts.state.shard());
         let question = async move { log.end_offset(shard).await };
@@ -176,7 +177,7 @@ impl ShardActor {
                 self.parts.meters.lag(shard, lag_records);
                 state.note_end(asked_at_ms, end);
             }
-            // No proof, so the watermark keeps still.
+            // Without a proof the watermark does not move.
             Err(error) => tracing::warn!(shard = shard.0, %error, "cannot ask the log for its end"),
         }
     }
@@ -214,7 +215,7 @@ impl ShardActor {
                 self.note_first();
                 self.is_committing = false;
                 if self.is_finishing && self.is_due {
-                    // What was read while this one was on its way.
+                    // Commit what was read while this checkpoint was in flight.
                     return self.checkpoint(ctx);
                 }
                 if self.is_finishing {
@@ -247,7 +248,7 @@ impl ShardActor {
 
     fn end(&mut self, end: ShardEnd, ctx: &mut Context<ShardActor>) {
         if let Some(ended) = self.ended.take() {
-            // The receiver is gone when the whole host is going down.
+            // The receiver is gone if the whole host is stopping.
             let _ = ended.send(end);
         }
         ctx.stop();
@@ -259,7 +260,7 @@ impl Actor for ShardActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(DRAIN_EVERY, |actor, ctx| actor.drain(ctx));
-        // Proves an idle shard complete at once; one with clicks waiting commits its first drain.
+        // Proves an idle shard complete at once. A shard with waiting clicks commits its first drain.
         self.checkpoint(ctx);
         ctx.run_interval(self.parts.checkpoint_interval, |actor, ctx| actor.checkpoint(ctx));
     }

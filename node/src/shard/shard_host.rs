@@ -1,4 +1,4 @@
-//! Runs the shards that the groups assign to this node, on a few threads of their own; a shard never moves between
+//! Runs the shards that the groups assign to this node, on a few dedicated threads. A shard never moves between
 //! threads.
 
 use std::collections::BTreeMap;
@@ -24,18 +24,18 @@ use super::metrics::MoveCause;
 use super::shard_life::{Arrival, Orders, ShardLife};
 use crate::actor_threads::ActorThreads;
 
-/// How long shards may take to commit what they have read before the host stops without that.
+/// How long shards may take to commit what they have read. After that the host stops without those commits.
 const FINISH_DEADLINE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone)]
 pub struct ShardHostConfig {
-    /// How often a shard's counts become one proposal. What a dead owner's successor must read again, and how old a
-    /// count is.
+    /// How often a shard's counts become one proposal. It bounds what a dead owner's successor must read again, and the
+    /// age of a count.
     pub checkpoint_interval: Duration,
 }
 
 pub struct ShardHost {
-    /// No new lives, and the present ones commit what they have read and end.
+    /// When cancelled, no new life begins, and the present ones commit what they have read and end.
     finish: CancellationToken,
     stop: CancellationToken,
     watch: JoinHandle<()>,
@@ -44,7 +44,7 @@ pub struct ShardHost {
     meters: Arc<ShardMeters>,
 }
 
-/// What every life of this host is given.
+/// What the host gives to every life.
 struct Watcher {
     config: ShardHostConfig,
     log: Arc<dyn ClickLog>,
@@ -56,7 +56,7 @@ struct Watcher {
     stop: CancellationToken,
 }
 
-/// A life that runs, as the watch sees it.
+/// A running life, as the watch sees it.
 struct Running {
     epoch: Epoch,
     orders: watch::Sender<Orders>,
@@ -67,13 +67,13 @@ struct Running {
 struct Seen {
     owner: Option<NodeId>,
     progress: (u64, u64),
-    /// When its progress last changed, in monotonic time; `None` if it never did here.
+    /// When its progress last changed, in monotonic time; `None` if this node has seen no change.
     committed_at: Option<Duration>,
 }
 
 impl ShardHost {
-    /// Starts counting whatever `groups` (this node's replicas) assign to this node, now and later. The assignments
-    /// are watched on the caller's runtime, the counting is done on `threads`.
+    /// Starts counting the shards that `groups` (this node's replicas) assign to this node, now and later. The caller's
+    /// runtime watches the assignments; `threads` do the counting.
     pub fn start(
         config: ShardHostConfig,
         groups: Vec<Arc<Group>>,
@@ -104,24 +104,24 @@ impl ShardHost {
         Arc::clone(&self.meters)
     }
 
-    /// Commits what has been read, as far as that is quick, and stops counting; what no checkpoint holds is read
-    /// again by the next owner.
+    /// Commits what has been read, within a deadline, and stops counting. The next owner reads again what no checkpoint
+    /// holds.
     pub async fn stop(self) {
         self.finish.cancel();
         self.lives.close();
         let ended = async {
             if let Err(error) = self.watch.await {
-                tracing::error!(%error, "the watch over shard assignments had ended");
+                tracing::error!(%error, "the watch over shard assignments ended with an error");
             }
             self.lives.wait().await;
         };
         let mut ended = std::pin::pin!(ended);
         if tokio::time::timeout(FINISH_DEADLINE, ended.as_mut()).await.is_err() {
-            tracing::info!("not everything that was read could be committed; the next owners read it again");
+            tracing::info!("not all clicks read could be committed; the next owners read them again");
             self.stop.cancel();
             ended.await;
         }
-        // Joins the threads: not on a thread that others need.
+        // Joining the threads blocks, so it happens on a thread that no other task needs.
         if let Err(error) = blocking::run(move || drop(self.threads)).await {
             tracing::error!(%error, "the counting threads did not stop");
         }
@@ -129,14 +129,14 @@ impl ShardHost {
 }
 
 impl Watcher {
-    /// Keeps the running lives equal to what the replica says this node owns.
+    /// Keeps the running lives equal to the shards that the replica assigns to this node.
     async fn watch_assignments(&self, group: Arc<Group>) {
         let mut applied = group.applied();
         let mut running: BTreeMap<ShardId, Running> = BTreeMap::new();
         let mut seen: BTreeMap<ShardId, Seen> = BTreeMap::new();
         let node = group.node();
         loop {
-            // Seen before the state is read, so that a change in between is looked at again.
+            // Mark the change before reading the state, so that a change in between causes another look.
             applied.mark_unchanged();
             let shards: Vec<(ShardId, ShardSeat)> =
                 group.read(|state| state.shards().iter().map(|(&shard, entry)| (shard, entry.into())).collect());
@@ -174,7 +174,7 @@ impl Watcher {
                 }
             }
         }
-        // Dropping a token does not cancel it: a replica that has gone takes its shards with it.
+        // Dropping a token does not cancel it. A replica that is gone must stop its shards.
         running.values().for_each(|life| life.stop.cancel());
     }
 
@@ -210,7 +210,7 @@ impl Watcher {
     }
 }
 
-/// What the watch looks at in an entry.
+/// The part of an entry that the watch compares.
 struct ShardSeat {
     owner: Option<NodeId>,
     heir: Option<NodeId>,
@@ -226,7 +226,7 @@ impl From<&ShardEntry> for ShardSeat {
     }
 }
 
-/// Notes how far a shard has come; says how it arrived if it was another node's at the last look.
+/// Notes how far a shard has come. Returns how it arrived if another node owned it at the last look.
 fn note(
     seen: &mut BTreeMap<ShardId, Seen>,
     shard: ShardId,
@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(note(&seat(2, false, 9), 2), None);
         let arrival = note(&seat(1, true, 9), 4).unwrap();
         assert_eq!(arrival, Arrival { cause: MoveCause::Planned, committed_at: second * 2 });
-        // It stays.
+        // The shard stays.
         assert_eq!(note(&seat(1, true, 12), 5), None);
         note(&seat(2, true, 13), 6);
         let back = note(&seat(1, false, 13), 9).unwrap();

@@ -1,9 +1,9 @@
-//! One ownership of one shard, from its assignment to its end: restore, count, and again where memory and state went
-//! apart.
+//! One ownership of one shard, from its assignment to its end: restore, count, and start again if memory and replicated
+//! state differ.
 //!
-//! A planned end comes as an order: the actor commits what it has read and stops, and the shard is assigned to its
-//! heir by its owner itself. So the heir finds everything in replicated state and nothing to read twice, and the
-//! shard is paused only from that last commit to the heir's first.
+//! A planned end comes as an order. The actor commits what it has read and stops, and the owner itself assigns the
+//! shard to its heir. So the heir finds everything in replicated state and reads no record twice. The shard pauses only
+//! between that last commit and the heir's first.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,10 +30,10 @@ use super::metrics::{METRICS, MoveCause};
 use super::shard_actor::{Finish, ShardActor, ShardEnd, ShardParts, Stop};
 use super::shard_state::{ShardState, ShardTerms};
 
-/// How long an owner may take to commit what it has read before its shard goes without that: the heir reads it again.
+/// How long an owner may take to commit what it has read. After that the shard moves on, and the heir reads it again.
 const LAST_COMMIT_DEADLINE: Duration = Duration::from_secs(2);
 
-/// What the owner of a shard is to do with it.
+/// What the owner of a shard must do with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Orders {
     Count,
@@ -47,7 +47,7 @@ pub(super) enum Orders {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Arrival {
     pub(super) cause: MoveCause,
-    /// When this node's replica saw the last commit before, in monotonic time.
+    /// When this node's replica saw the former owner's last commit, in monotonic time.
     pub(super) committed_at: Duration,
 }
 
@@ -62,7 +62,7 @@ pub(super) struct ShardLife {
     /// `None` if the shard had no owner before.
     pub(super) arrival: Option<Arrival>,
     pub(super) orders: watch::Receiver<Orders>,
-    /// Cancelled when the shard goes to another owner, or the host stops.
+    /// Cancelled when another node gets the shard, or the host stops.
     pub(super) stop: CancellationToken,
 }
 
@@ -82,7 +82,7 @@ impl ShardLife {
                 Orders::Finish => break,
             };
             match end {
-                // What to do next, the orders say.
+                // The orders decide what to do next.
                 ShardEnd::Finished => {}
                 ShardEnd::Restart(reason) => {
                     METRICS.checkpoint_failures.inc();
@@ -93,7 +93,7 @@ impl ShardLife {
                     }
                 }
                 ShardEnd::Halted(reason) => {
-                    tracing::error!(shard, reason, "the shard stands still until somebody looks at it");
+                    tracing::error!(shard, reason, "the shard is halted until an operator acts");
                     let said = i64::from(!is_broken(Mutant::HaltUnsaid));
                     METRICS.shards_halted.add(said);
                     self.stop.cancelled().await;
@@ -127,13 +127,13 @@ impl ShardLife {
             end = &mut ended => return end.unwrap_or_else(|_| panicked()),
             () = self.stop.cancelled() => {}
             () = until_ordered(&mut orders) => {
-                // It may have ended by itself meanwhile: then there is no mailbox, and its end is there.
+                // The actor may already have ended. Then its mailbox is closed, and `ended` holds its end.
                 let _ = address.send(Finish).await;
                 tokio::select! {
                     end = &mut ended => return end.unwrap_or_else(|_| panicked()),
                     () = self.stop.cancelled() => {}
                     () = tokio::time::sleep(LAST_COMMIT_DEADLINE) => {
-                        tracing::warn!(shard = self.shard.0, "the last commit takes too long; the heir reads again");
+                        tracing::warn!(shard = self.shard.0, "the last commit is too slow; the heir reads its clicks again");
                         let _ = address.send(Stop).await;
                         return match ended.await.unwrap_or_else(|_| panicked()) {
                             ShardEnd::Stopped => ShardEnd::Finished,
@@ -143,12 +143,12 @@ impl ShardLife {
                 }
             }
         }
-        // It may have ended by itself meanwhile: then there is no mailbox to stop.
+        // The actor may already have ended. Then there is no mailbox to stop.
         let _ = address.send(Stop).await;
         ended.await.unwrap_or_else(|_| panicked())
     }
 
-    /// Assigns the shard to its heir, and waits until the replica here has seen that; or until the plan is taken back.
+    /// Assigns the shard to its heir, and waits until the local replica has seen that or the plan is withdrawn.
     async fn hand_over(&self, heir: NodeId) -> ShardEnd {
         let assignment = AssignShard { shard: self.shard, owner: Some(heir), expected_epoch: self.epoch };
         let command = Command::AssignShard(assignment);
@@ -161,13 +161,13 @@ impl ShardLife {
                 self.stop.cancelled().await;
                 ShardEnd::Fenced
             }
-            // No leader just now, or the heir is gone, which the leader is about to see.
+            // There is no leader at present, or the heir is gone, which the leader will soon notice.
             other => ShardEnd::Restart(format!("not handed to node {heir}: {other:?}")),
         }
     }
 
     async fn prepare(&self) -> Result<ShardParts, ShardEnd> {
-        // 1. A replica just restarted may lack what this very node committed before.
+        // 1. A replica that just restarted may lack what this same node committed before.
         let mut backoff = Backoff::default();
         while let Err(error) = self.group.read_barrier().await {
             match error {
@@ -175,7 +175,7 @@ impl ShardLife {
                 ProposeError::Halt(reason) => return Err(ShardEnd::Halted(reason)),
             }
         }
-        // 2. Offsets, watermark and ids, from one reading.
+        // 2. Read offsets, watermark and ids in one reading.
         let (terms, entry, seen) = self.read_replica()?;
         let committed_offset = entry.committed_offset;
         let state = off_thread(move || ShardState::restore(terms, &entry, &seen)).await?;
@@ -226,10 +226,10 @@ impl ShardLife {
     }
 }
 
-/// Until there is anything else to do than to count.
+/// Waits until the orders are no longer to count.
 async fn until_ordered(orders: &mut watch::Receiver<Orders>) {
     if orders.wait_for(|orders| *orders != Orders::Count).await.is_err() {
-        // The watch has ended, and so will the life: by its token.
+        // The watch has ended, and the token will end this life too.
         std::future::pending::<()>().await;
     }
 }

@@ -1,4 +1,4 @@
-//! What becomes of every click a shard reads, and the checkpoint that says so. No I/O, no clock.
+//! Decides the outcome of every click that a shard reads, and cuts the checkpoint that reports it. No I/O, no clock.
 //!
 //! Each click gets the first outcome of this list that fits, decided in log order:
 //!
@@ -12,8 +12,8 @@
 //! Decisions depend on the log's prefix, on replicated state and on proofs of emptiness, never on where checkpoints
 //! were cut. A successor that re-reads the same records decides the same, with one exception. An uncommitted proof of
 //! emptiness is lost with its owner, and the windows it closed reopen. This is safe: decisions based on a proof are
-//! published only with a later cut than the one that carries the proof, and a cut is published only after the one
-//! before it is committed.
+//! published only with a later cut than the one that carries the proof. A cut is published only after the previous one
+//! is committed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,13 +36,13 @@ use super::dedup::{Horizon, SeenIds};
 use super::out_records;
 use super::watermark::WatermarkTracker;
 
-/// Clicks counted since the last checkpoint at which a shard stops reading until the next one is in: bounds a
-/// checkpoint to some 2 MB, and what is lost and read again when an owner dies.
+/// A shard that has counted this many clicks since the last cut stops reading until its checkpoint is committed. This
+/// bounds a checkpoint to some 2 MB, and the clicks that a successor must read again.
 pub const PENDING_CLICKS_MAX: u64 = 200_000;
-/// The same for what waits to be sent elsewhere.
+/// The same limit for records that wait to be sent elsewhere.
 pub const PENDING_OUT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// What a shard is and what it goes by; fixed for the life of one ownership.
+/// The identity of a shard and the rules it follows. They are fixed for the life of one ownership.
 #[derive(Debug, Clone, Copy)]
 pub struct ShardTerms {
     pub shard: ShardId,
@@ -57,7 +57,7 @@ pub struct Cut {
     pub checkpoint: Checkpoint,
     /// Partial counts in it: one for each (campaign, ad, minute), however many clicks.
     pub partials: u64,
-    /// When its oldest record arrived in the log; `None` without any.
+    /// When its oldest record arrived in the log; `None` if it has no record.
     pub oldest_arrival_ms: Option<UnixMillis>,
     pub out_records: Vec<OutRecord>,
 }
@@ -74,25 +74,25 @@ pub struct ShardState {
     watermark: WatermarkTracker,
     complete_to_ms: UnixMillis,
     seen: SeenIds,
-    /// Everything below is since the last cut.
+    /// The fields from here to `out_bytes` describe the time since the last cut.
     from: u64,
-    /// The next offset due.
+    /// The next offset to read.
     position: u64,
     aggregators: Aggregators,
-    /// A few minutes: the newest last, nearly always.
+    /// Covers a few minutes. The newest is nearly always the last.
     fresh_ids: Vec<(Minute, Vec<Place>)>,
     outcomes: OutcomeCounts,
     oldest_arrival_ms: Option<UnixMillis>,
     out_records: Vec<OutRecord>,
     out_bytes: usize,
-    /// Watermark and completeness as of the last cut, to tell whether there is any news.
+    /// Watermark and completeness at the last cut. The next cut compares them to find out whether there is news.
     last_cut: (UnixMillis, UnixMillis),
     views: Vec<ClickView>,
 }
 
 impl ShardState {
-    /// Goes on where replicated state is: `entry` and `seen` must come from one reading of it. Unpacks every seen id,
-    /// so call it off the counting threads.
+    /// Continues from replicated state: `entry` and `seen` must come from one reading of it. Unpacks every seen id, so
+    /// call it off the counting threads.
     pub fn restore(terms: ShardTerms, entry: &ShardEntry, seen: &[Arc<SeenBlock>]) -> Result<ShardState, DamagedBlock> {
         let mut ids = SeenIds::default();
         let watermark_ms = if is_broken(Mutant::WatermarkGoesBack) { 0 } else { entry.watermark_ms };
@@ -124,7 +124,7 @@ impl ShardState {
         self.terms.shard
     }
 
-    /// The next offset due.
+    /// The next offset to read.
     pub fn position(&self) -> u64 {
         self.position
     }
@@ -142,17 +142,17 @@ impl ShardState {
         &self.seen
     }
 
-    /// No more is to be read before the next cut is taken away.
+    /// The shard must not read more before the next cut is taken.
     pub fn is_full(&self) -> bool {
         self.outcomes.read >= PENDING_CLICKS_MAX || self.out_bytes >= PENDING_OUT_BYTES_MAX
     }
 
     /// Folds the next record. Records must come in log order, from [`ShardState::position`] on.
     pub fn take(&mut self, record: LogRecord<'_>) {
-        assert!(record.offset >= self.position, "offset {} again; {} is due", record.offset, self.position);
+        assert!(record.offset >= self.position, "offset {} was read before; {} is next", record.offset, self.position);
         self.position = record.offset + 1;
         self.complete_to_ms = self.complete_to_ms.max(record.arrival_ms);
-        // They lie in the log in the order of their arrival.
+        // Records are in the log in the order of their arrival, so the first one is the oldest.
         self.oldest_arrival_ms.get_or_insert(record.arrival_ms);
         let mut views = std::mem::take(&mut self.views);
         views.clear();
@@ -232,7 +232,7 @@ impl ShardState {
         Horizon { rules: self.terms.event_time, watermark_ms: self.watermark.get() }
     }
 
-    /// The rare clicks that need every field: decoded again, owned.
+    /// Handles the rare clicks that need every field: decodes the record again, with owned values.
     fn detour(&mut self, record: LogRecord<'_>, detours: Vec<(usize, Detour)>) {
         let owned = match decode_record_owned(record.value) {
             Ok(clicks) => clicks,
@@ -271,10 +271,10 @@ impl ShardState {
         self.out_records.push(record);
     }
 
-    /// The log's answer when asked for its end. `asked_at_ms`: wall time *before* the question, because whatever
-    /// arrives later is not covered by the answer.
+    /// Takes the log's answer to the question for its end. `asked_at_ms` is wall time *before* the question, because
+    /// the answer does not cover later arrivals.
     pub fn note_end(&mut self, asked_at_ms: UnixMillis, end: u64) {
-        // An end *before* what was read is that of a log that has lost records. It proves nothing, and the reader
+        // If the end is *before* our position, the log has lost records. Such an end proves nothing, and the reader
         // halts the shard.
         let is_read = self.position == end || (self.position > end && is_broken(Mutant::LostTailProves));
         if is_read || is_broken(Mutant::WatermarkByTimer) {
@@ -282,28 +282,28 @@ impl ShardState {
         }
     }
 
-    /// Everything that arrived before `proven_at_ms` has been read: the log's end, asked for after that moment, was
-    /// not beyond [`ShardState::position`].
+    /// Records that everything that arrived before `proven_at_ms` has been read. The log's end, asked for after that
+    /// moment, was not beyond [`ShardState::position`].
     pub fn prove_empty(&mut self, proven_at_ms: UnixMillis) {
         self.watermark.prove_empty(proven_at_ms);
         self.complete_to_ms = self.complete_to_ms.max(proven_at_ms);
     }
 
-    /// Takes everything since the last cut; `None` where there is no news. The caller must get each cut committed
-    /// before it proposes the next.
+    /// Takes everything since the last cut; returns `None` if there is no news. The caller must commit each cut before
+    /// it proposes the next.
     pub fn cut(&mut self) -> Option<Cut> {
         let news = (self.watermark.get(), self.complete_to_ms);
         if self.position == self.from && news == self.last_cut {
             return None;
         }
         let outcomes = std::mem::take(&mut self.outcomes);
-        assert!(outcomes.is_conserved(), "clicks got lost or were invented: {outcomes:?}");
+        assert!(outcomes.is_conserved(), "outcomes must add up to the clicks read: {outcomes:?}");
         let cells = self.aggregators.take_cells();
         assert_eq!(cells.iter().map(WindowCells::all_clicks).sum::<u64>(), outcomes.counted + outcomes.invalid);
         let horizon = self.horizon();
         let seen = std::mem::take(&mut self.fresh_ids)
             .into_iter()
-            // Replicas would drop these with this very entry.
+            // Replicas would drop these ids with this very entry.
             .filter(|(minute, _)| !horizon.rules.is_final(*minute, horizon.watermark_ms))
             .map(|(minute, mut places)| SeenBlock::pack(minute, &mut places))
             .collect();

@@ -1,9 +1,11 @@
-//! How far a shard's event time has certainly come.
+//! The event time that a shard has certainly reached.
 
 use clicktally_proto::event_time::UnixMillis;
 
-/// Max event time seen − out-of-orderness bound. A shard *proven* empty (read up to the log's end) may follow the
-/// clock less the bound; one that is not proven keeps still: a timer alone never moves a watermark. Never goes back.
+/// The watermark is the largest event time seen minus the out-of-orderness bound, and never decreases.
+///
+/// A shard *proven* empty (read up to the log's end) may follow the clock minus the bound. Without a proof the
+/// watermark does not move: a timer alone never moves it.
 #[derive(Debug, Clone, Copy)]
 pub struct WatermarkTracker {
     out_of_orderness_ms: u64,
@@ -11,7 +13,7 @@ pub struct WatermarkTracker {
 }
 
 impl WatermarkTracker {
-    /// `committed_ms`: the watermark in replicated state, from which a new owner goes on.
+    /// `committed_ms`: the watermark in replicated state, from which a new owner continues.
     pub fn new(out_of_orderness_ms: u64, committed_ms: UnixMillis) -> WatermarkTracker {
         WatermarkTracker { out_of_orderness_ms, watermark_ms: committed_ms }
     }

@@ -1,8 +1,8 @@
-//! Ids that producers chose: 59 bits of hash, of which the position in the table says a part and seven bytes the rest.
+//! Ids that producers chose: 59 bits of hash. The position in the table encodes some bits, six bytes encode the rest.
 //!
-//! Each of the [`TABLES`] tables has a power of two of buckets, some fifty ids in each, and doubles by itself, so
-//! that growing never moves more than a part of the ids at once. A bucket is a run of entries: six bytes that the
-//! position does not say, and the minute of event time, modulo 256. Searching it is a scan of a few cache lines.
+//! Each of the [`TABLES`] tables has a power of two of buckets, with some fifty ids in each. Each table doubles on its
+//! own, so that growing moves only a part of the ids at once. A bucket is a run of entries: the six bytes that the
+//! position does not encode, and the minute of event time, modulo 256. A search scans a few cache lines.
 
 use std::hash::BuildHasher;
 
@@ -13,32 +13,32 @@ use super::{Horizon, LIVE_SPAN_MAX_MS};
 pub(super) const TABLES: usize = 64;
 const TABLE_BITS: u32 = TABLES.ilog2();
 const HASH_BITS: u32 = 59;
-/// What one table tells apart by position and remainder.
+/// The bits that one table distinguishes by position and remainder.
 const KEY_BITS: u32 = HASH_BITS - TABLE_BITS;
-/// The bits of a key that an entry holds. The bucket's number is the rest of the key, so there are never fewer buckets.
+/// The bits of a key that an entry holds. The bucket's number holds the others, so there are never fewer buckets.
 const REST_BITS: u32 = 48;
 const BUCKET_BITS_MIN: u32 = KEY_BITS - REST_BITS;
 const ENTRY_BYTES: usize = 7;
 /// A table doubles when its buckets hold more than this on average.
 const MEAN_ENTRIES_MAX: usize = 64;
-/// A full bucket makes room for so many more: seldom enough to be cheap, few enough to waste little.
+/// A full bucket grows by this many entries: rarely enough to be cheap, by few enough to waste little.
 const ENTRIES_PER_GROWTH: usize = 4;
 
-/// How many minutes a tag tells apart: more than may be live at once.
+/// How many minutes a tag distinguishes: more than can be live at once.
 const TAGS: u32 = 256;
 const _: () = assert!(LIVE_SPAN_MAX_MS / WINDOW_MS + 2 < TAGS as u64);
 
 #[derive(Debug)]
 pub(super) struct ForeignIds {
     tables: Vec<Table>,
-    /// Keyed at random: a producer must not be able to choose ids that meet in one bucket.
+    /// The key is random, so that a producer cannot choose ids that collide in one bucket.
     key: [u64; 2],
     next_sweep: usize,
 }
 
 #[derive(Debug)]
 struct Table {
-    /// At least [`BUCKET_BITS_MIN`]; allocated with the first id.
+    /// At least [`BUCKET_BITS_MIN`]. The buckets are allocated with the first id.
     bucket_bits: u32,
     buckets: Vec<Vec<u8>>,
     len: usize,
@@ -53,7 +53,8 @@ impl Default for ForeignIds {
 }
 
 impl ForeignIds {
-    /// A keyed bijection of 59 bits, so that nothing is lost: multiplications by odd numbers and shifted exclusive ors.
+    /// A keyed bijection of 59 bits, so that no two hashes collide: multiplications by odd numbers and shifted
+    /// exclusive ors.
     #[inline]
     fn scramble(&self, hash: u64) -> (usize, u64) {
         const MASK: u64 = (1 << HASH_BITS) - 1;
@@ -78,7 +79,7 @@ impl ForeignIds {
         find(bucket, key).is_some_and(|at| !horizon.is_forgotten(minute_of(bucket[at + ENTRY_BYTES - 1], horizon)))
     }
 
-    /// One table at each call.
+    /// Sweeps one table per call.
     pub(super) fn sweep(&mut self, horizon: &Horizon) {
         self.tables[self.next_sweep].sweep(horizon);
         self.next_sweep = (self.next_sweep + 1) % TABLES;
@@ -129,8 +130,8 @@ impl Table {
         true
     }
 
-    /// Each entry holds the low [`REST_BITS`] of its key; its bucket's number the high ones. Where the two overlap
-    /// they agree.
+    /// Each entry holds the low [`REST_BITS`] of its key, and its bucket's number the high ones. Bits that both hold
+    /// are equal.
     fn resize(&mut self, bucket_bits: u32) {
         let old_bits = std::mem::replace(&mut self.bucket_bits, bucket_bits);
         let old = std::mem::replace(&mut self.buckets, vec![Vec::new(); 1 << bucket_bits]);
@@ -184,7 +185,7 @@ fn rest_of(entry: &[u8]) -> u64 {
     u64::from_le_bytes([entry[0], entry[1], entry[2], entry[3], entry[4], entry[5], 0, 0])
 }
 
-/// Where the key's entry begins.
+/// Returns the position of the key's entry in the bucket.
 #[inline]
 fn find(bucket: &[u8], key: u64) -> Option<usize> {
     let wanted = entry(key, 0);
@@ -192,7 +193,7 @@ fn find(bucket: &[u8], key: u64) -> Option<usize> {
     bucket.chunks_exact(ENTRY_BYTES).position(is_wanted).map(|index| index * ENTRY_BYTES)
 }
 
-/// The newest minute with this tag that is not beyond what the watermark lets a click have. Entries older than
+/// Returns the newest minute with this tag that a click can have under the present watermark. Entries older than
 /// [`TAGS`] minutes were swept long ago.
 #[inline]
 fn minute_of(tag: u8, horizon: &Horizon) -> Minute {

@@ -1,8 +1,8 @@
 //! Ids minted by this cluster: one compressed bitmap for each run (worker and minute of minting) and minute of event
 //! time.
 //!
-//! Nearly all clicks of a run belong to one or two minutes of event time, so that a lookup asks one or two bitmaps;
-//! and a minute that is final leaves by dropping its bitmaps.
+//! Nearly all clicks of a run belong to one or two minutes of event time, so a lookup reads one or two bitmaps. When a
+//! minute becomes final, its bitmaps are dropped.
 
 use clicktally_proto::event_time::Minute;
 use clicktally_proto::identity::shard_key::MintedRun;
@@ -11,9 +11,9 @@ use roaring::RoaringBitmap;
 
 use super::Horizon;
 
-/// What a run costs beside its bitmaps: its slot in the table, and its list.
+/// What a run costs besides its bitmaps: its slot in the table, and its list.
 const RUN_BYTES: usize = 48;
-/// What a bitmap costs beside its containers' data.
+/// What a bitmap costs besides its containers' data.
 const BITMAP_BYTES: usize = 64;
 
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ impl MintedIds {
     #[inline]
     pub(super) fn insert(&mut self, run: MintedRun, code: u32, minute: Minute, horizon: &Horizon) -> bool {
         let by_minute = &mut self.runs.entry(run).or_default().by_minute;
-        // Forgotten bitmaps go before they could be written to again: what is forgotten stays so.
+        // Forgotten bitmaps are dropped before an insert could write to them, so that a forgotten id stays forgotten.
         if by_minute.iter().any(|(held, _)| horizon.is_forgotten(*held)) {
             by_minute.retain(|(held, _)| !horizon.is_forgotten(*held));
         }

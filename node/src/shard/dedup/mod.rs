@@ -1,8 +1,8 @@
 //! Exact deduplication within the horizon in which a click can still be counted.
 //!
-//! An id is known for exactly as long as the minute under which it was first counted is not final, whatever minute a
-//! copy claims. That is decided at the lookup, not by when memory is cleaned, so that an owner restored from
-//! replicated state decides as its predecessor would have.
+//! An id is known until the minute under which it was first counted is final, whatever minute a copy claims. The lookup
+//! decides this, not the time of a memory sweep. So an owner restored from replicated state decides as its predecessor
+//! would have.
 
 mod foreign_ids;
 mod minted_ids;
@@ -14,11 +14,10 @@ use clicktally_proto::identity::shard_key::{Place, PlaceParts};
 use foreign_ids::ForeignIds;
 use minted_ids::MintedIds;
 
-/// How far the newest click that has been seen and the oldest that is not forgotten may lie apart: lateness and
-/// disorder together.
+/// The largest allowed distance between the newest click seen and the oldest one remembered: lateness plus disorder.
 pub const LIVE_SPAN_MAX_MS: u64 = 250 * WINDOW_MS;
 
-/// When an id is forgotten: the rules, and how far the shard has come.
+/// Decides when an id is forgotten, from the rules and the shard's watermark.
 #[derive(Debug, Clone, Copy)]
 pub struct Horizon {
     pub rules: EventTimeRules,
@@ -34,14 +33,14 @@ impl Horizon {
         self.rules.is_final(minute, self.watermark_ms)
     }
 
-    /// No click of a later minute has been seen: one that had would have moved the watermark.
+    /// The shard has seen no click of a later minute, because such a click would have moved the watermark.
     #[inline]
     fn newest_minute(&self) -> Minute {
         Minute::of(self.watermark_ms.saturating_add(self.rules.out_of_orderness_ms))
     }
 }
 
-/// The ids one shard has counted.
+/// The ids that one shard has counted.
 #[derive(Debug, Default)]
 pub struct SeenIds {
     minted: MintedIds,
@@ -49,7 +48,7 @@ pub struct SeenIds {
 }
 
 impl SeenIds {
-    /// Remembers the id under `minute` unless it is known already. True when it is new.
+    /// Remembers the id under `minute`. Returns true if it is new, false if it is already known.
     #[inline]
     pub fn insert(&mut self, place: Place, minute: Minute, horizon: &Horizon) -> bool {
         match place.parts() {
@@ -65,13 +64,13 @@ impl SeenIds {
         }
     }
 
-    /// Frees what is forgotten, a part of it at each call: called once a checkpoint.
+    /// Frees some of the forgotten ids. The shard calls this once per checkpoint.
     pub fn sweep(&mut self, horizon: &Horizon) {
         self.minted.sweep(horizon);
         self.foreign.sweep(horizon);
     }
 
-    /// Ids held in memory, forgotten ones not yet swept included.
+    /// Ids held in memory, including forgotten ones that are not swept yet.
     pub fn len(&self) -> u64 {
         self.minted.len() + self.foreign.len()
     }
@@ -80,7 +79,7 @@ impl SeenIds {
         self.len() == 0
     }
 
-    /// What they take, allocator's overhead left out.
+    /// Bytes that the ids occupy, without the allocator's overhead.
     pub fn bytes(&self) -> usize {
         self.minted.bytes() + self.foreign.bytes()
     }
@@ -122,7 +121,8 @@ mod tests {
     }
 
     proptest! {
-        /// Any order of inserts, copies under other minutes, watermark steps and sweeps: as a plain map says.
+        /// Any order of inserts, copies under other minutes, watermark steps and sweeps gives the answers of a plain
+        /// map.
         #[test]
         fn it_knows_what_a_map_knows(
             steps in proptest::collection::vec((0_u64..40, any::<bool>(), 0_u32..8, 0_u64..9 * WINDOW_MS, any::<bool>()), 1..300)
@@ -135,7 +135,7 @@ mod tests {
                 let (id, minute, horizon) = (id_of(n, is_foreign), Minute(minute), at(watermark_ms));
                 let known = model.get(&id).is_some_and(|held| !RULES.is_final(*held, watermark_ms));
                 prop_assert_eq!(seen.contains(Place::of(id), &horizon), known);
-                // The shard counts nothing into a final window.
+                // The shard counts no click into a final window.
                 if !RULES.is_final(minute, watermark_ms) {
                     prop_assert_eq!(seen.insert(Place::of(id), minute, &horizon), !known);
                     if !known { model.insert(id, minute); }
@@ -166,7 +166,7 @@ mod tests {
         }
     }
 
-    /// Uniform, as hashes are: what SHA-256 gives, at a thousandth of its price.
+    /// Returns uniform hashes, as SHA-256 does, at a thousandth of its cost.
     fn foreign_id(n: u64) -> ClickId {
         ClickId((n.wrapping_mul(0x9e37_79b9_7f4a_7c15) & !15 | u64::from(SALT)) | 1 << 63)
     }
@@ -184,8 +184,8 @@ mod tests {
         assert!(worst <= 9.0, "{worst} bytes an id");
     }
 
-    /// Half a million clicks a second for twenty minutes, as far as they come to one of sixteen shards: `cargo test
-    /// --workspace --lib -- --ignored --nocapture twenty_minutes_of_ids`
+    /// Half a million clicks a second for twenty minutes, divided by sixteen shards. Run it with `cargo test
+    /// --workspace --lib -- --ignored --nocapture twenty_minutes_of_ids`.
     #[test]
     #[ignore = "a measurement; takes minutes and half a gigabyte"]
     #[allow(clippy::print_stdout)] // Prints the measurement for its reader.

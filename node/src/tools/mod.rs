@@ -1,4 +1,4 @@
-//! Verbs of the binary that are no cluster member: the load generator, the bench, and a whole local system.
+//! Verbs of the binary that are not a cluster member: the load generator, the bench, and a whole local system.
 
 pub mod bench;
 pub mod load;

@@ -1,7 +1,8 @@
-//! `clicktally up`: log, PostgreSQL and nodes on this machine, with nothing to configure; restartable where it stopped.
+//! `clicktally up` runs log, PostgreSQL and nodes on this machine, without configuration. A restart continues where it
+//! stopped.
 //!
-//! The nodes are processes of this same binary, reading ordinary configuration files that it writes: whatever runs
-//! here runs in production. Ports are chosen once and remembered, because members know each other by address.
+//! The nodes are processes of this same binary, and read ordinary configuration files that `up` writes. Production
+//! therefore runs the same code. Ports are chosen once and remembered, because members know each other by address.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -16,24 +17,24 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 
 const NODE_READY_DEADLINE: Duration = Duration::from_secs(60);
-/// Longer than a node may take to hand over what it has and to end its tasks.
+/// Longer than a node may take to hand over its shards and end its tasks.
 const NODE_STOP_DEADLINE: Duration = Duration::from_secs(30);
-/// What a node writes once it serves; see [`crate::cli`].
+/// The line that a node writes once it serves; see [`crate::cli`].
 pub const READY_LINE: &str = "clicktally node is ready";
 
 #[derive(Debug, Clone, Args)]
 pub struct UpOptions {
-    /// Where everything lives: log, database, nodes, archive.
+    /// The folder for all data: log, database, nodes, archive.
     #[arg(long, default_value = "clicktally-data")]
     pub data_dir: PathBuf,
-    /// How many nodes; fixed once the data folder exists.
+    /// The number of nodes; fixed once the data folder exists.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=7))]
     pub nodes: u64,
-    /// Public HTTP port of the first node, when free; the others follow. 0: any free ones.
+    /// Public HTTP port of the first node, if free; the others follow. 0: any free ports.
     #[arg(long, default_value_t = 8080)]
     pub http_port: u16,
-    /// Settings for every node, as in a node's configuration file; [node], [cluster.peers], [log] and [postgres] are
-    /// ours.
+    /// Settings for every node, as in a node's configuration file. `up` itself sets [node], [cluster.peers], [log] and
+    /// [postgres].
     #[arg(long, value_name = "FILE")]
     pub settings: Option<PathBuf>,
     /// Print CLICKTALLY_URL, CLICKTALLY_KAFKA and DATABASE_URL once ready, for scripts.
@@ -41,7 +42,7 @@ pub struct UpOptions {
     pub print_env: bool,
 }
 
-/// Chosen at the first start, kept for ever.
+/// The ports, chosen at the first start and kept from then on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Layout {
     kafka_port: u16,
@@ -55,7 +56,7 @@ struct NodePorts {
     peer: u16,
 }
 
-/// A whole system. Dropping it kills everything; [`LocalSystem::stop`] ends it in order.
+/// A whole system. Dropping it kills all its processes; [`LocalSystem::stop`] ends them in order.
 pub struct LocalSystem {
     pub kafka: Kafka,
     pub postgres: Postgres,
@@ -122,7 +123,7 @@ impl LocalSystem {
         config.log.brokers = self.kafka.bootstrap();
         config.postgres.url = self.postgres.url();
         if config.archive.location.is_empty() {
-            // One archive for all, as an object store is.
+            // All nodes share one archive, like an object store.
             config.archive.location = folder.join("archive").display().to_string();
         }
         let path = folder.join(format!("node-{id}.toml"));
@@ -145,8 +146,7 @@ impl LocalSystem {
         self.nodes.iter().map(|node| node.http.clone()).collect()
     }
 
-    /// Restarts nodes that ended by themselves, until the future is dropped. A node that cannot be restarted is an
-    /// error.
+    /// Restarts nodes that end by themselves, until the future is dropped. Fails if a node cannot be restarted.
     pub async fn supervise(&mut self) -> anyhow::Result<()> {
         loop {
             let exits = self.nodes.iter_mut().enumerate().filter_map(|(number, node)| {
@@ -205,7 +205,7 @@ impl Layout {
     }
 
     fn choose(options: &UpOptions) -> anyhow::Result<Layout> {
-        // Held until all are chosen, so that none is chosen twice.
+        // The listeners are held until all ports are chosen, so that no port is chosen twice.
         let mut held = Vec::new();
         let mut free = |wished: u16| -> anyhow::Result<u16> {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, wished))
@@ -231,7 +231,7 @@ impl Layout {
         for port in services.chain(self.nodes.iter().flat_map(|node| [node.http, node.peer])) {
             if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err() {
                 bail!(
-                    "port {port}, which {} names, is taken: is this system running already? Otherwise stop what uses it",
+                    "port {port}, named in {}, is in use: stop this system if it is running, or the program that uses the port",
                     path.display()
                 );
             }
@@ -240,7 +240,7 @@ impl Layout {
     }
 }
 
-/// The verb: brings everything up, waits for Ctrl-C, ends everything in order.
+/// The verb: starts the system, waits for Ctrl-C, and ends the system in order.
 pub async fn run(options: UpOptions, tell: impl Fn(&str)) -> anyhow::Result<()> {
     let mut system = LocalSystem::start(&options).await?;
     let urls = system.urls();

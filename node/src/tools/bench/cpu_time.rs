@@ -1,31 +1,31 @@
-//! CPU time of a process, whole, or of this one's threads by name, from procfs.
+//! CPU time of a process, or of this process's threads by name, from procfs.
 
 use std::fs;
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// How the replicas' runtime and the shard host name their threads.
+/// The thread names of the replicas' runtime and of the shard host.
 pub(super) const RAFT_THREADS: &str = "bench-raft";
 const COUNTING_THREADS: &str = "shards";
-/// The threads of our fetcher, and below those of the client library.
+/// The thread names of our fetcher, and below those of the client library.
 const FETCHER_THREAD: &str = "log-fetch";
 const CLIENT_THREADS: &str = "rdk:";
 
-/// What procfs counts in; fixed for user space on every Linux this runs on.
+/// The unit of procfs, which is fixed for user space on every Linux this runs on.
 const TICK: Duration = Duration::from_millis(10);
 
-/// User and system time of all threads of this process, ended ones included.
+/// Returns user and system time of all threads of this process, including those that have ended.
 pub(super) fn of_process() -> Duration {
     of(std::process::id()).unwrap_or_default()
 }
 
-/// The same of any process; `None` where there is none.
+/// Returns the same for any process; `None` if there is no such process.
 pub fn of(pid: u32) -> Option<Duration> {
     fs::read_to_string(format!("/proc/{pid}/stat")).ok().and_then(|stat| ticks(&stat)).map(in_time)
 }
 
-/// The same, of the living threads whose names begin with `prefix` (15 bytes of a name are kept).
+/// Returns the same for the living threads whose names begin with `prefix` (procfs keeps 15 bytes of a name).
 pub(super) fn of_threads(prefix: &str) -> Duration {
     let Ok(threads) = fs::read_dir("/proc/self/task") else { return Duration::ZERO };
     let ticks = threads.flatten().filter_map(|thread| {
@@ -40,7 +40,7 @@ fn in_time(ticks: u32) -> Duration {
     TICK * ticks
 }
 
-/// Fields 14 and 15 of proc(5) `stat`; the name before them may hold spaces and brackets.
+/// Parses fields 14 and 15 of proc(5) `stat`; the name before them may hold spaces and brackets.
 fn ticks(stat: &str) -> Option<u32> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let user: u32 = fields.next()?.parse().ok()?;
@@ -48,10 +48,10 @@ fn ticks(stat: &str) -> Option<u32> {
     Some(user + system)
 }
 
-/// CPU of a whole run by what its threads are for.
+/// CPU of a whole run, by the task of its threads.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(super) struct Shares {
-    /// Getting the log's bytes here; the client library also decompresses and cuts them into records, our fetcher
+    /// Fetching the log's bytes. The client library also decompresses them and cuts them into records. Our fetcher
     /// leaves that to the counting threads.
     pub(super) fetch: f64,
     /// The counting threads: decompressing if our fetcher fetches, decoding, deduplication, aggregation, packing
@@ -85,7 +85,7 @@ impl Reading {
         self.process.saturating_sub(before.process)
     }
 
-    /// Seconds per million events since `before`.
+    /// Returns seconds per million events since `before`.
     pub(super) fn shares_since(&self, before: &Reading, events: u64) -> Shares {
         let per_million =
             |now: Duration, then: Duration| now.saturating_sub(then).as_secs_f64() * 1e6 / (events.max(1) as f64);

@@ -1,5 +1,5 @@
 //! Fills the raw topic: minted ids at a steady rate of event time, skewed ads, one click in fifty sent twice. The
-//! same mix as the figures of other systems were measured with, so that they compare.
+//! figures of other systems were measured with the same mix, so that they are comparable.
 
 use clicktally_proto::click::encode::encode_record;
 use clicktally_proto::click::record::Click;
@@ -29,7 +29,7 @@ pub(super) struct FillPlan {
     pub(super) clicks: u64,
     pub(super) clicks_per_record: usize,
     pub(super) ads: u64,
-    /// Distinct users; 0 for clicks that name none.
+    /// Distinct users; 0 for clicks that name no user.
     pub(super) users: u64,
     pub(super) seed: u64,
 }
@@ -79,7 +79,7 @@ fn record(shard: ShardId, clicks: &[Click]) -> OutRecord {
     OutRecord { topic: RAW_CLICKS, partition: Some(shard.partition()), key: Vec::new(), value: encode_record(clicks) }
 }
 
-/// As wide as a click of production, whether it names a user or not.
+/// Returns a click as wide as one in production, whether it names a user or not.
 fn click(click_id: u64, ad_id: u64, event_time_ms: u64, noise: u32, users: u64) -> Click {
     let [a, b, c, d] = noise.to_be_bytes();
     Click {

@@ -1,8 +1,8 @@
-//! `clicktally bench`: how many clicks a core counts, against how many it could merely read.
+//! `clicktally bench` measures how many clicks a core counts, against how many it could merely read.
 //!
-//! Both runs read the same records of the same real Kafka through the same reader. The first throws them away; the
-//! second is the whole shard path: decode, deduplicate, aggregate, and a checkpoint a second into three replicas that
-//! fsync.
+//! Both runs read the same records of the same real Kafka through the same reader. The first run discards them. The
+//! second run is the whole shard path: decode, deduplicate, aggregate, and a checkpoint a second into three replicas
+//! that fsync.
 
 pub mod cpu_time;
 mod fill;

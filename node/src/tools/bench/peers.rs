@@ -1,5 +1,5 @@
-//! Other systems on the same topic in the same run: a program of its own measures them, so that none of them shares
-//! our process.
+//! Measures other systems on the same topic in the same run. A separate program measures them, so that they do not
+//! share our process.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -7,8 +7,8 @@ use std::process::Stdio;
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 
-/// One line of the program's output: CPU of the peer's whole process, its start included, and from its first record
-/// to its last.
+/// One line of the program's output. It has the CPU of the peer's whole process, including its start, and from its
+/// first record to its last.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct PeerRate {
     pub(super) who: String,
@@ -20,7 +20,7 @@ pub(super) struct PeerRate {
     pub(super) duplicates: u64,
 }
 
-/// Fails where the program does: it checks the peers' counts.
+/// Fails if the program fails: the program checks the peers' counts.
 pub(super) async fn measure(program: &Path, brokers: &str, distinct: u64) -> anyhow::Result<Vec<PeerRate>> {
     let output = tokio::process::Command::new(program)
         .env("CLICKTALLY_KAFKA", brokers)

@@ -58,10 +58,9 @@ impl Replicas {
         Ok(Replicas { stores })
     }
 
-    /// The owner's replica.
+    /// Returns the owner's replica.
     pub(super) fn group(&self) -> anyhow::Result<Arc<Group>> {
-        let group =
-            self.stores.first().and_then(|store| store.group(GroupId(0))).context("the replica is not there")?;
+        let group = self.stores.first().and_then(|store| store.group(GroupId(0))).context("the replica is missing")?;
         Ok(Arc::new(group.clone()))
     }
 
@@ -91,7 +90,7 @@ async fn decide(group: &Group, command: Command) -> anyhow::Result<()> {
         match group.propose(&command).await {
             Ok(Outcome::Rejected(rejection)) => anyhow::bail!("{rejection}"),
             Ok(_) => return Ok(()),
-            // The first election.
+            // Wait for the first election.
             Err(ProposeError::Retry(_)) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
             Err(error) => return Err(error.into()),
         }

@@ -1,4 +1,4 @@
-//! What a benchmark found: a line of JSON per topic, or a table.
+//! The result of a benchmark: a line of JSON per topic, or a table.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub(super) struct ShardPath {
     pub(super) cpu_s_per_million_by: Shares,
 }
 
-/// One topic's result, as the contract names it.
+/// One topic's result, with the field names of the contract.
 #[derive(Debug, Serialize)]
 pub(super) struct TopicReport {
     pub(super) topic: &'static str,
@@ -42,7 +42,7 @@ pub(super) struct TopicReport {
     pub(super) records: u64,
     pub(super) bytes: u64,
     pub(super) raw_consume: Rate,
-    /// The same by our own fetcher.
+    /// The same measurement with our own fetcher.
     pub(super) raw_direct: Rate,
     pub(super) shard_path: ShardPath,
     /// Shard path over raw consume, in events per second.

@@ -1,4 +1,4 @@
-//! The run: a broker, and per form of the topic fill it, read it, count it.
+//! The run: start a broker, and for each form of the topic fill it, read it, count it.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -17,23 +17,23 @@ use super::{cpu_time, peers, raw_consume, shard_path};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum TopicForm {
-    /// One click a record.
+    /// One click per record.
     Single,
-    /// Many clicks a record, as capture and the watcher write under load.
+    /// Many clicks per record, as capture and the log watcher write under load.
     Packed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutputForm {
     Table,
-    /// One line per topic, as each is done.
+    /// Prints one line per topic, as each is done.
     Json,
 }
 
 #[derive(Debug, Clone, Args)]
 pub struct BenchOptions {
-    /// Clicks per topic. Much fewer are counted before the second checkpoint, a second after the first: their rate
-    /// says little.
+    /// Clicks per topic. A much smaller number is counted before the second checkpoint, a second after the first, so
+    /// its rate means little.
     #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     pub clicks: u64,
     /// Which forms of the topic to measure; both by default.
@@ -45,23 +45,24 @@ pub struct BenchOptions {
     /// Distinct ads, skewed.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub ads: u64,
-    /// Distinct users, counted for each ad and minute. 0: clicks name none, because the systems compared with count
-    /// none.
+    /// Distinct users, counted for each ad and minute. 0: clicks name no user, because the compared systems count no
+    /// users.
     #[arg(long, default_value_t = 0)]
     pub users: u64,
     /// Counting threads, as many as a node has by default.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=256))]
     pub threads: u64,
-    /// What the counting reads the log by.
+    /// The reader of the log for the counting run.
     #[arg(long, value_enum, default_value_t = FetchBy::Direct)]
     pub fetch: FetchBy,
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// A Kafka to use (`host:port`) with an empty raw topic, for one form; by default one is started and thrown away.
+    /// A Kafka to use (`host:port`) with an empty raw topic, for one form; by default the bench starts one and discards
+    /// it.
     #[arg(long)]
     pub kafka: Option<String>,
-    /// A program to run on each filled topic after our own measurement (`bench/run-peers`): it finds CLICKTALLY_KAFKA
-    /// and BENCH_DISTINCT in its environment and prints a line of JSON for each system it has measured.
+    /// A program to run on each filled topic after our own measurement (`bench/run-peers`). It finds CLICKTALLY_KAFKA
+    /// and BENCH_DISTINCT in its environment, and prints a line of JSON for each system it has measured.
     #[arg(long, value_name = "PROGRAM")]
     pub peers: Option<PathBuf>,
 }
@@ -120,7 +121,7 @@ async fn measure(options: &BenchOptions, form: TopicForm, brokers: &str, folder:
         seed: options.seed,
     };
     let filled = fill(&log, &*clock, &plan).await?;
-    // Fresh clients for each reading: none may profit from what another has fetched.
+    // Each reading uses new clients, so that no reading profits from records that another one has fetched.
     drop(log);
 
     let throw_away = async |fetch| {
@@ -130,7 +131,7 @@ async fn measure(options: &BenchOptions, form: TopicForm, brokers: &str, folder:
         let rate = Rate::of(filled.clicks, clock.monotonic() - started, cpu_time::of_process() - cpu_before);
         anyhow::Ok((rate, bytes))
     };
-    // The goal names the bare client library; what our own fetcher could do at most stands beside it.
+    // The goal names the bare client library. The ceiling of our own fetcher is reported beside it.
     let (raw, bytes) = throw_away(FetchBy::Librdkafka).await?;
     let (raw_direct, _) = throw_away(FetchBy::Direct).await?;
 

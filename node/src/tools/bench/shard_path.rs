@@ -1,4 +1,4 @@
-//! The whole path: the node's own shard host on everything in the topic, until all of it is committed.
+//! Measures the whole path: the node's own shard host reads everything in the topic until all of it is committed.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub(super) async fn count(
 ) -> anyhow::Result<Counted> {
     let raft = runtime::Builder::new_multi_thread().worker_threads(2).thread_name(RAFT_THREADS).enable_all().build()?;
     let (folder, replica_clock) = (folder.to_owned(), Arc::clone(&clock));
-    // On their own runtime, so that its threads are theirs alone.
+    // The replicas have their own runtime, so that its threads serve only them.
     let started = tokio::task::spawn_blocking(move || {
         let replicas = raft.block_on(async {
             let replicas = Replicas::start(&folder, replica_clock).await?;
@@ -55,7 +55,7 @@ pub(super) async fn count(
         applied.changed().await.context("the replica stopped")?;
     }
     let (outcomes, windows) = group.read(|state| (outcomes(state), state.windows().clone()));
-    // A replica sums cells up only when they are first read. That happens once for every cell, so it belongs to the
+    // A replica adds cells up only when they are first read. That happens once for every cell, so it belongs to the
     // cost.
     let (mut cells, mut clicks) = (0_u64, 0);
     for (_, _, cell) in windows.values().flat_map(|window| window.cells()) {
@@ -66,7 +66,7 @@ pub(super) async fn count(
     let after = Reading::now();
     host.stop().await;
     tokio::task::spawn_blocking(move || raft.block_on(replicas.stop())).await?;
-    // A benchmark of wrong counts measures nothing.
+    // Check the counts: a benchmark of wrong counts is meaningless.
     ensure!(outcomes.counted == filled.distinct, "counted {} of {} clicks", outcomes.counted, filled.distinct);
     ensure!(clicks == filled.distinct, "the windows hold {clicks} of {} clicks", filled.distinct);
     Ok(Counted {

@@ -1,4 +1,4 @@
-//! Which ad a click is for: one hot ad, and a Zipf distribution over the rest of them.
+//! Chooses the ad of a click: one hot ad, and a Zipf distribution over the other ads.
 
 use rand::{Rng, RngExt};
 use rand_distr::{Distribution, Zipf};

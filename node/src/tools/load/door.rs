@@ -1,4 +1,4 @@
-//! What both doors have in common: a bounded queue of batches, and an end that waits for every acknowledgement.
+//! The common part of both doors: a bounded queue of batches, and an end that waits for every acknowledgement.
 
 use anyhow::Context;
 use tokio::sync::mpsc;
@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 
 use super::plan::PlannedClick;
 
-/// Batches that may wait for a door; past this the load slows down to what is acknowledged.
+/// Batches that may wait for a door. Beyond this the load slows down to the rate of acknowledgements.
 pub(super) const QUEUE_BATCHES_MAX: usize = 16;
 
 pub(super) type Batch = Vec<PlannedClick>;
@@ -33,7 +33,7 @@ impl Door {
         self.waiting.push(click);
     }
 
-    /// Hands full batches over, and with `everything` also a rest. Waits while the queue is full.
+    /// Hands over full batches, and with `everything` also a partial one. Waits while the queue is full.
     pub(super) async fn flush(&mut self, everything: bool) -> anyhow::Result<()> {
         while self.waiting.len() >= self.batch_clicks_max || (everything && !self.waiting.is_empty()) {
             let rest = self.waiting.split_off(self.waiting.len().min(self.batch_clicks_max));
@@ -45,7 +45,7 @@ impl Door {
         Ok(())
     }
 
-    /// Sends the rest and returns once everything is acknowledged.
+    /// Sends the remaining clicks and returns once everything is acknowledged.
     pub(super) async fn finish(mut self) -> anyhow::Result<()> {
         self.flush(true).await?;
         drop(self.queue);

@@ -1,5 +1,5 @@
-//! Clicks through `POST /v1/clicks`, as NDJSON. A batch whose outcome is unclear is sent again to the next node with
-//! the same `event_id`s: a retry is a duplicate, never a second click.
+//! Sends clicks through `POST /v1/clicks`, as NDJSON. A batch whose outcome is unclear is sent again to the next node
+//! with the same `event_id`s. A retry is a duplicate, never a second click.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -21,11 +21,12 @@ use super::progress::LoadWatch;
 const REQUESTS_MAX: usize = 4;
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
-/// Between two attempts of one batch; nodes that are down answer at once, and must not be asked in a tight loop.
+/// The pause between two attempts of one batch. Nodes that are down answer at once, and must not be asked in a tight
+/// loop.
 const PAUSE_BEFORE_REPEAT: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// What capture answers to a batch.
+/// Capture's answer to a batch.
 #[derive(Debug, Deserialize)]
 struct CaptureAnswer {
     accepted: usize,
@@ -92,7 +93,7 @@ impl Sender {
         }
     }
 
-    /// An error is a verdict on the clicks that no repeat would change.
+    /// Fails if the answer is a verdict on the clicks that no repeat would change.
     async fn attempt(&self, url: &str, batch: &[PlannedClick], body: &str) -> anyhow::Result<Attempt> {
         let request = self.client.post(url).header(CONTENT_TYPE, "application/x-ndjson").body(body.to_owned());
         let Ok(response) = request.send().await else { return Ok(Attempt::Unclear) };
@@ -101,7 +102,7 @@ impl Sender {
             let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
             return Ok(Attempt::Busy(Duration::from_secs(after.unwrap_or(1))));
         }
-        // A node without the capture role says so: another one may have it.
+        // A node without the capture role rejects the batch; another node may have the role.
         if status.is_server_error() || status == StatusCode::MISDIRECTED_REQUEST {
             return Ok(Attempt::Unclear);
         }
@@ -113,14 +114,14 @@ impl Sender {
         if !status.is_success() {
             bail!("{url} refused a batch with {status}: {text}");
         }
-        let answer: CaptureAnswer = serde_json::from_str(&text).context("capture's answer is not what it should be")?;
+        let answer: CaptureAnswer = serde_json::from_str(&text).context("cannot decode capture's answer")?;
         ensure!(
             answer.errors.len() == malformed,
             "{url} refused {} clicks of a batch that has {malformed} malformed ones; the first: {:?}",
             answer.errors.len(),
             answer.errors.first()
         );
-        // An answer to something else, or to a part of it, is no acknowledgement of this batch.
+        // An answer that does not match this batch, or only a part of it, does not acknowledge it.
         ensure!(
             answer.accepted + malformed == batch.len(),
             "{url} took {} clicks of a batch of {} with {malformed} malformed ones",

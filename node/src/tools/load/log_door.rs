@@ -24,9 +24,9 @@ use super::options::LoadOptions;
 use super::plan::{Fate, LOG_SOURCE, PlannedClick};
 use super::progress::LoadWatch;
 
-/// Records that may wait for their acknowledgement at a time.
+/// The number of records that may wait for their acknowledgement.
 const RECORDS_IN_FLIGHT_MAX: usize = 1_000;
-/// A batch of clicks, before it is packed by partition, fills this many records.
+/// A batch of clicks fills this many records, before it is packed by partition.
 const RECORDS_PER_BATCH: usize = 16;
 
 pub(super) fn open(options: &LoadOptions, bootstrap: &str, watch: &Arc<LoadWatch>) -> anyhow::Result<Door> {
@@ -81,10 +81,10 @@ impl Packer {
         Ok(())
     }
 
-    /// Sends the record again if it has to be, and returns that sending.
+    /// Sends the record again if necessary, and returns that sending.
     fn settle(&self, (packed, outcome): Sent) -> anyhow::Result<Option<BoxFuture<'static, Sent>>> {
         let delivery = outcome.context("the producer was dropped")?;
-        let delivery = delivery.map_err(|(error, _)| error).context("the log did not take a record")?;
+        let delivery = delivery.map_err(|(error, _)| error).context("the log did not acknowledge a record")?;
         if require_offset(&delivery).is_err() {
             self.watch.add_repeat();
             return self.send(packed).map(Some);
@@ -96,11 +96,11 @@ impl Packer {
     fn send(&self, packed: Packed) -> anyhow::Result<BoxFuture<'static, Sent>> {
         let message = FutureRecord::<(), Vec<u8>>::to(RAW_CLICKS).partition(packed.partition).payload(&packed.record);
         let delivery = self.producer.send_result(message).map_err(|(error, _)| error);
-        let delivery = delivery.context("the producer took no record")?;
+        let delivery = delivery.context("the producer accepted no record")?;
         Ok(async move { (packed, delivery.await) }.boxed())
     }
 
-    /// Packs the clicks by partition. Clicks of a partition stay in order.
+    /// Packs the clicks by partition. The clicks of a partition stay in order.
     fn pack(&self, batch: Batch) -> Vec<Packed> {
         let mut records = Vec::new();
         let mut partitions: HashMap<i32, Vec<Click>> = HashMap::new();
@@ -108,7 +108,7 @@ impl Packer {
             let id = click.log_click_id();
             let partition = self.partitioner.shard(click.campaign_id, id).partition();
             if click.fate == Fate::Malformed {
-                // A length beyond the end of the record, which no version of the schema can read.
+                // The length exceeds the record, so no version of the schema can decode it.
                 records.push(Packed { partition, clicks: 1, record: vec![0x0a, 0xff, 0x01, 0x42] });
                 continue;
             }

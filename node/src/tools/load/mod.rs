@@ -1,12 +1,12 @@
-//! `clicktally load`: drives clicks through a cluster's doors and knows, without asking the cluster, what must be
-//! counted.
+//! `clicktally load` sends clicks through a cluster's doors. It computes what must be counted without asking the
+//! cluster.
 //!
 //! Reads: a seed and the wall clock, or a real log. Writes: `POST /v1/clicks` and the topic `raw_clicks`. Its summary
-//! is the verb's result, on standard output. Promises: every planned click is acknowledged before the load ends, or
-//! the load fails; a repeat after an unclear answer carries the same identity. The tally is made from the plan alone
-//! and shares no counting code with the system.
+//! is the verb's result, on standard output. Promises: every planned click is acknowledged before the load ends, or the
+//! load fails. A repeat after an unclear answer carries the same identity. The tally comes from the plan alone and
+//! shares no counting code with the system.
 //!
-//! In the order of a click's way: planned, tallied, sent through a door.
+//! The modules follow a click's path: planned, tallied, sent through a door.
 
 pub mod options;
 pub mod plan;

@@ -1,4 +1,4 @@
-//! What a load consists of; the arguments of `clicktally load`.
+//! The arguments of `clicktally load`, which describe a load.
 
 use std::path::PathBuf;
 
@@ -8,37 +8,37 @@ use thiserror::Error;
 
 use super::real_input::RealInputOptions;
 
-/// Percentages are of the generated clicks (steady ads apart) and may be fractions.
+/// Percentages refer to the generated clicks (without steady ads) and may be fractions.
 #[derive(Debug, Clone, Args)]
 pub struct LoadOptions {
-    /// Base URL of a node; repeat it for failover. Half of the clicks go in here if --kafka is given too.
+    /// Base URL of a node; repeat it for failover. With --kafka, half of the clicks go through HTTP by default.
     #[arg(long = "url", value_name = "URL")]
     pub urls: Vec<String>,
-    /// Kafka bootstrap servers: clicks go straight into the log, packed, as the watcher writes them.
+    /// Kafka bootstrap servers: clicks go straight into the log, packed, as the log watcher writes them.
     #[arg(long, value_name = "HOST:PORT", env = "CLICKTALLY_KAFKA")]
     pub kafka: Option<String>,
     /// Raft groups of the cluster; the raw topic has 16 partitions for each.
     #[arg(long, default_value_t = 1)]
     pub groups: u16,
-    /// Share of the clicks that go through HTTP where both doors are given.
+    /// Share of the clicks that go through HTTP if both doors are given.
     #[arg(long, default_value_t = 50.0, value_name = "PERCENT")]
     pub http_percent: f64,
 
     /// Clicks per second, over all doors. 0: as fast as they are acknowledged.
     #[arg(long, default_value_t = 1_000)]
     pub rate: u64,
-    /// How many clicks to send; duplicates count, each time.
+    /// How many clicks to send; each duplicate counts as one.
     #[arg(long, default_value_t = 60_000)]
     pub clicks: u64,
-    /// Seed of everything that is random. Event times follow the wall clock.
+    /// Seed of all random choices. Event times follow the wall clock.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// How far event times lie behind the wall clock: a load of minutes that are over already, so that their windows
+    /// How far event times are behind the wall clock. The minutes of such a load are already over, so their windows
     /// fire at once. Keep it below 4 minutes for HTTP, and well below the allowed lateness.
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
     pub behind_s: u64,
-    /// Event times run through so many seconds in the course of the load, from --behind-s ago on, however fast it is
-    /// sent: a backlog. Without it they keep pace with the wall clock.
+    /// Spreads event times over this many seconds, from --behind-s ago on, however fast the load is sent: a backlog.
+    /// Without it event times keep pace with the wall clock.
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
     pub span_s: u64,
     /// Names this load in its click identities, so that a second load does not repeat the first. Default: the start
@@ -59,13 +59,13 @@ pub struct LoadOptions {
     /// Skew of the ads' popularity: the n-th ad gets a share proportional to n^-skew.
     #[arg(long, default_value_t = 1.1)]
     pub zipf: f64,
-    /// Share of the clicks that all go to the first ad.
+    /// Share of the clicks that go to the first ad.
     #[arg(long, default_value_t = 0.0, value_name = "PERCENT")]
     pub hot_percent: f64,
-    /// Only clicks of these salts (0 to 15), as 0,3,7: a load that is uneven over the shards. Log door only.
+    /// Sends only clicks of these salts (0 to 15), as 0,3,7, for an uneven load over the shards. Log door only.
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub salts: Vec<u16>,
-    /// Distinct users, who click again and again; some clicks name no user. 0: no click names a user.
+    /// Distinct users, who click repeatedly; some clicks name no user. 0: no click names a user.
     #[arg(long, default_value_t = 20_000)]
     pub users: u64,
     /// Ads that get exactly 1,000 clicks in every minute of event time, numbered from --first-steady-ad.
@@ -89,11 +89,11 @@ pub struct LoadOptions {
     /// Clicks of declared robots.
     #[arg(long, default_value_t = 1.0, value_name = "PERCENT")]
     pub invalid_percent: f64,
-    /// Clicks that lack their ad (HTTP) or are not clicks at all (log).
+    /// Clicks that lack their ad (HTTP), or bytes that are not a click (log).
     #[arg(long, default_value_t = 0.0, value_name = "PERCENT")]
     pub malformed_percent: f64,
 
-    /// The cluster's allowed lateness, which decides what is late and what is beyond the horizon.
+    /// The cluster's allowed lateness. It decides which clicks are late and which are beyond the horizon.
     #[arg(long, default_value_t = 900, value_name = "SECONDS")]
     pub allowed_lateness_s: u64,
     /// The cluster's out-of-orderness bound.
@@ -106,14 +106,14 @@ pub struct LoadOptions {
     /// Clicks of one packed log record, at most.
     #[arg(long, default_value_t = 100)]
     pub record_clicks: usize,
-    /// How long a batch may go unacknowledged, over all its repeats, before the load fails.
+    /// How long a batch may stay unacknowledged, over all its repeats, before the load fails.
     #[arg(long, default_value_t = 120, value_name = "SECONDS")]
     pub give_up_s: u64,
 
     /// Writes what should be counted: a JSON line per (ad, minute), {"ad_id", "minute", "clicks"}.
     #[arg(long, value_name = "FILE")]
     pub expect: Option<PathBuf>,
-    /// No progress bar.
+    /// Shows no progress bar.
     #[arg(long)]
     pub quiet: bool,
 
@@ -123,11 +123,11 @@ pub struct LoadOptions {
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum OutOfRange {
-    #[error("give --url, --kafka, or both: nowhere to send clicks to")]
+    #[error("no destination for the clicks: give --url, --kafka, or both")]
     NoDoor,
     #[error("--{0} needs --kafka: HTTP refuses clicks that late")]
     NeedsLog(&'static str),
-    #[error("--salts needs --kafka and no --url: what comes by HTTP goes to any of them")]
+    #[error("--salts needs --kafka and no --url: clicks through HTTP go to any salt")]
     SaltsByHttp,
     #[error("--{name} must be {range}")]
     Value { name: &'static str, range: &'static str },
@@ -135,19 +135,19 @@ pub enum OutOfRange {
     Percentages,
 }
 
-/// What one record or request may hold, here as at the other side.
+/// The limits of one record or request, which the receiving side enforces too.
 const RECORD_CLICKS_MAX: usize = 10_000;
 const REQUEST_CLICKS_MAX: usize = 1_000;
 
 impl LoadOptions {
-    /// What clap cannot say: relations between the arguments.
+    /// Checks the relations between arguments, which clap cannot express.
     pub fn check(&self) -> Result<(), OutOfRange> {
         let value = |ok: bool, name, range| if ok { Ok(()) } else { Err(OutOfRange::Value { name, range }) };
         value(self.ads >= 1, "ads", "at least 1")?;
         value(self.campaigns >= 1, "campaigns", "at least 1")?;
         value(self.first_ad >= 1 && self.first_steady_ad >= 1, "first-ad", "at least 1")?;
         value(self.first_campaign >= 1, "first-campaign", "at least 1")?;
-        value(self.span_s <= self.behind_s, "span-s", "at most --behind-s: no click comes from the future")?;
+        value(self.span_s <= self.behind_s, "span-s", "at most --behind-s: no click may be in the future")?;
         value((1..=1_024).contains(&self.groups), "groups", "1 to 1024")?;
         value(self.salts.iter().all(|salt| *salt < SALTS), "salts", "a list of numbers from 0 to 15")?;
         value(self.zipf.is_finite() && (0.0..=10.0).contains(&self.zipf), "zipf", "0 to 10")?;

@@ -1,10 +1,12 @@
-//! What will be sent: a seeded sequence of clicks, each with the fate it must have.
+//! Plans what to send: a seeded sequence of clicks, each with the fate it must have.
 //!
-//! Fates must be beyond doubt, whatever the timing of the run. A shard's watermark is at most `max(newest event time
-//! before the click in its partition, time of append) − out-of-orderness`. So a click is *counted* for sure if its
-//! window's end plus the lateness lies after that, which a delay of a quarter of the lateness leaves room for; and it
-//! is *beyond the horizon* for sure if an earlier record of the same partition already puts the watermark past its
-//! finality.
+//! Fates must be certain, whatever the timing of the run. A shard's watermark is at most `max(newest event time before
+//! the click in its partition, time of append) − out-of-orderness`.
+//!
+//! * A click is certainly *counted* if its window's end plus the lateness is after that watermark. A delay of a quarter
+//!   of the lateness leaves room for this.
+//! * A click is certainly *beyond the horizon* if an earlier record of the same partition already moves the watermark
+//!   past its finality.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -18,14 +20,14 @@ use super::ad_mix::AdMix;
 use super::options::LoadOptions;
 use super::steady_ads::SteadyAds;
 
-/// The authenticated source of clicks that come straight through the log.
+/// The authenticated source of clicks that go straight into the log.
 pub const LOG_SOURCE: &str = "clicktally-load";
 
-/// How many earlier clicks a duplicate may repeat; bounds how far apart the two are.
+/// How many earlier clicks a duplicate may repeat. This bounds the distance between the two.
 const REPEATABLE_CLICKS: usize = 20_000;
-/// A repeat must meet its original within the lateness; older ones are not drawn.
+/// A repeat must meet its original within the lateness; older clicks are not repeated.
 const REPEAT_AGE_MAX_MS: u64 = 5_000;
-/// How much further back than necessary a click beyond the horizon lies, at least.
+/// The minimum distance of a click from the horizon, for a click beyond it.
 const HORIZON_MARGIN_MS: u64 = 5_000;
 const MINUTE_MS: u64 = 60_000;
 
@@ -45,11 +47,11 @@ pub enum DoorKind {
     Log,
 }
 
-/// What the system must make of a click.
+/// What the system must do with a click.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     Counted,
-    /// Counted by a correction, or on time if the stream happens to be slow: counted either way.
+    /// Counted by a correction, or on time if the stream happens to be slow. The click counts either way.
     LateCounted,
     BeyondHorizon,
     Duplicate,
@@ -69,20 +71,20 @@ pub struct PlannedClick {
     pub country: Cow<'static, str>,
     pub device_type: Cow<'static, str>,
     pub ip_address: String,
-    /// Empty for a click that names no user.
+    /// Empty if the click names no user.
     pub user_id: String,
-    /// 0 for a click that names none.
+    /// 0 if the click names no cost.
     pub cost_per_click_micros: i64,
 }
 
 impl PlannedClick {
-    /// The identity of a click of the log door.
+    /// The identity of a click that goes through the log door.
     pub fn log_click_id(&self) -> ClickId {
         ClickId::foreign(LOG_SOURCE, &self.event_id)
     }
 }
 
-/// Draws clicks. The wall clock is told, not asked.
+/// Draws clicks. The caller passes the wall time in.
 #[derive(Debug)]
 pub struct Plan {
     options: LoadOptions,
@@ -114,7 +116,7 @@ impl Plan {
         })
     }
 
-    /// The next click of the mix, as of `now_ms`.
+    /// Returns the next click of the mix, as of `now_ms`.
     pub fn draw(&mut self, now_ms: u64) -> PlannedClick {
         let mut dice = self.random.random_range(0.0..100.0);
         let mut falls_in = |percent: f64| {
@@ -147,14 +149,14 @@ impl Plan {
         self.fresh(Fate::Counted, None, now_ms)
     }
 
-    /// Hands over the clicks of steady ads that became due by `now_ms`.
+    /// Emits the clicks of steady ads that became due by `now_ms`.
     pub fn draw_steady(&mut self, now_ms: u64, emit: &mut dyn FnMut(PlannedClick)) {
         let mut due = Vec::new();
         self.steady.due(now_ms, |ad, at| due.push((ad, at)));
         self.emit_steady(&due, emit);
     }
 
-    /// Completes the minute of the steady ads that has begun.
+    /// Completes the current minute of the steady ads.
     pub fn finish_steady(&mut self, now_ms: u64, emit: &mut dyn FnMut(PlannedClick)) {
         let mut due = Vec::new();
         self.steady.finish(now_ms, |ad, at| due.push((ad, at)));
@@ -217,7 +219,7 @@ impl Plan {
         click
     }
 
-    /// The next id whose salt was asked for.
+    /// Returns the next id whose salt was requested.
     fn next_event_id(&mut self) -> String {
         loop {
             self.serial += 1;
@@ -240,7 +242,7 @@ impl Plan {
         Some(PlannedClick { fate: Fate::Duplicate, ..self.repeatable[at].clone() })
     }
 
-    /// `None` while the click's partition has nothing in it that makes the verdict certain.
+    /// Returns `None` while the click's partition has no record that makes the verdict certain.
     fn beyond_horizon(&mut self, now_ms: u64) -> Option<PlannedClick> {
         let mut click = self.fresh(Fate::BeyondHorizon, Some(DoorKind::Log), 1);
         let newest_ms = self.newest_ms[usize::from(self.partitioner.shard(click.campaign_id, click.log_click_id()).0)];
@@ -255,7 +257,7 @@ impl Plan {
     }
 }
 
-/// One click in eleven names no user; with 0 users, none does.
+/// One click in eleven names no user; with 0 users, no click does.
 fn user_of(pick: usize, users: u64) -> String {
     match (pick as u64).checked_rem(users) {
         Some(user) if !pick.is_multiple_of(11) => format!("user-{user}"),
@@ -263,7 +265,7 @@ fn user_of(pick: usize, users: u64) -> String {
     }
 }
 
-/// From 0.01 to 0.25 and a little, by ad; one click in thirteen names none.
+/// From 0.01 to just over 0.25, by ad; one click in thirteen names no cost.
 fn cost_of(pick: usize, ad_id: u64) -> i64 {
     if pick.is_multiple_of(13) { 0 } else { (ad_id % 25 + 1) as i64 * 10_000 + (pick % 3) as i64 }
 }
@@ -355,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_load_of_some_salts_is_of_those() {
+    fn a_load_of_some_salts_sends_only_those_salts() {
         let options = Cli::parse_from(["load", "--kafka", "localhost:2", "--salts", "3,11"]).options;
         let found: std::collections::BTreeSet<u16> =
             draw(&options, 1_000).iter().map(|click| salt(click.log_click_id())).collect();
@@ -366,7 +368,7 @@ mod tests {
     fn users_return_and_some_clicks_have_neither_user_nor_cost() {
         let clicks = draw(&options(&["--users=500", "--duplicate-percent=0"]), 20_000);
         let users: std::collections::HashSet<&str> = clicks.iter().map(|click| click.user_id.as_str()).collect();
-        assert_eq!(users.len(), 501, "all of them, and nobody");
+        assert_eq!(users.len(), 501, "all 500 users, and clicks without a user");
         let of_nobody = clicks.iter().filter(|click| click.user_id.is_empty()).count();
         assert!((1_500..2_200).contains(&of_nobody), "{of_nobody}");
         assert!(clicks.iter().any(|click| click.cost_per_click_micros == 0));

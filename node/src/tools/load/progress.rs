@@ -1,4 +1,4 @@
-//! How far a load is: counters that the doors advance, and the bar that shows them.
+//! The progress of a load: counters that the doors advance, and the bar that shows them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,7 +12,7 @@ pub struct LoadWatch {
 }
 
 impl LoadWatch {
-    /// Clicks that a door has answered for.
+    /// Clicks that a door has acknowledged.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
     }

@@ -1,7 +1,7 @@
-//! A real log, played back: CSV with a column mapping, JSON lines, or a Combined access log.
+//! Plays back a real log: CSV with a column mapping, JSON lines, or a Combined access log.
 //!
-//! Event times are compressed: `anchor + (time of row − time of first row) / speed`, in whole milliseconds. A row
-//! leaves when the wall clock has reached its compressed time, so that capture's ±5 min check sees clicks of now.
+//! Event times are compressed: `anchor + (time of row − time of first row) / speed`, in whole milliseconds. A row is
+//! sent when the wall clock has reached its compressed time, so that it passes capture's ±5 min check.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -25,9 +25,9 @@ const ROWS_PER_FLUSH: u64 = 5_000;
 pub enum InputFormat {
     /// A header line, then rows; --columns maps names.
     Csv,
-    /// A JSON object a line; --columns maps names.
+    /// One JSON object per line; --columns maps names.
     Jsonl,
-    /// Apache's and nginx' Combined log; ad_id, campaign_id, event_id come from the query string of the request.
+    /// The Combined log of Apache and nginx; ad_id, campaign_id, event_id come from the query string of the request.
     Combined,
 }
 
@@ -38,11 +38,11 @@ pub struct RealInputOptions {
     pub from: Option<PathBuf>,
     #[arg(long, value_enum)]
     pub format: Option<InputFormat>,
-    /// How many times faster than it happened.
+    /// How many times faster than real time to play it.
     #[arg(long, default_value_t = 1.0)]
     pub speed: f64,
-    /// Where the fields are: ours=theirs,… with ours one of timestamp, ad_id, campaign_id, event_id, user_agent,
-    /// ip_address, country, device_type, user_id. Unmapped ones keep their own name.
+    /// The fields, as ours=theirs,… with ours one of timestamp, ad_id, campaign_id, event_id, user_agent, ip_address,
+    /// country, device_type, user_id. Unmapped fields keep their own name.
     #[arg(long, value_delimiter = ',', value_name = "OURS=THEIRS")]
     pub columns: Vec<String>,
     /// Takes only rows whose field has this value, such as click=1.
@@ -51,7 +51,7 @@ pub struct RealInputOptions {
     /// The campaign of rows that name none.
     #[arg(long, default_value_t = 1)]
     pub campaign_id: u64,
-    /// Added to every ad id of the file, where ids start at 0 (0 is no ad here).
+    /// Added to every ad id of the file, for files whose ids start at 0 (0 is not a valid ad id).
     #[arg(long, default_value_t = 0)]
     pub ad_id_offset: u64,
     /// The event time of the first row, in milliseconds since the Unix epoch. Default: now.
@@ -59,7 +59,7 @@ pub struct RealInputOptions {
     pub anchor_ms: Option<u64>,
 }
 
-/// Sends the file's clicks; returns how many rows were no clicks.
+/// Sends the file's clicks; returns how many rows were skipped because they are not clicks.
 pub(super) async fn play(
     options: &LoadOptions,
     clock: SystemClock,
@@ -73,7 +73,7 @@ pub(super) async fn play(
     let now_ms = clock.now_ms();
     let anchor_ms = input.anchor_ms.unwrap_or(now_ms);
     let run_id = options.run_id.clone().unwrap_or_else(|| now_ms.to_string());
-    // Inside what the stream still counts for sure, whatever is in flight; see `plan`.
+    // The stream certainly counts a row this late, whatever is in flight; see `plan`.
     let behind_max_ms = options.allowed_lateness_s * 250;
     let mut first_ms = None;
     let mut newest_ms = 0;
@@ -89,19 +89,19 @@ pub(super) async fn play(
         newest_ms = event_time_ms.max(newest_ms);
         ensure!(
             event_time_ms + behind_max_ms >= newest_ms,
-            "row {number} lies {} ms of compressed time behind an earlier one, too far to be counted for sure: sort the file by time",
+            "row {number} is {} ms of compressed time behind an earlier one, too far to be counted for certain: sort the file by time",
             newest_ms - event_time_ms
         );
         wait_until(event_time_ms, clock, doors).await?;
         doors.take(tally, click.planned(door, &run_id, number, event_time_ms));
         doors.flush(number % ROWS_PER_FLUSH == 0).await?;
     }
-    ensure!(first_ms.is_some(), "no row of {:?} is a click; is the mapping of --columns right?", input.from);
+    ensure!(first_ms.is_some(), "no row of {:?} is a click; check the mapping of --columns", input.from);
     doors.flush(true).await?;
     Ok(skipped)
 }
 
-/// Rows that lie in the future wait for it; what was collected leaves first.
+/// Waits until a row's compressed time. Sends the collected batches before it waits.
 async fn wait_until(event_time_ms: u64, clock: SystemClock, doors: &mut Doors) -> anyhow::Result<()> {
     let ahead_ms = event_time_ms.saturating_sub(clock.now_ms());
     if ahead_ms > 0 {
@@ -118,7 +118,7 @@ fn compressed(at_ms: i64, first_ms: i64, speed: f64, anchor_ms: u64) -> u64 {
     anchor_ms.saturating_add_signed(shifted)
 }
 
-/// A row with names: ours for what was mapped, the file's own otherwise.
+/// A row by field name: our name for a mapped field, the file's own name otherwise.
 type Row = HashMap<String, String>;
 
 struct RealClick {
@@ -133,7 +133,7 @@ struct RealClick {
     user_id: String,
 }
 
-/// `None` for a row that is no click: filtered, or without a time or an ad.
+/// Returns `None` for a row that is not a click: it is filtered out, or lacks a time or an ad.
 fn click_of(row: &Row, input: &RealInputOptions) -> Option<RealClick> {
     if let Some((field, value)) = input.filter.as_deref().and_then(|filter| filter.split_once('='))
         && row.get(field).map(String::as_str) != Some(value)
@@ -176,8 +176,10 @@ impl RealClick {
     }
 }
 
-/// Epoch seconds, milliseconds or microseconds (told apart by size), RFC 3339 with `T` or a blank, the same without a
-/// zone (UTC), and the access log's `10/Oct/2000:13:55:36 -0700`. Milliseconds since the Unix epoch.
+/// Parses a time into milliseconds since the Unix epoch.
+///
+/// Accepts epoch seconds, milliseconds or microseconds (distinguished by size), and RFC 3339 with `T` or a blank. A
+/// time without a zone is UTC. Also accepts the access log's `10/Oct/2000:13:55:36 -0700`.
 pub fn parse_time(text: &str) -> Option<i64> {
     let text = text.trim().trim_start_matches('[').trim_end_matches(']');
     if let Ok(number) = text.parse::<f64>() {
@@ -208,7 +210,7 @@ pub fn parse_time(text: &str) -> Option<i64> {
 /// The rows of a file, in its order.
 struct Rows {
     source: Source,
-    /// The file's name → ours.
+    /// The file's name → our name.
     names: HashMap<String, String>,
 }
 
@@ -262,7 +264,7 @@ impl Iterator for Rows {
     }
 }
 
-/// Nothing for a line that is no JSON object; such a row is skipped and counted.
+/// Returns an empty list for a line that is not a JSON object; the caller skips and counts the row.
 fn json_fields(line: &str) -> Vec<(String, String)> {
     let Ok(serde_json::Value::Object(fields)) = serde_json::from_str(line) else { return Vec::new() };
     let text = |value| match value {
@@ -272,7 +274,7 @@ fn json_fields(line: &str) -> Vec<(String, String)> {
     fields.into_iter().map(|(name, value)| (name, text(value))).collect()
 }
 
-/// `address ident user [time] "METHOD /path?query HTTP/1.1" status bytes "referrer" "agent"`
+/// Parses `address ident user [time] "METHOD /path?query HTTP/1.1" status bytes "referrer" "agent"`.
 fn combined_fields(line: &str) -> Vec<(String, String)> {
     let Some(fields) = combined_parts(line) else { return Vec::new() };
     let [address, time, request, agent] = fields;

@@ -1,7 +1,7 @@
-//! Ads that get exactly 1,000 clicks in every minute of event time, so that anybody can *see* a lost or doubled click.
+//! Ads that get exactly 1,000 clicks in every minute of event time, so that a lost or doubled click is *visible*.
 //!
-//! The clicks of a minute are due evenly over it. What a stall left undone when the minute ended is made up with
-//! event times at its very end, and so is the rest of the minute in which the load ends.
+//! The clicks of a minute are due evenly over it. If a stall leaves clicks undone when the minute ends, they follow
+//! with event times at its very end. The rest of the load's last minute is completed in the same way.
 
 pub(super) const CLICKS_PER_MINUTE: u64 = 1_000;
 const MINUTE_MS: u64 = 60_000;
@@ -20,7 +20,7 @@ impl SteadyAds {
         SteadyAds { ads, minute: now_ms / MINUTE_MS + 1, emitted: 0 }
     }
 
-    /// Hands over `(index of the steady ad, event time)` for all that became due by `now_ms`.
+    /// Emits `(index of the steady ad, event time)` for every click that became due by `now_ms`.
     pub(super) fn due(&mut self, now_ms: u64, mut emit: impl FnMut(u64, u64)) {
         while now_ms / MINUTE_MS > self.minute {
             self.emit_until(CLICKS_PER_MINUTE, (self.minute + 1) * MINUTE_MS - 1, &mut emit);
@@ -33,7 +33,7 @@ impl SteadyAds {
         }
     }
 
-    /// Makes the minute that has begun whole, all of it at `now_ms` or the minute's own end.
+    /// Completes the current minute: all its remaining clicks get `now_ms` or the minute's end as their time.
     pub(super) fn finish(&mut self, now_ms: u64, mut emit: impl FnMut(u64, u64)) {
         self.due(now_ms, &mut emit);
         if self.emitted > 0 {

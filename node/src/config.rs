@@ -1,5 +1,4 @@
-//! One TOML file, every key also in the environment (`CLICKTALLY_NODE__HTTP_LISTEN`), nothing accepted that is not
-//! known.
+//! One TOML file. The environment can set every key (`CLICKTALLY_NODE__HTTP_LISTEN`). Unknown keys are rejected.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,14 +21,14 @@ use url::Url;
 
 use crate::shard::LIVE_SPAN_MAX_MS;
 
-/// Below, a node does little else than write snapshots; above, a restart replays for long.
+/// Below this, a node spends most of its time on snapshots; above it, a restart replays for long.
 const SNAPSHOT_EVERY_ENTRIES: RangeInclusive<u64> = 10..=1_000_000;
 /// Each group's log takes up to two such stretches on the disk.
 const SNAPSHOT_EVERY_BYTES: RangeInclusive<u64> = 1024 * 1024..=1024 * 1024 * 1024;
-/// Below, a single checkpoint of one shard might not fit.
+/// Below this, a single checkpoint of one shard might not fit.
 const STATE_BYTES_LEAST: u64 = 64 * 1024 * 1024;
 
-/// Stands for a secret in what is shown.
+/// The text shown instead of a secret.
 const MASK: &str = "********";
 
 #[derive(Debug, Error)]
@@ -53,7 +52,7 @@ pub struct Config {
     pub stream: StreamSection,
     pub budget: BudgetSection,
     pub archive: ArchiveSection,
-    /// Who may send clicks, by bearer token. Empty: anybody, as source "anonymous".
+    /// The sources that may send clicks, by bearer token. If empty, every sender is accepted as source "anonymous".
     pub sources: Vec<SourceSection>,
 }
 
@@ -77,7 +76,7 @@ pub struct NodeSection {
     pub id: NodeId,
     pub roles: Vec<Role>,
     pub http_listen: String,
-    /// What others are told; empty: `http_listen`.
+    /// The address that other nodes get; empty: `http_listen`.
     pub http_advertise: String,
     pub peer_listen: String,
     pub data_dir: PathBuf,
@@ -97,12 +96,12 @@ pub struct ClusterSection {
     pub election_max_ms: u64,
     /// A node silent for this long loses its shards.
     pub node_lease_ms: u64,
-    /// A group snapshots its state after this many log entries, or this many bytes of them, whichever comes first;
-    /// its log holds at most two such stretches.
+    /// A group snapshots its state after this many log entries, or this many bytes of them, whichever comes first. Its
+    /// log holds at most two such stretches.
     pub snapshot_every_entries: u64,
     pub snapshot_every_bytes: u64,
-    /// What one group's cells and seen ids may take in memory, about; where it is reached, its shards wait for
-    /// windows to become final. May be raised later by a restart with a larger one, never lowered.
+    /// The approximate memory limit for one group's cells and seen ids. At the limit its shards wait for windows to
+    /// become final. A restart may raise the limit later, never lower it.
     pub state_bytes_max: u64,
 }
 
@@ -111,9 +110,9 @@ pub struct ClusterSection {
 pub struct LogSection {
     /// Kafka bootstrap servers, `host:port,host:port`.
     pub brokers: String,
-    /// For topics this node creates.
+    /// Replication of the topics that this node creates.
     pub replication: i32,
-    /// "direct", or "librdkafka" where the raw topic holds batches older than Kafka 0.11.
+    /// "direct", or "librdkafka" if the raw topic holds batches older than Kafka 0.11.
     pub fetch: FetchBy,
 }
 
@@ -142,8 +141,8 @@ pub struct EventTimeSection {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StreamSection {
-    /// How often a shard's counts go into replicated state: a click is visible half of this later, on average. What
-    /// shorter ones cost is in docs/performance.md.
+    /// How often a shard's counts go into replicated state. A click becomes visible half of this later, on average. The
+    /// cost of shorter intervals is in docs/performance.md.
     pub checkpoint_ms: u64,
 }
 
@@ -257,7 +256,7 @@ impl Default for ArchiveSection {
 }
 
 impl Config {
-    /// Defaults, then the file, then the environment; checked.
+    /// Loads the defaults, then the file, then the environment, and checks the result.
     pub fn load(path: Option<&Path>) -> Result<Config, ConfigError> {
         let mut figment = Figment::from(Serialized::defaults(Config::default()));
         if let Some(path) = path {
@@ -265,7 +264,7 @@ impl Config {
                 .map_err(|source| ConfigError::Unreadable { path: path.display().to_string(), source })?;
             figment = figment.merge(Toml::string(&text));
         }
-        // Only keys with a section: CLICKTALLY_URL and the like are not configuration.
+        // Read only keys with a section: CLICKTALLY_URL and the like are not configuration.
         let environment = Env::prefixed("CLICKTALLY_").filter(|key| key.as_str().contains("__")).split("__");
         let config: Config = figment.merge(environment).extract().map_err(|error| explain(&error))?;
         config.check()?;
@@ -292,7 +291,7 @@ impl Config {
         let cluster = &self.cluster;
         if cluster.heartbeat_ms * 2 > cluster.election_min_ms || cluster.election_min_ms >= cluster.election_max_ms {
             return invalid(
-                "cluster: heartbeat_ms must be at most half of election_min_ms, and that below election_max_ms".into(),
+                "cluster: heartbeat_ms must be at most half of election_min_ms, and election_min_ms below election_max_ms".into(),
             );
         }
         if cluster.node_lease_ms < cluster.election_max_ms {
@@ -327,12 +326,12 @@ impl Config {
             }
         }
         if self.sources.iter().any(|source| source.token.len() < 16) {
-            return invalid("sources: a token must have 16 characters or more".into());
+            return invalid("sources: a token must have at least 16 characters".into());
         }
         Ok(())
     }
 
-    /// Founding members by id; a single node needs no list.
+    /// Returns the founding members by id; a single node needs no list.
     pub fn founders(&self) -> Result<BTreeMap<NodeId, String>, ConfigError> {
         if self.cluster.peers.is_empty() {
             return Ok(BTreeMap::from([(self.node.id, self.node.peer_listen.clone())]));
@@ -378,7 +377,7 @@ impl Config {
         }
     }
 
-    /// For `config show`: everything but secrets.
+    /// The settings for `config show`, without secrets.
     pub fn masked(&self) -> Config {
         let mut masked = self.clone();
         masked.postgres.url = masked_url(&self.postgres.url);
@@ -389,8 +388,8 @@ impl Config {
     }
 }
 
-/// Hides the password of a URL, also where it is a parameter. A text that is not a URL is hidden as a whole: it may
-/// be a password with a typing mistake in front of it.
+/// Hides the password of a URL, including a password in a parameter. A text that is not a URL is hidden as a whole,
+/// because it may be a password after a typing mistake.
 fn masked_url(url: &str) -> String {
     if url.is_empty() {
         return String::new();

@@ -21,7 +21,7 @@ use crate::config::Config;
 
 #[derive(Debug, Args)]
 pub(super) struct BillingCommand {
-    /// A node's configuration file: where the log, PostgreSQL and the archive are.
+    /// A node's configuration file, which names the log, PostgreSQL and the archive.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -30,7 +30,7 @@ pub(super) struct BillingCommand {
 
 #[derive(Debug, Subcommand)]
 enum BillingAction {
-    /// Computes draft invoices from the archive; repeating it replaces them. On a finalised day it writes memos.
+    /// Computes draft invoices from the archive; a repeat replaces them. On a finalised day it writes memos.
     Run {
         #[command(flatten)]
         days: Days,
@@ -43,12 +43,12 @@ enum BillingAction {
         #[command(flatten)]
         days: Days,
     },
-    /// Makes a day's documents final: they never change again.
+    /// Finalises a day's documents: they never change again.
     Finalize {
         #[command(flatten)]
         days: Days,
     },
-    /// Compares stream and batch, and names the cause of every difference. Exits with 2 when too much is unexplained.
+    /// Compares stream and batch, and names the cause of every difference. Exits with 2 if too much is unexplained.
     Reconcile {
         #[command(flatten)]
         days: Days,
@@ -57,7 +57,7 @@ enum BillingAction {
 
 #[derive(Debug, Args)]
 struct Days {
-    /// YYYY-MM-DD in UTC, or 'all' for every day the archive holds clicks of.
+    /// YYYY-MM-DD in UTC, or 'all' for every day with clicks in the archive.
     #[arg(long)]
     day: String,
 }
@@ -68,7 +68,7 @@ impl Days {
     }
 }
 
-/// Exit code of a reconciliation that pages.
+/// Exit code of a reconciliation that should page an operator.
 const UNEXPLAINED: u8 = 2;
 
 pub(super) async fn run(command: BillingCommand, output: Output) -> anyhow::Result<ExitCode> {

@@ -1,4 +1,5 @@
-//! `clicktally cluster`: asks a node over HTTP, and for the status every node: only the owner of a shard knows its lag.
+//! `clicktally cluster`: asks one node over HTTP. The status asks every node, because only a shard's owner knows its
+//! lag.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,12 +15,12 @@ use super::{Output, say};
 /// How long the status waits for a node that does not answer.
 const NODE_DEADLINE: Duration = Duration::from_secs(2);
 
-/// How often `drain --wait` looks.
+/// How often `drain --wait` asks.
 const DRAIN_LOOK: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
 pub(super) struct ClusterCommand {
-    /// Any node.
+    /// URL of any node.
     #[arg(long, global = true, env = "CLICKTALLY_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
     #[command(subcommand)]
@@ -28,7 +29,7 @@ pub(super) struct ClusterCommand {
 
 #[derive(Debug, Subcommand)]
 enum ClusterAction {
-    /// Leaders, placement, epochs, offsets, lag, watermarks, and what became of the clicks read.
+    /// Leaders, placement, epochs, offsets, lag, watermarks, and the outcomes of the clicks read.
     Status,
     /// The ads that take the largest shares of the newest minutes' clicks.
     HotKeys,
@@ -41,22 +42,22 @@ enum ClusterAction {
         #[arg(long)]
         peer: String,
     },
-    /// Takes a node out of every group; its shards go to others.
+    /// Removes a node from every group; its shards go to other nodes.
     Remove {
         #[arg(long)]
         node: u64,
     },
-    /// Empties a node: it is given nothing more, and hands over what it has.
+    /// Empties a node: it gets no new shards or groups, and hands over those it has.
     Drain {
         node: u64,
-        /// Comes back once the node is safe to stop; says meanwhile what it still has.
+        /// Waits until the node is safe to stop, and reports meanwhile what it still has.
         #[arg(long)]
         wait: bool,
-        /// Gives it its share again.
+        /// Undoes the drain: the node gets its share again.
         #[arg(long, conflicts_with = "wait")]
         undo: bool,
     },
-    /// Evens out the load now, also where it gains too little to happen by itself: one round of a few moves.
+    /// Evens out the load now, in one round of a few moves, even if the gain is too small for an automatic move.
     Rebalance,
 }
 
@@ -81,7 +82,7 @@ pub(super) async fn run(command: ClusterCommand, output: Output) -> anyhow::Resu
         }
         ClusterAction::Remove { node } => {
             send(client.delete(format!("{base}/members/{node}"))).await?;
-            say(&format!("node {node} is no member any more"));
+            say(&format!("node {node} is no longer a member"));
         }
         ClusterAction::Drain { node, wait, undo } => {
             let url = format!("{base}/nodes/{node}/drain");
@@ -101,18 +102,18 @@ pub(super) async fn run(command: ClusterCommand, output: Output) -> anyhow::Resu
     Ok(())
 }
 
-/// Says what a node that is being emptied still has, once, or until it has nothing.
+/// Reports what a draining node still has: once, or until it has nothing.
 async fn follow_drain(client: &reqwest::Client, base: &str, node: u64, waits: bool) -> anyhow::Result<()> {
-    // The node that is asked may learn of it some milliseconds after the leader has said yes.
+    // The node that is asked may learn of the drain some milliseconds after the leader has accepted it.
     let mut was_draining = false;
     let mut said = String::new();
     loop {
         let cluster: Value = send(client.get(base)).await?.json().await?;
         let view = each(&cluster, "nodes").find(|view| view["node"].as_u64() == Some(node));
-        let view = view.with_context(|| format!("node {node} is not a member any more"))?;
+        let view = view.with_context(|| format!("node {node} is no longer a member"))?;
         let is = |name: &str| view[name].as_bool().unwrap_or(false);
         if was_draining && !is("draining") {
-            bail!("node {node} is not drained any more: somebody has undone it");
+            bail!("node {node} is no longer draining: another command has undone the drain");
         }
         was_draining = is("draining");
         let is_empty = was_draining && is("safe_to_stop");
@@ -130,7 +131,7 @@ async fn follow_drain(client: &reqwest::Client, base: &str, node: u64, waits: bo
             return Ok(());
         }
         if !waits {
-            say("`clicktally cluster status` says when it is safe to stop; `cluster drain --wait` waits for it");
+            say("`clicktally cluster status` shows when it is safe to stop; `cluster drain --wait` waits for it");
             return Ok(());
         }
         tokio::time::sleep(DRAIN_LOOK).await;
@@ -138,20 +139,20 @@ async fn follow_drain(client: &reqwest::Client, base: &str, node: u64, waits: bo
 }
 
 async fn send(request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Response> {
-    let answer = request.send().await.context("no answer; is a node there?")?;
+    let answer = request.send().await.context("no answer; check the URL, and that a node is running there")?;
     if !answer.status().is_success() {
         bail!("{} answered {}: {}", answer.url().clone(), answer.status(), answer.text().await.unwrap_or_default());
     }
     Ok(answer)
 }
 
-/// What only the owner of a shard knows of it.
+/// The fields that only the owner of a shard knows.
 const OF_OWNERS: [&str; 2] = ["lag_records", "move_pause_ms"];
 
 /// (node, shard) → its [`OF_OWNERS`].
 type KnownToOwners = BTreeMap<(u64, u64), [Value; OF_OWNERS.len()]>;
 
-/// As each node that answers says of its shards.
+/// Asks each node for its own shards; a node that does not answer is left out.
 async fn known_to_owners(client: &reqwest::Client, cluster: &Value) -> KnownToOwners {
     let nodes: BTreeMap<u64, &str> = each(cluster, "groups")
         .flat_map(|group| each(group, "nodes"))
@@ -161,7 +162,7 @@ async fn known_to_owners(client: &reqwest::Client, cluster: &Value) -> KnownToOw
         let request = client.get(format!("http://{address}/v1/cluster")).timeout(NODE_DEADLINE);
         let view = async { anyhow::Ok(send(request).await?.json::<Value>().await?) }.await;
         view.map(|view| known_to(node, &view)).unwrap_or_else(|error| {
-            tracing::warn!(node, address, error = format!("{error:#}"), "the lag of this node's shards is not known");
+            tracing::warn!(node, address, error = format!("{error:#}"), "the lag of this node's shards is unknown");
             KnownToOwners::new()
         })
     });
@@ -191,7 +192,7 @@ fn each<'a>(value: &'a Value, list: &str) -> impl Iterator<Item = &'a Value> + u
     value[list].as_array().into_iter().flatten()
 }
 
-/// What the table of a group's shards says above a column, and the field it shows; behind them each outcome.
+/// The columns of a group's shard table: header and field. The outcomes follow them.
 const SHARD_COLUMNS: [(&str, &str); 9] = [
     ("shard", "shard"),
     ("owner", "owner"),
@@ -263,7 +264,7 @@ fn show_hot_keys(hot: &Value, output: Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What an operator wants to know of a node first.
+/// Returns the most important state of a node for an operator.
 fn state_of(node: &Value) -> &'static str {
     let is = |name: &str| node[name].as_bool().unwrap_or(false);
     match (is("leaving"), is("draining"), is("safe_to_stop")) {
@@ -274,7 +275,7 @@ fn state_of(node: &Value) -> &'static str {
     }
 }
 
-/// Text without quotes; a dash where nothing is known.
+/// Text without quotes; a dash for a missing value.
 fn known(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -290,14 +291,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lag_of_a_shard_is_what_its_present_owner_says() {
+    fn the_lag_of_a_shard_comes_from_its_present_owner() {
         let shards = json!([
             { "shard": 0, "owner": 1, "lag_records": null },
             { "shard": 1, "owner": 2, "lag_records": null },
             { "shard": 2, "owner": null, "lag_records": null },
         ]);
         let mut cluster = json!({ "groups": [{ "shards": shards }] });
-        // Node 1 owned shard 1 until a moment ago; node 2 has made no checkpoint of it yet.
+        // Node 1 owned shard 1 until a moment ago; node 2 has not made a checkpoint of it yet.
         let said = json!({ "groups": [{ "shards": [
             { "shard": 0, "lag_records": 7 }, { "shard": 1, "lag_records": 9 }, { "shard": 2, "lag_records": null },
         ] }] });

@@ -1,4 +1,4 @@
-//! The command line: one binary, one verb per file where a verb needs one.
+//! The command line: one binary, and one file for each verb that needs one.
 
 mod billing;
 mod cluster;
@@ -39,13 +39,13 @@ enum Verb {
     Up(up::UpOptions),
     /// One cluster member.
     Node {
-        /// Configuration file (TOML); every key also as CLICKTALLY_SECTION__KEY in the environment.
+        /// Configuration file (TOML). The environment can set every key, as CLICKTALLY_SECTION__KEY.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
     /// Generates clicks, or plays a real log, with an exact tally of what must be counted.
     Load(crate::tools::load::LoadOptions),
-    /// Clicks a second and CPU per million of them, against the raw reading ceiling of the same run.
+    /// Measures clicks per second and CPU per million clicks, against the raw reading ceiling of the same run.
     Bench(crate::tools::bench::BenchOptions),
     /// The state of the cluster, and its members.
     Cluster(cluster::ClusterCommand),
@@ -60,13 +60,13 @@ enum Verb {
 
 #[derive(Debug, Subcommand)]
 enum ConfigAction {
-    /// Says whether a file is valid, and what is wrong with it.
+    /// Checks a file, and reports what is wrong with it.
     Check { file: PathBuf },
-    /// Prints what is in force: defaults, file, environment; secrets masked.
+    /// Prints the settings in force: defaults, file, environment; secrets are masked.
     Show { file: Option<PathBuf> },
 }
 
-/// Runs the program; the binary's whole `main`.
+/// Runs the program: this is the binary's whole `main`.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     start_tracing();
@@ -105,7 +105,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Ok(ExitCode::SUCCESS)
     });
-    // A blocked thread (a dead broker, a dead disk) must not hold the exit.
+    // A blocked thread (a dead broker, a dead disk) must not delay the exit.
     runtime.shutdown_background();
     done
 }

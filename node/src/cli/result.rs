@@ -1,4 +1,4 @@
-//! How a verb's result is printed: one JSON line, or a table of its fields.
+//! Prints a verb's result: one JSON line, or a table of its fields.
 
 use comfy_table::Table;
 use serde::Serialize;
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Output, say};
 
-/// One JSON line, or a table of its fields; a list becomes a table of its own.
+/// Prints one JSON line, or a table of the fields. A list becomes a separate table.
 pub(super) fn show(result: &impl Serialize, output: Output) -> anyhow::Result<()> {
     let value = serde_json::to_value(result)?;
     if output == Output::Json {

@@ -1,9 +1,8 @@
-//! The threads that actors live on: each one a current-thread runtime with a `LocalSet`, no actix `System`, no
+//! The threads that host actors. Each is a current-thread runtime with a `LocalSet`, without an actix `System` or
 //! `Arbiter`.
 //!
-//! An actor stays on the thread it was started on, so its state needs no lock; a busy thread delays its own actors
-//! only. Where there must be no threads, as in a simulation, all of them share the `LocalSet` of the task that starts
-//! them.
+//! An actor stays on the thread that started it, so its state needs no lock. A busy thread delays only its own actors.
+//! In a simulation there must be no threads: all actors share the `LocalSet` of the task that starts them.
 
 use std::io;
 use std::thread::JoinHandle;
@@ -11,19 +10,19 @@ use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
 
-/// Starts waiting per thread; starting an actor is rare and short.
+/// The number of starts that may wait per thread. Starting an actor is rare and short.
 const STARTS_QUEUED_MAX: usize = 1_024;
 
 type Start = Box<dyn FnOnce() + Send>;
 
-/// Runs until dropped; actors end with their thread.
+/// Runs until dropped. Actors end with their thread.
 #[derive(Debug)]
 pub struct ActorThreads {
     queues: Vec<mpsc::Sender<Start>>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// The actor threads are gone: the process is shutting down.
+/// The actor threads are gone because the process is shutting down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the actor threads have stopped")]
 pub struct Stopped;
@@ -45,10 +44,10 @@ impl ActorThreads {
         Ok(started)
     }
 
-    /// No thread at all: actors live on the caller's `LocalSet`, and end with it.
+    /// Uses no thread: actors live on the caller's `LocalSet`, and end with it.
     ///
     /// # Panics
-    /// Outside a `LocalSet`.
+    /// Panics outside a `LocalSet`.
     pub fn on_this_one() -> ActorThreads {
         let (queue, starts) = mpsc::channel(STARTS_QUEUED_MAX);
         tokio::task::spawn_local(run_starts(starts));
@@ -59,8 +58,8 @@ impl ActorThreads {
         self.queues.len()
     }
 
-    /// Runs `start` on thread `slot % count`, inside its `LocalSet`, so that it may call `Actor::start`; hands back
-    /// its result.
+    /// Runs `start` on thread `slot % count`, inside its `LocalSet`, so that it may call `Actor::start`. Returns its
+    /// result.
     pub async fn run<R: Send + 'static>(
         &self,
         slot: usize,
@@ -68,7 +67,7 @@ impl ActorThreads {
     ) -> Result<R, Stopped> {
         let (answer, answered) = oneshot::channel();
         let job: Start = Box::new(move || {
-            // The asker may have gone away; what was started lives on.
+            // The caller may be gone. The actor that was started lives on.
             let _ = answer.send(start());
         });
         self.queues[slot % self.queues.len()].send(job).await.map_err(|_| Stopped)?;
@@ -87,7 +86,7 @@ impl Drop for ActorThreads {
         self.queues.clear();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
-                tracing::error!("an actor thread had panicked");
+                tracing::error!("an actor thread panicked");
             }
         }
     }

@@ -1,6 +1,6 @@
 //! One member of a clicktally cluster: the actors, their shells to Kafka, Raft and PostgreSQL, and the command line.
 //!
-//! In data-path order.
+//! The modules are in data-path order.
 
 pub mod config;
 

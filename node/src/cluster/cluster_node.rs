@@ -1,5 +1,5 @@
-//! A node as a process: the member of the cluster over a real clock, disk, network and log, and what only a process
-//! has: HTTP and PostgreSQL.
+//! A node as a process: the cluster member over a real clock, disk, network and log. It adds what only a process has:
+//! HTTP and PostgreSQL.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,30 +32,32 @@ use crate::config::{Config, Role};
 use crate::duties::database;
 use crate::shard::ShardHostConfig;
 
-/// How long the first election may take; the other founders may be starting, too.
+/// How long the first election may take. The other founders may still be starting.
 const JOIN_DEADLINE: Duration = Duration::from_secs(60);
 const LOG_DEADLINE: Duration = Duration::from_secs(30);
 const LOG_RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// Connections of one node for queries.
+/// Database connections for the queries of one node.
 const QUERY_CONNECTIONS_MAX: u32 = 4;
-/// How long a query may wait for a connection before it says that the database is away.
+/// How long a query may wait for a connection before it reports that the database is unavailable.
 const QUERY_CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 
-/// A running node. [`ClusterNode::stop`] it; dropping it is a crash.
+/// A running node. End it with [`ClusterNode::stop`]; dropping it is a crash.
 pub struct ClusterNode {
     member: Member,
 }
 
 impl ClusterNode {
+    /// Starts the node and joins the cluster.
+    ///
     /// # Errors
-    /// Anything that this node cannot begin without, each with its remedy: ports, the data folder, the log and its
-    /// topics.
+    /// Fails if something essential is missing, and names the remedy: ports, the data folder, the log and its topics.
     pub async fn start(config: Config) -> anyhow::Result<ClusterNode> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let http = bind("node.http_listen", &config.node.http_listen).await?;
         let peers = bind("node.peer_listen", &config.node.peer_listen).await?;
 
-        // The log first: without its topics there is nothing to count, and a wrong partition count must stop us here.
+        // Open the log first: without its topics there is nothing to count, and a wrong partition count must stop the
+        // node here.
         let log = open_log(&config, Partitioner::new(config.cluster.groups)).await?;
 
         let threads = |name| ActorThreads::start(name, config.node.actor_threads).context("starting actor threads");
@@ -116,8 +118,8 @@ impl ClusterNode {
         Ok(())
     }
 
-    /// Gives what it owns and leads to others, then ends everything in order; what was acknowledged is safe before
-    /// and after.
+    /// Hands its shards and leadership to other nodes, then ends everything in order. Acknowledged clicks are safe
+    /// before and after.
     pub async fn stop(self) {
         self.member.stop().await;
     }
@@ -125,7 +127,7 @@ impl ClusterNode {
 
 async fn serve(listener: TcpListener, router: axum::Router, mut stop: watch::Receiver<bool>) {
     let stopped = async move {
-        // An error means that the node is gone: stop as well.
+        // An error means that the node is gone, so stop as well.
         let _ = stop.wait_for(|stop| *stop).await;
     };
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
@@ -141,7 +143,7 @@ async fn bind(key: &str, address: &str) -> anyhow::Result<TcpListener> {
 }
 
 /// # Errors
-/// The log out of reach for the whole deadline, or topics that do not fit this cluster.
+/// Fails if the log is unreachable for the whole deadline, or if its topics do not fit this cluster.
 async fn open_log(config: &Config, partitioner: Partitioner) -> anyhow::Result<Arc<dyn ClickLog>> {
     let settings = KafkaLogSettings {
         connection: config.log.connection(),
@@ -207,7 +209,7 @@ fn store_config(config: &Config) -> anyhow::Result<StoreConfig> {
             every_bytes: config.cluster.snapshot_every_bytes,
             ..SnapshotRules::default()
         },
-        // Two of its own beats missed.
+        // A peer is silent once it has missed two of its own beats.
         heartbeat_gap_max: heartbeat_interval(Duration::from_millis(config.cluster.node_lease_ms)) * 2,
         command_level: COMMAND_LEVEL,
     })

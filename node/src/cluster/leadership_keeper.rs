@@ -1,7 +1,7 @@
-//! Keeps leadership where it should be: spread over the nodes, and off a node that drains or leaves.
+//! Keeps leadership spread over the nodes, and away from a node that drains or leaves.
 //!
-//! Reads: heartbeats, the drain marks, and who leads each group. Does: at most one hand-over at a time, of a group
-//! that this node leads ([`clicktally_state::leadership`] says which). A hand-over that fails changes nothing, and is
+//! Reads: heartbeats, the drain marks, and who leads each group. Does: at most one hand-over at a time, of a group that
+//! this node leads ([`clicktally_state::leadership`] decides which). A hand-over that fails changes nothing, and is
 //! decided anew.
 
 use std::collections::BTreeSet;
@@ -18,9 +18,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::metrics::METRICS;
 use super::presence::Presence;
 
-/// How often it looks. A node that leaves gives a group away each time, so this is short.
+/// How often the keeper looks. A leaving node gives away one group per look, so this is short.
 const ROUND: Duration = Duration::from_millis(50);
-/// How long all leaders must have been the same before one is moved for balance.
+/// How long all leaders must be unchanged before one is moved for balance.
 const SETTLE: Duration = Duration::from_secs(3);
 
 pub struct LeadershipKeeper {

@@ -1,8 +1,8 @@
-//! What makes a process a member of the cluster, over the four seams: replicas, shards, placement, presence, budgets.
-//! In the order of its dependencies; stopped in the reverse order.
+//! Makes a process a member of the cluster, over the four seams: replicas, shards, placement, presence, budgets. They
+//! start in the order of their dependencies, and stop in the reverse order.
 //!
-//! Everything here runs the same in production ([`crate::cluster::cluster_node`] brings the seams, and adds HTTP and
-//! PostgreSQL) and in a simulation.
+//! Everything here runs the same way in production and in a simulation. In production [`crate::cluster::cluster_node`]
+//! provides the seams, and adds HTTP and PostgreSQL.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -38,34 +38,34 @@ use crate::sink::window_publisher;
 /// How long background tasks may take to end.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
-/// What a member is told. Its counting threads come with [`Seams`].
+/// The configuration of a member. Its counting threads come with [`Seams`].
 #[derive(Debug, Clone)]
 pub struct MemberConfig {
     pub store: StoreConfig,
     pub settings: GroupSettings,
-    /// Registered in every group.
+    /// The record that every group registers.
     pub record: NodeRecord,
-    /// Differs between two lives of a node.
+    /// A number that differs between two lives of a node.
     pub incarnation: u64,
-    /// A node silent for longer is taken to be dead.
+    /// A node that is silent for longer is considered dead.
     pub lease: Duration,
     pub shard_host: ShardHostConfig,
     pub budget_rules: BudgetRules,
 }
 
-/// Where a member meets the world.
+/// The interfaces between a member and the outside world.
 pub struct Seams {
     pub clock: Arc<dyn Clock>,
     pub log: Arc<dyn ClickLog>,
     pub storage: Arc<dyn Storage>,
     pub transport: Arc<dyn PeerTransport>,
-    /// For shards, and nothing else.
+    /// Threads for shards only.
     pub shard_threads: ActorThreads,
-    /// For all other actors.
+    /// Threads for all other actors.
     pub actor_threads: ActorThreads,
 }
 
-/// A running member. [`Member::stop`] it; dropping it is a crash.
+/// A running member. End it with [`Member::stop`]; dropping it is a crash.
 pub struct Member {
     config: MemberConfig,
     store: RaftStore,
@@ -73,12 +73,12 @@ pub struct Member {
     clock: Arc<dyn Clock>,
     log: Arc<dyn ClickLog>,
     actor_threads: Arc<ActorThreads>,
-    /// Until the shards are hosted on them.
+    /// `Some` until the shards are hosted on them.
     shard_threads: Option<ActorThreads>,
     tasks: JoinSet<()>,
     stop: watch::Sender<bool>,
     shards: Option<ShardHost>,
-    /// Once this node has joined: what it takes to leave in order.
+    /// `Some` once this node has joined; it needs this to leave in order.
     presence: Option<Presence>,
 }
 
@@ -112,7 +112,7 @@ impl Member {
         &self.groups
     }
 
-    /// `None` where no shards are counted, or before this node has joined.
+    /// `None` if this node counts no shards, or has not joined yet.
     pub fn meters(&self) -> Option<Arc<ShardMeters>> {
         self.shards.as_ref().map(ShardHost::meters)
     }
@@ -122,13 +122,14 @@ impl Member {
         self.stop.subscribe()
     }
 
-    /// Runs a task beside the member's own. It should end soon after [`Member::stopped`] turns true, and is aborted
-    /// if it does not.
+    /// Runs a task beside the member's own tasks. It should end soon after [`Member::stopped`] turns true; otherwise it
+    /// is aborted.
     pub fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
     }
 
-    /// Makes this node known and has it work; its Snowflake worker id. Waits for a leader as long as it takes.
+    /// Makes this node known, starts its work, and returns its Snowflake worker id. Waits for a leader as long as it
+    /// takes.
     pub async fn join(&mut self) -> Result<u16, JoinError> {
         let MemberConfig { settings, record, incarnation, lease, .. } = self.config.clone();
         let node = record.node;
@@ -177,8 +178,8 @@ impl Member {
         self.groups.iter().cloned().map(Arc::new).collect()
     }
 
-    /// Gives what it owns and leads to others, then ends everything in order; what was acknowledged is safe before
-    /// and after.
+    /// Hands its shards and leadership to other nodes, then ends everything in order. Acknowledged clicks are safe
+    /// before and after.
     pub async fn stop(mut self) {
         if let Some(presence) = self.presence.take() {
             departure::depart(self.node(), &self.groups, &presence, self.config.lease, self.clock.as_ref()).await;

@@ -1,4 +1,4 @@
-//! Making this node known: settings, registration, a Snowflake worker id.
+//! Makes this node known: settings, registration, a Snowflake worker id.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use clicktally_raft_store::group::{Group, ProposeError};
 use thiserror::Error;
 use tokio::sync::watch;
 
-/// Between two tries while there is no leader.
+/// The pause between two attempts while there is no leader.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Error)]
@@ -21,12 +21,12 @@ pub enum JoinError {
     Stopped,
 }
 
-/// A number that differs between two lives of this node: wall time mixed with the process id.
+/// Returns a number that differs between two lives of this node: wall time mixed with the process id.
 pub fn new_incarnation(clock: &dyn Clock) -> u64 {
     (clock.now_ms() << 20) | u64::from(std::process::id() & 0xf_ffff)
 }
 
-/// Proposes until there is an outcome, however long there is no leader: fences make the repeat safe.
+/// Proposes until there is an outcome, however long there is no leader. Fences make the repeat safe.
 async fn propose_until_decided(
     group: &Group,
     command: &Command,

@@ -1,4 +1,4 @@
-//! What an operator sees of this node as a member.
+//! The metrics of this node as a member.
 
 use std::sync::LazyLock;
 

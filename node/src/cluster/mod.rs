@@ -1,5 +1,5 @@
-//! This node as a member, in the order of its life: opening its seams, making itself known, telling the other nodes
-//! what it carries, placing the shards and the leadership of the groups it leads, and leaving in order.
+//! This node as a member, in the order of its life. It opens its seams, makes itself known, and tells the other nodes
+//! what it carries. It places the shards and the leadership of the groups it leads, and leaves in order.
 
 pub mod cluster_node;
 pub mod member;

@@ -1,7 +1,7 @@
-//! Where this node leads a group, it decides which node counts which shard.
+//! Decides which node counts which shard, for each group that this node leads.
 //!
-//! Reads: heartbeats, drain marks and assignments. Writes: `AssignShard` and `PlanMove`. Promises: at most one round
-//! in flight; a round that lost a race changes nothing, because each assignment names the epoch it saw. On restart:
+//! Reads: heartbeats, drain marks and assignments. Writes: `AssignShard` and `PlanMove`. Promises: at most one round is
+//! in flight. A round that lost a race changes nothing, because each assignment names the epoch it saw. On restart:
 //! listens for a whole lease first.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,13 +16,13 @@ use clicktally_raft_store::group::Group;
 use clicktally_state::placement::{Decision, PlacementFacts, PlacementRules, Seat, seats};
 use futures::future::join_all;
 
-/// How often placement looks. A dead node is noticed within a lease and one of these.
+/// How often placement looks. It notices a dead node within a lease plus one of these intervals.
 const ROUND: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 pub struct PlacementActor {
     group: Group,
-    /// Every group of the cluster, to weigh a node's whole load.
+    /// Every group of the cluster, to measure a node's whole load.
     all: Arc<[Group]>,
     rules: PlacementRules,
     is_deciding: bool,
@@ -33,7 +33,7 @@ impl PlacementActor {
         PlacementActor { group, all, rules: PlacementRules { lease }, is_deciding: false }
     }
 
-    /// The seats of the other groups' shards, as this node's replicas have them.
+    /// Returns the seats of the other groups' shards, as this node's replicas have them.
     fn seats_elsewhere(&self) -> BTreeMap<ShardId, Seat> {
         let others = self.all.iter().filter(|group| group.id() != self.group.id());
         others.flat_map(|group| group.read(|state| seats(state).collect::<Vec<_>>())).collect()
@@ -60,7 +60,7 @@ impl PlacementActor {
         }
         self.is_deciding = true;
         let group = self.group.clone();
-        // All at once: a dead node's shards should not wait for each other's commits.
+        // Propose all moves at once: a dead node's shards should not wait for each other's commits.
         let carry_out = async move {
             join_all(decisions.into_iter().map(|decision| carry_out(&group, decision))).await;
         };
@@ -79,12 +79,12 @@ async fn carry_out(group: &Group, decision: Decision) {
             tracing::info!(shard, owner = node, epoch = epoch.0, "shard assigned");
         }
         (Decision::Plan(_), Ok(Outcome::Done)) => tracing::info!(shard, heir = node, "move planned"),
-        // In the middle of an upgrade: at every round.
+        // During an upgrade this happens in every round.
         (Decision::Plan(_), Ok(Outcome::Rejected(reason @ Rejection::NeedsUpgrade { .. }))) => {
-            tracing::debug!(shard, %reason, "no move in order yet");
+            tracing::debug!(shard, %reason, "a planned move is not possible yet");
         }
-        // The next round sees what has changed.
-        (_, other) => tracing::info!(shard, node, ?other, "decision not taken"),
+        // The next round sees the change.
+        (_, other) => tracing::info!(shard, node, ?other, "decision not carried out"),
     }
 }
 

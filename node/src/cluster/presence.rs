@@ -1,4 +1,4 @@
-//! What this node announces to the other nodes: that it lives, what it carries, and when it is about to leave.
+//! Announces this node to the other nodes: that it lives, what it carries, and when it is about to leave.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::metrics::METRICS;
 use crate::shard::ShardMeters;
 
-/// Heartbeats in one lease: two may be lost.
+/// Heartbeats in one lease. Two of them may be lost.
 const HEARTBEATS_PER_LEASE: u32 = 4;
 
 /// How often a node announces that it lives.
@@ -23,9 +23,9 @@ pub fn heartbeat_interval(lease: Duration) -> Duration {
 #[derive(Clone)]
 pub struct Presence {
     announcer: Announcer,
-    /// The parts of the heartbeat that never change in one life of the node.
+    /// The fields of the heartbeat that never change in one life of the node.
     myself: Heartbeat,
-    /// `None` where no shards are counted.
+    /// `None` if this node counts no shards.
     meters: Option<Arc<ShardMeters>>,
     clock: Arc<dyn Clock>,
     is_leaving: watch::Sender<bool>,
@@ -45,7 +45,7 @@ impl Presence {
         self.announcer.view()
     }
 
-    /// Announces, at once and from here on, that this node is stopping.
+    /// Announces at once, and from now on, that this node is stopping.
     pub fn leave(&self) {
         self.is_leaving.send_replace(true);
     }
@@ -65,7 +65,8 @@ impl Presence {
             let loads = self.meters.as_ref().map(|meters| meters.measure(self.clock.monotonic())).unwrap_or_default();
             let clicks_per_s: u64 = loads.iter().map(|(_, load)| load.clicks_per_s).sum();
             METRICS.load_clicks_per_second.set(i64::try_from(clicks_per_s).unwrap_or(i64::MAX));
-            // The announcer does not wait for answers: a peer that hangs must not delay what the other nodes hear.
+            // The announcer does not wait for answers, so that a hanging peer cannot delay the heartbeats to other
+            // nodes.
             drop(self.announcer.announce(&Heartbeat { is_leaving, loads, ..self.myself.clone() }));
         }
     }

@@ -1,3 +1,4 @@
-//! What a node does beside counting, in its own time: the connection to PostgreSQL and everything that waits for it.
+//! A node's duties besides counting, each at its own pace: the connection to PostgreSQL, and the work that waits for
+//! it.
 
 pub mod database;

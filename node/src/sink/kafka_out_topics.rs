@@ -1,4 +1,4 @@
-//! Reads: `window_counts` and `late_clicks`, with a consumer on a thread of its own that stays a little ahead of the
+//! Reads: `window_counts` and `late_clicks`. The consumer has a thread of its own and reads a little ahead of the
 //! tables.
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use super::window_rows::WindowRows;
 use super::window_writer::{OutProgress, OutReader, OutTopics, SinkError};
 
-/// Batches read ahead of the tables.
+/// The number of batches that the consumer reads ahead of the tables.
 const BATCHES_AHEAD_MAX: usize = 2;
 const POLL: Duration = Duration::from_millis(100);
 const BROKER_DEADLINE: Duration = Duration::from_secs(10);
@@ -69,14 +69,14 @@ impl OutReader for KafkaOutReader {
     }
 }
 
-/// Reads both topics from the committed offsets until the receiver is dropped. Blocks.
+/// Reads both topics from the committed offsets until the receiver is dropped. This function blocks.
 fn read_batches(
     log: &KafkaConnection,
     progress: &OutProgress,
     clock: &dyn Clock,
     batches: &mpsc::Sender<WindowRows>,
 ) -> Result<(), SinkError> {
-    // Offsets live in PostgreSQL, with the rows that were made of these records.
+    // PostgreSQL holds the offsets, together with the rows made from these records.
     let consumer = log.out_topics_reader()?;
     let mut assignment = TopicPartitionList::new();
     for topic in [WINDOW_COUNTS, LATE_CLICKS] {

@@ -1,5 +1,5 @@
-//! Outbound: fired windows to the `window_counts` topic, that topic and the late clicks into PostgreSQL, campaign
-//! terms into the catalogue. A slow or dead database holds up nothing before the topic.
+//! Outbound: fired windows go to the `window_counts` topic, that topic and the late clicks into PostgreSQL, campaign
+//! terms into the catalogue. A slow or dead database delays nothing before the topic.
 
 pub mod catalog_writer;
 pub mod kafka_out_topics;

@@ -1,4 +1,5 @@
-//! What of a group is not in the `window_counts` topic yet, and what its leader may report once it is. Pure.
+//! Finds the rows of a group that are not in the `window_counts` topic yet, and what its leader may report afterwards.
+//! Pure.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use clicktally_state::group_state::GroupState;
 use clicktally_state::windows::Window;
 use prost::Message;
 
-/// From one reading of a replica: pointers, so that the lock is held for a moment only.
+/// Taken from one reading of a replica. It holds pointers, so that the lock is held only for a moment.
 #[derive(Debug)]
 pub struct WindowNews {
     published_revision: u64,
@@ -30,12 +31,12 @@ impl WindowNews {
         self.windows.is_empty()
     }
 
-    /// What may be reported as published once every record of [`WindowNews::records`] is durable, and not before.
+    /// The revision to report as published once every record of [`WindowNews::records`] is durable, and not before.
     pub fn newest_revision(&self) -> u64 {
         self.newest_revision
     }
 
-    /// One for each row that changed, made as they are asked for.
+    /// Makes one record for each changed row, as the caller asks for it.
     pub fn records(&self) -> impl Iterator<Item = OutRecord> {
         let published_revision = self.published_revision;
         let rows = move |(minute, window): &(Minute, Arc<Window>)| -> Vec<OutRecord> {

@@ -1,7 +1,7 @@
 //! Reads: fired windows of the group this node leads. Writes: `window_counts`, then `SinkProgress`.
 //!
 //! Promises: every revision that replicated state reports as published is in the topic. Values are absolute and carry
-//! their revision, so that publishing twice is harmless. On restart: continues behind the replicated progress.
+//! their revision, so that publishing twice is harmless. On restart: continues after the replicated progress.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +15,13 @@ use tokio::sync::watch;
 
 use super::window_news::WindowNews;
 
-/// Records handed to the log at once: bounds memory, and what a failed publish repeats.
+/// Records handed to the log at once. This bounds memory, and the records that a failed publish repeats.
 const RECORDS_MAX: usize = 20_000;
-/// The same in bytes: rows of hot ads carry sketches of 2 KiB.
+/// The same limit in bytes, because rows of hot ads carry sketches of 2 KiB.
 const BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Looks for news at least this often, and whenever the replica has applied something, but not more often than this.
+/// The interval at which a leader looks for news.
 const ROUND: Duration = Duration::from_millis(100);
-/// The pause after an error that only an operator can cure. Publishing continues once the cause is gone: repeating is
+/// The pause after an error that only an operator can fix. Publishing continues once the cause is gone; repeating it is
 /// harmless.
 const HALT_PAUSE: Duration = Duration::from_secs(10);
 
@@ -43,7 +43,7 @@ impl PublishError {
     }
 }
 
-/// Runs on every node; works where the node leads.
+/// Runs on every node, and publishes where the node leads.
 pub async fn run(group: Group, log: Arc<dyn ClickLog>, mut stop: watch::Receiver<bool>) {
     let mut ticks = tokio::time::interval(ROUND);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

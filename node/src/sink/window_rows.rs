@@ -1,4 +1,4 @@
-//! The rows of one transaction: newest revision of each window, late clicks by id. Pure.
+//! The rows of one transaction: the newest revision of each window, and late clicks by id. Pure.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -10,45 +10,45 @@ use prost::Message;
 
 /// Rows in one transaction.
 const ROWS_MAX: usize = 50_000;
-/// Bytes of user sketches in one transaction; those of hot ads take 2 KiB each.
+/// Bytes of user sketches in one transaction. A sketch of a hot ad has 2 KiB.
 const SKETCH_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// How long a row that was read may wait for others: what steady traffic adds to the age of a row in PostgreSQL.
+/// How long a row may wait for others after it was read. Steady traffic adds this to the age of a row in PostgreSQL.
 const ROW_AGE_MAX: Duration = Duration::from_millis(250);
 
-/// What was read from the outbound topics since the last transaction.
+/// The records read from the outbound topics since the last transaction.
 #[derive(Debug, Default)]
 pub struct WindowRows {
     /// By (minute, ad, campaign): the newest revision of each.
     pub windows: BTreeMap<(u32, u64, u64), WindowCount>,
-    /// By click id: the first that was read of each.
+    /// By click id: the first record of each.
     pub late: BTreeMap<u64, LateClick>,
     /// (topic, partition) → (first offset read, next offset).
     pub progress: BTreeMap<(&'static str, i32), (i64, i64)>,
-    /// Records passed over.
+    /// Records that were skipped.
     pub undecodable: u64,
-    /// The bytes of all sketches taken, also of those that a newer revision replaced.
+    /// The bytes of all sketches taken, including those that a newer revision replaced.
     sketch_bytes: usize,
 }
 
 impl WindowRows {
-    /// Nothing was read.
+    /// True if nothing was read.
     pub fn is_empty(&self) -> bool {
         self.progress.is_empty()
     }
 
-    /// Rows of windows that have fired before, with other numbers.
+    /// Counts the rows that correct a window which had already fired.
     pub fn corrections(&self) -> u64 {
         self.windows.values().filter(|row| row.state() == WindowState::Corrected).count() as u64
     }
 
-    /// Whether they are to be written now: `is_quiet` where nothing more has arrived, `age` since the first of them
-    /// was read.
+    /// Decides whether to write the rows now. `is_quiet`: no further record has arrived. `age`: time since the first
+    /// record was read.
     pub fn are_due(&self, is_quiet: bool, age: Duration) -> bool {
         let are_many = self.windows.len() + self.late.len() >= ROWS_MAX || self.sketch_bytes >= SKETCH_BYTES_MAX;
         !self.is_empty() && (is_quiet || age >= ROW_AGE_MAX || are_many)
     }
 
-    /// Takes the next record of an outbound topic; of one partition in the order of offsets.
+    /// Takes the next record of an outbound topic. Records of one partition come in the order of their offsets.
     pub fn take(&mut self, topic: &str, partition: i32, offset: i64, value: &[u8]) {
         let topic = if topic == LATE_CLICKS { LATE_CLICKS } else { WINDOW_COUNTS };
         let range = self.progress.entry((topic, partition)).or_insert((offset, offset));

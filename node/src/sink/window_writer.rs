@@ -1,8 +1,8 @@
-//! Carries the outbound topics into tables: one node at a time, batch by batch, from where the tables stand.
+//! Carries the outbound topics into tables: one node at a time, batch by batch, from the tables' progress.
 //!
-//! Reads: an [`OutTopics`]. Writes: a [`WindowTables`]. Promises: whatever it was told is committed with the offsets
-//! it came from, and it begins again from those whenever anything goes wrong, so that nothing is left out; what comes
-//! twice is for the tables to recognise.
+//! Reads: an [`OutTopics`]. Writes: a [`WindowTables`]. Promises: every row is committed together with the offsets it
+//! came from. After any error the writer begins again from those offsets, so no row is missed. The tables recognise
+//! rows that come twice.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -25,9 +25,9 @@ static CORRECTIONS: LazyLock<IntCounter> = LazyLock::new(|| {
     registered(IntCounter::new("clicktally_corrections_total", help).expect(FIXED))
 });
 
-/// The pause after an error, and how long no row may arrive before the session is checked.
+/// The pause after an error. Also the time without a row after which the session is checked.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// The pause after an error that only an operator can cure. Writing continues once the cause is gone: repeating is
+/// The pause after an error that only an operator can fix. Writing continues once the cause is gone; repeating it is
 /// harmless.
 const HALT_PAUSE: Duration = Duration::from_secs(10);
 
@@ -56,28 +56,29 @@ impl SinkError {
     }
 }
 
-/// Where the rows go.
+/// The destination of the rows.
 #[async_trait]
 pub trait WindowTables: Send + Sync {
-    /// Waits to be the one who writes; `None` when stopped meanwhile. Now and then two may write, which the tables
-    /// survive.
+    /// Waits until this node may write; returns `None` if stopped meanwhile. Two nodes may write at once for a short
+    /// time, which the tables tolerate.
     async fn obtain(&self, stop: &mut watch::Receiver<bool>) -> Option<Box<dyn WriterSession>>;
 }
 
-/// The right to write, as long as the session lasts.
+/// The right to write, which lasts as long as the session.
 #[async_trait]
 pub trait WriterSession: Send {
-    /// Where the tables stand.
+    /// Reads the tables' progress.
     async fn progress(&mut self) -> Result<OutProgress, SinkError>;
 
-    /// Rows and offsets in one transaction: committed when it returns, and perhaps also after an error.
+    /// Writes rows and offsets in one transaction. They are committed when this returns, and may be committed after an
+    /// error.
     async fn write(&mut self, rows: &WindowRows) -> Result<(), SinkError>;
 
-    /// False once the session is gone.
+    /// Returns false once the session is gone.
     async fn is_held(&mut self) -> bool;
 }
 
-/// Where the rows come from.
+/// The source of the rows.
 #[async_trait]
 pub trait OutTopics: Send + Sync {
     async fn read_from(&self, progress: OutProgress) -> Result<Box<dyn OutReader>, SinkError>;
@@ -85,12 +86,12 @@ pub trait OutTopics: Send + Sync {
 
 #[async_trait]
 pub trait OutReader: Send {
-    /// Waits for the next batch, which is never empty. May be dropped at any time: what was not returned is returned
-    /// by the next call.
+    /// Waits for the next batch, which is never empty. The future may be dropped at any time: the next call returns the
+    /// records that it did not return.
     async fn next(&mut self) -> Result<WindowRows, SinkError>;
 }
 
-/// Runs on every node that serves; one of them writes.
+/// Runs on every node that serves. One of them writes.
 pub async fn run(tables: Arc<dyn WindowTables>, topics: Arc<dyn OutTopics>, mut stop: watch::Receiver<bool>) {
     while let Some(mut session) = tables.obtain(&mut stop).await {
         let written = tokio::select! {

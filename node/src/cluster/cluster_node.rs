@@ -209,7 +209,7 @@ fn store_config(config: &Config) -> anyhow::Result<StoreConfig> {
             every_bytes: config.cluster.snapshot_every_bytes,
             ..SnapshotRules::default()
         },
-        // A peer is silent once it has missed two of its own beats.
+        // The node was frozen if it missed two of its own beats.
         heartbeat_gap_max: heartbeat_interval(Duration::from_millis(config.cluster.node_lease_ms)) * 2,
         command_level: COMMAND_LEVEL,
     })

@@ -133,7 +133,7 @@ impl ShardLife {
                     end = &mut ended => return end.unwrap_or_else(|_| panicked()),
                     () = self.stop.cancelled() => {}
                     () = tokio::time::sleep(LAST_COMMIT_DEADLINE) => {
-                        tracing::warn!(shard = self.shard.0, "the last commit is too slow; the heir reads its clicks again");
+                        tracing::warn!(shard = self.shard.0, "the last commit is slow; the heir reads its clicks again");
                         let _ = address.send(Stop).await;
                         return match ended.await.unwrap_or_else(|_| panicked()) {
                             ShardEnd::Stopped => ShardEnd::Finished,

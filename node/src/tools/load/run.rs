@@ -86,14 +86,6 @@ impl LoadSummary {
             tally,
         }
     }
-
-    /// Both loads as one, where the second began after the first had ended.
-    #[must_use]
-    pub fn followed_by(mut self, later: LoadSummary) -> LoadSummary {
-        self.tally.absorb(later.tally);
-        let (skipped_rows, repeats) = (self.skipped_rows + later.skipped_rows, self.repeats + later.repeats);
-        LoadSummary::of(self.tally, skipped_rows, repeats, self.elapsed_ms + later.elapsed_ms)
-    }
 }
 
 async fn generate(

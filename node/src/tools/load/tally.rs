@@ -58,29 +58,6 @@ impl Tally {
         }
     }
 
-    /// Adds what another load sent. Two loads must have different seeds: their clicks have nothing in common then.
-    pub fn absorb(&mut self, other: Tally) {
-        let Tally { counts, sent, unique_valid, duplicates, invalid, malformed, late_counted, late_beyond, event_ids } =
-            other;
-        for (cell, clicks) in counts {
-            *self.counts.entry(cell).or_default() += clicks;
-        }
-        self.sent += sent;
-        self.unique_valid += unique_valid;
-        self.duplicates += duplicates;
-        self.invalid += invalid;
-        self.malformed += malformed;
-        self.late_counted += late_counted;
-        self.late_beyond += late_beyond;
-        let ids_before = self.event_ids.len() + event_ids.len();
-        self.event_ids.extend(event_ids);
-        assert_eq!(
-            self.event_ids.len(),
-            ids_before,
-            "two loads sent clicks with the same id: give them different seeds"
-        );
-    }
-
     /// Sum of all expected counts.
     pub fn counted(&self) -> u64 {
         self.counts.values().sum()

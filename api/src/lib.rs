@@ -25,6 +25,7 @@ pub mod finance;
 pub mod dashboard;
 pub mod operations;
 
+pub mod history_error;
 pub mod problem;
 pub mod text_forms;
 

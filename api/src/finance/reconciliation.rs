@@ -10,8 +10,8 @@ use clicktally_database::billing::{CauseTotals, differences_by_cause};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::history_error::{HistoryError, configured, in_time};
 use crate::problem::{Problem, ProblemKind};
-use crate::queries::history::{HistoryError, in_time};
 use crate::state::ApiState;
 use crate::text_forms::query_parameters::{Parameters, refuse_unknown};
 
@@ -60,7 +60,7 @@ pub async fn show_reconciliation(
         .and_then(|text| text.parse().ok())
         .ok_or_else(|| Problem::invalid("give day as YYYY-MM-DD"))?;
     let unavailable = |error: HistoryError| Problem::new(ProblemKind::HistoryUnavailable, error.to_string());
-    let database = state.postgres.as_ref().ok_or_else(|| unavailable(HistoryError::NotConfigured))?;
+    let database = configured(state.postgres.as_ref()).map_err(unavailable)?;
     let differences = in_time(differences_by_cause(database, day)).await.map_err(unavailable)?;
     let differences = differences.ok_or_else(|| {
         Problem::new(

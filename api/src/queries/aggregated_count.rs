@@ -15,9 +15,10 @@ use utoipa::ToSchema;
 
 use super::ad_count::{AdCosts, AdCount};
 use super::group_view::GroupView;
-use super::history::{self, HistoryError, in_time};
+use super::history;
 use super::minute_range::{MinuteRange, parse_range};
 use super::minute_source::{EpochDay, Plan, plan};
+use crate::history_error::{HistoryError, configured, in_time};
 use crate::problem::{Problem, ProblemKind};
 use crate::state::ApiState;
 use crate::text_forms::json_scalar::parse_id;
@@ -154,7 +155,7 @@ impl Answer {
     }
 
     async fn add_history(&mut self, state: &ApiState, ad_id: AdId, plan: &Plan) -> Result<(), HistoryError> {
-        let database = state.postgres.as_ref().ok_or(HistoryError::NotConfigured)?;
+        let database = configured(state.postgres.as_ref())?;
         for range in &plan.batch {
             self.count.merge(history::batch_count(database, ad_id, *range).await?);
         }

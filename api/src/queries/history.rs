@@ -1,7 +1,6 @@
 //! Counts of minutes that have left the replicated state, from PostgreSQL: the batch's view and the stream's.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use chrono::NaiveDate;
 use clicktally_database::{Database, DatabaseError, Day, billing, reports};
@@ -9,39 +8,15 @@ use clicktally_proto::counts::user_sketch::UserSketch;
 use clicktally_proto::counts::window_count::WindowState;
 use clicktally_proto::event_time::Minute;
 use clicktally_proto::identity::ids::{AdId, CampaignId};
-use clicktally_proto::next_move::NextMove;
-use thiserror::Error;
 
 use super::ad_count::{AdCosts, AdCount};
 use super::minute_range::MinuteRange;
 use super::minute_source::EpochDay;
-
-/// A query that takes longer is cancelled: the client gets a problem instead of waiting.
-pub const HISTORY_DEADLINE: Duration = Duration::from_secs(2);
+use crate::history_error::HistoryError;
 
 /// Users are merged row by row, so over at most this many minutes; one query takes those of a day.
 pub const USER_MINUTES_MAX: u32 = 7 * USER_MINUTES_PER_QUERY;
 const USER_MINUTES_PER_QUERY: u32 = 24 * 60;
-
-#[derive(Debug, Error)]
-pub enum HistoryError {
-    #[error("this node has no PostgreSQL configured")]
-    NotConfigured,
-    #[error("PostgreSQL did not answer within {} s", HISTORY_DEADLINE.as_secs())]
-    Timeout,
-    #[error(transparent)]
-    Database(#[from] DatabaseError),
-}
-
-impl HistoryError {
-    pub fn next_move(&self) -> NextMove {
-        match self {
-            HistoryError::NotConfigured => NextMove::Reject,
-            HistoryError::Timeout => NextMove::Retry,
-            HistoryError::Database(error) => error.next_move(),
-        }
-    }
-}
 
 /// One row of `reports.ad_minute`, of a minute that some replica still holds.
 #[derive(Debug, Clone)]
@@ -57,11 +32,6 @@ pub struct HistoryCount {
     pub count: AdCount,
     /// The least final state of any row; final if there are no rows.
     pub state: WindowState,
-}
-
-/// Runs a query under [`HISTORY_DEADLINE`].
-pub async fn in_time<T, E: Into<HistoryError>>(query: impl Future<Output = Result<T, E>>) -> Result<T, HistoryError> {
-    tokio::time::timeout(HISTORY_DEADLINE, query).await.map_err(|_| HistoryError::Timeout)?.map_err(Into::into)
 }
 
 /// Days of the range that a batch run covered to their end. A run during the day does not cover the whole day: the

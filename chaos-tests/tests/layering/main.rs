@@ -3,65 +3,21 @@
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
+mod dependency_table;
 mod import_circles;
 mod sources;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
 use crate::sources::{Source, production_sources, root};
 
-/// Which crates of the workspace each crate may name in its own `[dependencies]`, in the order of the arrows.
-const MAY_DEPEND_ON: [(&str, &[&str]); 11] = [
-    ("clicktally-proto", &[]),
-    ("clicktally-budget", &["clicktally-proto"]),
-    ("clicktally-kafka", &["clicktally-proto"]),
-    ("clicktally-state", &["clicktally-proto"]),
-    ("clicktally-raft-store", &["clicktally-proto", "clicktally-state"]),
-    ("clicktally-database", &["clicktally-proto"]),
-    ("clicktally-billing", &["clicktally-proto", "clicktally-kafka", "clicktally-database"]),
-    (
-        "clicktally-api",
-        &["clicktally-proto", "clicktally-budget", "clicktally-state", "clicktally-raft-store", "clicktally-database"],
-    ),
-    ("clicktally-embedded", &[]),
-    (
-        "clicktally-node",
-        &[
-            "clicktally-proto",
-            "clicktally-budget",
-            "clicktally-kafka",
-            "clicktally-state",
-            "clicktally-raft-store",
-            "clicktally-database",
-            "clicktally-billing",
-            "clicktally-api",
-            "clicktally-embedded",
-        ],
-    ),
-    (
-        "clicktally-chaos-tests",
-        &[
-            "clicktally-proto",
-            "clicktally-budget",
-            "clicktally-kafka",
-            "clicktally-state",
-            "clicktally-raft-store",
-            "clicktally-database",
-            "clicktally-billing",
-            "clicktally-api",
-            "clicktally-embedded",
-            "clicktally-node",
-        ],
-    ),
-];
-
-/// Crates that may not see a library, directly or through anything they depend on, because it could do I/O or tell
-/// the time.
-const FREE_OF: [(&str, &[&str]); 3] =
-    [("clicktally-state", IO_CRATES), ("clicktally-budget", IO_CRATES), ("clicktally-proto", IO_CRATES)];
+/// Crates that may not see a library of [`IO_CRATES`], directly or through anything they depend on, because it could
+/// do I/O or tell the time.
+const FREE_OF_IO: [&str; 3] = ["raft-store/state", "proto/budget", "proto"];
 
 const IO_CRATES: &[&str] = &[
     "tokio",
@@ -110,6 +66,8 @@ const TEXT_ONLY_IN: [(&str, &[&str], &str); 7] = [
 
 struct Package {
     name: String,
+    /// The folder of the crate below the root, for example `proto/kafka`.
+    folder: String,
     /// Normal dependencies by name, without dev- and build-dependencies.
     direct: BTreeSet<String>,
     id: String,
@@ -137,9 +95,12 @@ fn workspace() -> Workspace {
     for package in metadata["packages"].as_array().unwrap() {
         let (id, name) = (text(&package["id"]), text(&package["name"]));
         if members.contains(&id) {
+            let manifest = text(&package["manifest_path"]);
+            let folder = Path::new(&manifest).parent().unwrap().strip_prefix(root()).unwrap();
+            let folder = folder.to_string_lossy().replace('\\', "/");
             let normal = package["dependencies"].as_array().unwrap().iter().filter(|found| found["kind"].is_null());
             let direct = normal.map(|found| text(&found["name"])).collect();
-            packages.push(Package { name: name.clone(), direct, id: id.clone() });
+            packages.push(Package { name: name.clone(), folder, direct, id: id.clone() });
         }
         names.insert(id, name);
     }
@@ -154,13 +115,23 @@ fn workspace() -> Workspace {
 }
 
 impl Workspace {
-    fn package(&self, name: &str) -> &Package {
-        self.packages.iter().find(|package| package.name == name).unwrap_or_else(|| panic!("no crate {name}"))
+    fn in_folder(&self, folder: &str) -> &Package {
+        self.packages.iter().find(|package| package.folder == folder).unwrap_or_else(|| panic!("no crate in {folder}"))
+    }
+
+    /// The folders of our own crates that a crate names in its `[dependencies]`.
+    fn folders_below(&self, package: &Package) -> BTreeSet<&str> {
+        let ours = self.packages.iter().filter(|other| package.direct.contains(&other.name));
+        ours.map(|other| other.folder.as_str()).collect()
+    }
+
+    fn folders(&self) -> Vec<&str> {
+        self.packages.iter().map(|package| package.folder.as_str()).collect()
     }
 
     /// Names of everything a crate is built from, itself included.
-    fn closure(&self, name: &str) -> BTreeSet<&str> {
-        let mut reached = BTreeSet::from([self.package(name).id.as_str()]);
+    fn closure(&self, folder: &str) -> BTreeSet<&str> {
+        let mut reached = BTreeSet::from([self.in_folder(folder).id.as_str()]);
         let mut waiting: Vec<&str> = reached.iter().copied().collect();
         while let Some(id) = waiting.pop() {
             for next in &self.arrows[id] {
@@ -176,24 +147,27 @@ impl Workspace {
 #[test]
 fn crates_depend_in_one_direction() {
     let workspace = workspace();
-    let listed: BTreeSet<&str> = MAY_DEPEND_ON.iter().map(|(name, _)| *name).collect();
-    let found: BTreeSet<&str> = workspace.packages.iter().map(|package| package.name.as_str()).collect();
-    assert_eq!(found, listed, "list every crate of the workspace in MAY_DEPEND_ON and in ARCHITECTURE.md");
-    for (name, allowed) in MAY_DEPEND_ON {
-        let ours = workspace.package(name).direct.iter().filter(|dependency| listed.contains(dependency.as_str()));
-        for dependency in ours {
-            assert!(allowed.contains(&dependency.as_str()), "{name} may not depend on {dependency}");
-        }
+    let allowed = dependency_table::of_architecture();
+    let listed: BTreeSet<&str> = allowed.keys().map(String::as_str).collect();
+    let found: BTreeSet<&str> = workspace.folders().into_iter().collect();
+    assert_eq!(found, listed, "the table of ARCHITECTURE.md lists every crate of the workspace");
+    for package in &workspace.packages {
+        let strays: Vec<&str> = workspace
+            .folders_below(package)
+            .into_iter()
+            .filter(|below| !allowed[&package.folder].contains(*below))
+            .collect();
+        assert!(strays.is_empty(), "ARCHITECTURE.md does not allow {} to depend on {strays:?}", package.folder);
     }
 }
 
 #[test]
 fn apply_and_the_other_pure_rules_are_built_from_nothing_that_does_io() {
     let workspace = workspace();
-    for (name, banned) in FREE_OF {
-        let closure = workspace.closure(name);
-        let found: Vec<&&str> = banned.iter().filter(|banned| closure.contains(**banned)).collect();
-        assert!(found.is_empty(), "{name} is built from {found:?}");
+    for folder in FREE_OF_IO {
+        let closure = workspace.closure(folder);
+        let found: Vec<&&str> = IO_CRATES.iter().filter(|banned| closure.contains(**banned)).collect();
+        assert!(found.is_empty(), "{folder} is built from {found:?}");
     }
 }
 
@@ -210,7 +184,7 @@ fn each_library_stays_in_its_room() {
 
 #[test]
 fn what_has_one_home_is_written_nowhere_else() {
-    let sources = production_sources();
+    let sources = production_sources(&workspace().folders());
     for (text, homes, reason) in TEXT_ONLY_IN {
         let offends =
             |source: &&Source| source.code.contains(text) && !homes.iter().any(|home| source.path.starts_with(home));
@@ -224,6 +198,6 @@ fn what_has_one_home_is_written_nowhere_else() {
 /// Each circle would tie its members together: none could be understood, tested or moved without the others.
 #[test]
 fn no_two_files_or_folders_of_a_crate_import_each_other() {
-    let circles = import_circles::all(&production_sources());
+    let circles = import_circles::all(&production_sources(&workspace().folders()));
     assert!(circles.is_empty(), "import circles:\n{}", circles.join("\n"));
 }

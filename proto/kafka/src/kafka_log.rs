@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clap::ValueEnum;
 use clicktally_proto::click_log::{ClickLog, LogError, OutRecord, RAW_CLICKS, ShardReader};
 use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 use rdkafka::admin::AdminOptions;
@@ -37,7 +36,7 @@ pub struct KafkaLogSettings {
 }
 
 /// What reads the shards' partitions (`docs/decisions/007-direct-fetch.md`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FetchBy {
     /// The fetcher of this crate, the cheaper one (`docs/performance.md`). Plain TCP, record batches of format 2 (Kafka

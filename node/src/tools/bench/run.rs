@@ -23,6 +23,25 @@ pub enum TopicForm {
     Packed,
 }
 
+/// [`FetchBy`] as it is typed: the crate of the log knows no command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FetchName {
+    /// Our own fetcher, the cheaper one (`docs/performance.md`). Plain TCP, record batches of format 2 (Kafka
+    /// 0.11 and newer).
+    Direct,
+    /// The client library, for what the fetcher cannot read. Reads zstd only where the library was built with it.
+    Librdkafka,
+}
+
+impl From<FetchName> for FetchBy {
+    fn from(name: FetchName) -> FetchBy {
+        match name {
+            FetchName::Direct => FetchBy::Direct,
+            FetchName::Librdkafka => FetchBy::Librdkafka,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutputForm {
     Table,
@@ -53,8 +72,8 @@ pub struct BenchOptions {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=256))]
     pub threads: u64,
     /// The reader of the log for the counting run.
-    #[arg(long, value_enum, default_value_t = FetchBy::Direct)]
-    pub fetch: FetchBy,
+    #[arg(long, value_enum, default_value_t = FetchName::Direct)]
+    pub fetch: FetchName,
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// A Kafka to use (`host:port`) with an empty raw topic, for one form; by default the bench starts one and discards
@@ -135,7 +154,7 @@ async fn measure(options: &BenchOptions, form: TopicForm, brokers: &str, folder:
     let (raw, bytes) = throw_away(FetchBy::Librdkafka).await?;
     let (raw_direct, _) = throw_away(FetchBy::Direct).await?;
 
-    let log: Arc<dyn ClickLog> = Arc::new(connect(options.fetch)?);
+    let log: Arc<dyn ClickLog> = Arc::new(connect(options.fetch.into())?);
     let counted =
         shard_path::count(&folder.join("raft"), log, clock, &filled, usize::try_from(options.threads)?).await?;
     let peers = match &options.peers {
@@ -162,4 +181,18 @@ async fn measure(options: &BenchOptions, form: TopicForm, brokers: &str, folder:
         },
         peers,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_is_typed_as_the_configuration_writes_it() {
+        for name in FetchName::value_variants() {
+            let typed = name.to_possible_value().expect("no reader is hidden").get_name().to_owned();
+            let written = serde_json::to_value(FetchBy::from(*name)).expect("a reader has a name");
+            assert_eq!(written, serde_json::Value::String(typed));
+        }
+    }
 }

@@ -18,7 +18,7 @@ PEER_PACKAGES := openjdk-17-jdk-headless
 
 FLAME_PACKAGES := linux-perf
 
-.PHONY: help deps build demo test lint verify fix bench bench-peers bench-flame bench-freshness bench-failover sim sim-mutants
+.PHONY: help deps build demo test trial lint verify fix bench bench-peers bench-flame bench-freshness bench-failover sim sim-mutants
 
 help: ## Prints this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ demo: deps ## Runs the main job on three nodes with a kill in mid-stream; KEEP=1
 
 test: deps ## Runs every test, on real Kafka and real PostgreSQL.
 	$(CARGO) test --locked --workspace
+
+trial: deps ## Repeats the tests named like NAME, TIMES=20, BESIDE=1 with busy loops beside; TEST=live is their program.
+	chaos-tests/repeat-trial "$(NAME)" $(or $(TIMES),20) $(or $(BESIDE),0) $(or $(TEST),live)
 
 lint: verify ## Does the same as verify.
 

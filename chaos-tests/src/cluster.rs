@@ -1,11 +1,11 @@
 //! A cluster of real node processes on real services, in one directory.
 
 use std::fmt::Write;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use clicktally_embedded::port;
 
 use crate::cluster_client::ClusterClient;
 use crate::eventually::{HANG_MAX, eventually};
@@ -132,7 +132,7 @@ impl Cluster {
     }
 }
 
-/// Free ports, chosen all at once so that none is given twice.
+/// Free ports, none given twice.
 struct Ports {
     http: Vec<u16>,
     peer: Vec<u16>,
@@ -140,12 +140,8 @@ struct Ports {
 
 impl Ports {
     fn choose(nodes: u64) -> anyhow::Result<Ports> {
-        let listeners: Vec<TcpListener> =
-            (0..nodes * 2).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-        let ports: Vec<u16> =
-            listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<std::io::Result<_>>()?;
-        let (http, peer) = ports.split_at(ports.len() / 2);
-        Ok(Ports { http: http.to_vec(), peer: peer.to_vec() })
+        let choose = || (0..nodes).map(|_| port::choose_free()).collect::<std::io::Result<_>>();
+        Ok(Ports { http: choose()?, peer: choose()? })
     }
 
     fn url(&self, id: u64) -> String {

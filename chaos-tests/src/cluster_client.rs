@@ -8,6 +8,8 @@ use clicktally_proto::checkpoint::OutcomeCounts;
 use serde::Deserialize;
 use serde_json::Value;
 
+/// A node that is frozen accepts a request and never answers, so the next node is asked after this. A caller that needs
+/// the answer asks again until [`crate::eventually::HANG_MAX`].
 const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
 

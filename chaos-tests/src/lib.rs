@@ -17,6 +17,7 @@ pub mod oracle;
 pub mod checks;
 
 pub mod trial;
+pub mod trial_load;
 
 pub mod simulation;
 

@@ -1,8 +1,9 @@
 //! Nodes that join a running cluster by the command line, as an operator adds them.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Context;
+use clicktally_embedded::port;
 
 use crate::cluster::{Cluster, binary_beside_this_program};
 use crate::eventually::HANG_MAX;
@@ -14,7 +15,7 @@ impl Cluster {
     pub fn prepare_newcomer(&mut self, id: u64) -> anyhow::Result<(NodeProcess, SocketAddr)> {
         let founder = self.node(1)?.config().to_owned();
         let mut config: toml::Table = std::fs::read_to_string(&founder)?.parse()?;
-        let free = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let free = || port::choose_free().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         let (http, peer) = (free()?, free()?);
         let folder = founder.with_file_name(format!("node-{id}"));
         std::fs::create_dir(&folder)?;

@@ -9,8 +9,7 @@ use clicktally_embedded::{Child, ChildSpec, child};
 use clicktally_node::tools::bench::cpu_time;
 use nix::sys::signal::Signal;
 
-/// Bounds a hang only: longer than a node may take to hand over what it has and to end its tasks.
-const STOP_DEADLINE: Duration = Duration::from_secs(60);
+use crate::eventually::HANG_MAX;
 
 #[derive(Debug)]
 pub struct NodeProcess {
@@ -67,7 +66,7 @@ impl NodeProcess {
     /// Orderly stop (SIGTERM).
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         if let Some(child) = self.child.take() {
-            child.stop(Signal::SIGTERM, STOP_DEADLINE).await?;
+            child.stop(Signal::SIGTERM, HANG_MAX).await?;
         }
         Ok(())
     }

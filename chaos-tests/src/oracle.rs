@@ -2,7 +2,6 @@
 //! record schema and the definition of validity with the system, and no counting code.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clicktally_kafka::KafkaConnection;
@@ -14,7 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
-const BROKER_DEADLINE: Duration = Duration::from_secs(20);
+use crate::eventually::HANG_MAX;
 
 /// (ad, minute since the Unix epoch) → distinct valid clicks.
 pub type Counts = BTreeMap<(u64, u64), u64>;
@@ -157,7 +156,7 @@ pub fn end_offsets(bootstrap: &str, topic: &str) -> anyhow::Result<Vec<u64>> {
     let consumer = consumer(bootstrap)?;
     let partitions = partitions(&consumer, topic)?;
     let high = |partition| -> anyhow::Result<u64> {
-        let (_, high) = consumer.fetch_watermarks(topic, partition, BROKER_DEADLINE)?;
+        let (_, high) = consumer.fetch_watermarks(topic, partition, HANG_MAX)?;
         Ok(u64::try_from(high)?)
     };
     partitions.into_iter().map(high).collect()
@@ -173,7 +172,7 @@ pub fn read_topic(
     let mut ends = HashMap::new();
     let mut assignment = TopicPartitionList::new();
     for partition in partitions(&consumer, topic)? {
-        let (low, high) = consumer.fetch_watermarks(topic, partition, BROKER_DEADLINE)?;
+        let (low, high) = consumer.fetch_watermarks(topic, partition, HANG_MAX)?;
         if low < high {
             assignment.add_partition_offset(topic, partition, Offset::Offset(low))?;
             ends.insert(partition, high);
@@ -181,7 +180,7 @@ pub fn read_topic(
     }
     consumer.assign(&assignment)?;
     while !ends.is_empty() {
-        let Some(message) = consumer.poll(BROKER_DEADLINE) else {
+        let Some(message) = consumer.poll(HANG_MAX) else {
             bail!("{topic} went silent before its end; still missing {ends:?}");
         };
         let message = message.with_context(|| format!("reading {topic}"))?;
@@ -201,7 +200,7 @@ fn consumer(bootstrap: &str) -> anyhow::Result<BaseConsumer> {
 }
 
 fn partitions(consumer: &BaseConsumer, topic: &str) -> anyhow::Result<Vec<i32>> {
-    let metadata = consumer.fetch_metadata(Some(topic), BROKER_DEADLINE)?;
+    let metadata = consumer.fetch_metadata(Some(topic), HANG_MAX)?;
     let mut ids: Vec<i32> =
         metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect();
     ids.sort_unstable();

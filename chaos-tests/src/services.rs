@@ -1,7 +1,6 @@
 //! The two real services below a cluster, in one directory.
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::Context;
 use clicktally_embedded::{Kafka, KafkaOptions, Postgres, PostgresOptions};
@@ -11,8 +10,6 @@ use rdkafka::admin::AdminOptions;
 use rdkafka::consumer::Consumer;
 
 use crate::eventually::{HANG_MAX, eventually};
-
-const METADATA_DEADLINE: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub struct Services {
@@ -43,7 +40,7 @@ impl Services {
         let consumer = log.metadata_reader()?;
         // A node must not find a topic that is about to go.
         eventually("the topics are gone", HANG_MAX, async || {
-            let metadata = consumer.fetch_metadata(None, METADATA_DEADLINE)?;
+            let metadata = consumer.fetch_metadata(None, HANG_MAX)?;
             let left = metadata.topics().iter().find(|topic| derived.contains(&topic.name()));
             anyhow::ensure!(left.is_none(), "{} is still there", left.map_or("", |topic| topic.name()));
             Ok::<_, anyhow::Error>(())

@@ -4,6 +4,7 @@
 //! counted and no trial waits for a minute to end.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::Context;
 use clap::Parser;
@@ -13,7 +14,6 @@ use clicktally_proto::click_log::RAW_CLICKS;
 use clicktally_proto::identity::shard_key::Partitioner;
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
-use tokio::task::JoinHandle;
 
 use crate::checks::ct8_archive_is_whole::{self, ArchiveFacts};
 use crate::checks::{
@@ -21,10 +21,12 @@ use crate::checks::{
     ct12_users_and_costs,
 };
 use crate::cluster::{Cluster, ClusterOptions, binary_beside_this_program};
+use crate::cluster_client::ClusterView;
 use crate::database::Database;
-use crate::eventually::{HANG_MAX, eventually};
+use crate::eventually::{HANG_MAX, eventually, eventually_by_progress};
 use crate::oracle::{self, Counts, Recount};
 use crate::services::Services;
+use crate::trial_load::TrialLoad;
 
 /// A trial needs the machine for itself: its timeouts are those of production.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
@@ -64,6 +66,11 @@ impl Trial {
         Ok(trial)
     }
 
+    /// Where the trial's processes have their files; it goes with the trial.
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// The raw log's topics, for a load that comes before the first node.
     pub async fn make_topics(&self) -> anyhow::Result<()> {
         let settings = KafkaLogSettings {
@@ -86,19 +93,26 @@ impl Trial {
         Ok(())
     }
 
+    /// The cluster as the first node sees it that answers. A request may time out on a busy machine, so it is repeated.
+    pub async fn view(&self) -> anyhow::Result<ClusterView> {
+        eventually("a node answers", HANG_MAX, async || self.cluster.client.cluster().await).await
+    }
+
     /// Starts a load through both doors with repeats, disorder, late, invalid and malformed clicks; `more` is
-    /// appended to it.
-    pub fn start_load(&self, more: &[&str]) -> anyhow::Result<JoinHandle<anyhow::Result<LoadSummary>>> {
+    /// appended to it. It goes on until [`TrialLoad::end`].
+    pub fn start_load(&self, more: &[&str]) -> anyhow::Result<TrialLoad> {
         let doors: Vec<String> = self.cluster.client.urls.iter().map(|url| format!("--url={url}")).collect();
         let more: Vec<&str> = doors.iter().map(String::as_str).chain(more.iter().copied()).collect();
         self.start_log_load(&more)
     }
 
     /// The same, straight into the log.
-    pub fn start_log_load(&self, more: &[&str]) -> anyhow::Result<JoinHandle<anyhow::Result<LoadSummary>>> {
+    pub fn start_log_load(&self, more: &[&str]) -> anyhow::Result<TrialLoad> {
         let mut arguments = vec!["load".to_owned()];
         arguments.push(format!("--kafka={}", self.services.kafka.bootstrap()));
         arguments.push(format!("--groups={}", self.cluster.options.groups));
+        // A trial's faults hold batches back for as long as the machine takes to recover.
+        arguments.push(format!("--give-up-s={}", HANG_MAX.as_secs()));
         arguments.push(format!("--allowed-lateness-s={}", self.cluster.options.allowed_lateness_ms / 1_000));
         arguments.push(format!("--out-of-orderness-s={}", self.cluster.options.out_of_orderness_ms / 1_000));
         let mix = "--quiet --behind-s=150 --ads=200 --clicks=30000 --rate=3000 --hot-percent=10 --duplicate-percent=3 \
@@ -106,13 +120,12 @@ impl Trial {
                    --malformed-percent=0.05 --http-batch=100";
         arguments.extend(mix.split_whitespace().map(str::to_owned));
         arguments.extend(more.iter().map(|&argument| argument.to_owned()));
-        let options = LoadArguments::try_parse_from(arguments)?.options;
-        Ok(tokio::spawn(run(options)))
+        Ok(TrialLoad::start(LoadArguments::try_parse_from(arguments)?.options))
     }
 
     /// A whole load, to its last acknowledgement.
     pub async fn load(&self, more: &[&str]) -> anyhow::Result<LoadSummary> {
-        self.start_load(more)?.await.context("the load panicked")?
+        self.start_load(more)?.end().await
     }
 
     /// A load by these arguments alone, as a user would type them.
@@ -136,7 +149,7 @@ impl Trial {
     pub async fn settle(&self, summary: &LoadSummary) -> anyhow::Result<()> {
         let bootstrap = self.services.kafka.bootstrap();
         let ends = tokio::task::spawn_blocking(move || oracle::end_offsets(&bootstrap, RAW_CLICKS)).await??;
-        eventually("all shards have read to the end of the log", HANG_MAX, async || {
+        eventually_by_progress("all shards have read to the end of the log", async || {
             let view = self.cluster.client.cluster().await?;
             checks::require_none(&ct2_offset_chain::check_read_to_end(&view, &ends))?;
             for group in &view.groups {
@@ -150,7 +163,7 @@ impl Trial {
             Ok::<_, anyhow::Error>(())
         })
         .await?;
-        eventually("PostgreSQL has the windows", HANG_MAX, async || {
+        eventually_by_progress("PostgreSQL has the windows", async || {
             let (clicks, _) = self.database.stream_progress().await?;
             let late = self.database.late_valid().await?;
             anyhow::ensure!(clicks >= summary.counted, "{clicks} of {} clicks are there", summary.counted);
@@ -178,7 +191,7 @@ impl Trial {
         violations.extend(ct1_conservation::check(&recount.counts_without(&late), &counted));
         let rows = self.database.ad_minutes().await?;
         violations.extend(ct12_users_and_costs::check(&recount.measures_without(&late), &rows));
-        violations.extend(ct10_read_once::check(&self.cluster.client.cluster().await?, &recount.by_partition));
+        violations.extend(ct10_read_once::check(&self.view().await?, &recount.by_partition));
         // Those sent over HTTP never reach the log.
         if recount.malformed_records > summary.malformed {
             let detail =
@@ -197,10 +210,10 @@ impl Trial {
     pub async fn check_archive(&self) -> anyhow::Result<()> {
         let bootstrap = self.services.kafka.bootstrap();
         let ends = tokio::task::spawn_blocking(move || oracle::end_offsets(&bootstrap, RAW_CLICKS)).await??;
-        eventually("the archive reaches the end of the log", HANG_MAX, async || {
+        eventually_by_progress("the archive reaches the end of the log", async || {
             let archived = self.database.archived_to().await?;
             let missing = (0_u16..).zip(&ends).filter(|(shard, end)| archived.get(shard).unwrap_or(&0) < end).count();
-            anyhow::ensure!(missing == 0, "{missing} shards are not archived to their end");
+            anyhow::ensure!(missing == 0, "{missing} shards are not archived to their end: {archived:?}");
             Ok::<_, anyhow::Error>(())
         })
         .await?;
@@ -221,7 +234,7 @@ impl Trial {
     /// Who owns what, by node.
     pub async fn shards_by_owner(&self) -> anyhow::Result<BTreeMap<u64, Vec<u16>>> {
         let mut owners: BTreeMap<u64, Vec<u16>> = BTreeMap::new();
-        for (shard, seen) in self.cluster.client.cluster().await?.shards() {
+        for (shard, seen) in self.view().await?.shards() {
             if let Some(owner) = seen.owner {
                 owners.entry(owner).or_default().push(shard);
             }

@@ -4,6 +4,8 @@
 //!   would.
 //! * `CLICKTALLY_BREAK=mutant` breaks one promise (see [`Mutant`]), so that a test can show that its check notices.
 //! * `CLICKTALLY_LOSE=point:n` loses every n-th message received at the named point, as a network may.
+//! * `CLICKTALLY_HOLD=point/n:file` holds shard n at the named point for as long as the file exists, so that a test can
+//!   make a shard the slowest on any machine.
 
 macro_rules! mutants {
     ($($layer:ident { $($name:ident = $text:literal: $mistake:literal,)+ })+) => {
@@ -103,6 +105,7 @@ mutants! {
 
 #[cfg(debug_assertions)]
 mod active {
+    use std::path::PathBuf;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -154,6 +157,27 @@ mod active {
         loss.name == name && (loss.reached.fetch_add(1, Ordering::SeqCst) + 1).is_multiple_of(loss.every)
     }
 
+    struct Hold {
+        point: String,
+        shard: u16,
+        file: PathBuf,
+    }
+
+    fn hold() -> Option<&'static Hold> {
+        static HOLD: OnceLock<Option<Hold>> = OnceLock::new();
+        HOLD.get_or_init(|| {
+            let setting = std::env::var("CLICKTALLY_HOLD").ok()?;
+            let (place, file) = setting.split_once(':')?;
+            let (point, shard) = place.split_once('/')?;
+            Some(Hold { point: point.to_owned(), shard: shard.parse().ok()?, file: file.into() })
+        })
+        .as_ref()
+    }
+
+    pub(super) fn holds(point: &str, shard: u16) -> bool {
+        hold().is_some_and(|hold| hold.point == point && hold.shard == shard && hold.file.exists())
+    }
+
     pub(super) fn broken() -> Option<Mutant> {
         static BROKEN: OnceLock<Option<Mutant>> = OnceLock::new();
         *BROKEN.get_or_init(|| {
@@ -198,6 +222,20 @@ pub fn loses(name: &str) -> bool {
     #[cfg(not(debug_assertions))]
     {
         let _ = name;
+        false
+    }
+}
+
+/// True while a test holds this shard at the named point. The caller must do nothing there, and ask again later.
+#[inline]
+pub fn holds(point: &str, shard: u16) -> bool {
+    #[cfg(debug_assertions)]
+    {
+        active::holds(point, shard)
+    }
+    #[cfg(not(debug_assertions))]
+    {
+        let _ = (point, shard);
         false
     }
 }

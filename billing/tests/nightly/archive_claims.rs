@@ -10,7 +10,7 @@ use clicktally_database::billing::archived_offsets;
 use clicktally_proto::clock::SystemClock;
 use sqlx::Row;
 
-use crate::clicks::{generate, produce};
+use crate::clicks::{HANG_MAX, generate, produce};
 use crate::environment::{Environment, World};
 use crate::recount::recount;
 
@@ -53,7 +53,7 @@ async fn until_somebody_stands_by(world: &World) {
     let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
     let seen = async { while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&world.pool).await.unwrap() == 0 {} };
-    tokio::time::timeout(Duration::from_secs(60), seen).await.expect("nobody waits for the lock");
+    tokio::time::timeout(HANG_MAX, seen).await.expect("nobody waits for the lock");
 }
 
 pub(crate) async fn a_second_archiver_stands_by_and_the_manifest_takes_nothing_out_of_order(environment: &Environment) {
@@ -95,7 +95,7 @@ pub(crate) async fn waiting_for_the_archive_does_not_wait_for_its_age(environmen
 
     produce(&world, &records);
     let ends = world.log_ends().await;
-    wait_until_archived(&world.database, &ends, Duration::from_secs(60)).await.unwrap();
+    wait_until_archived(&world.database, &ends, HANG_MAX).await.unwrap();
     assert_complete(&world, recount(&records).rows, recount(&records).malformed).await;
 
     // What is beyond the log is not waited for in vain for ever.

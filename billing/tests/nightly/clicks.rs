@@ -17,6 +17,8 @@ use crate::environment::{World, partitioner};
 /// matters.
 pub(crate) const NOON_MS: u64 = SNOWFLAKE_EPOCH_MS + 60 * 86_400_000 + 43_200_000;
 pub(crate) const HOUR_MS: u64 = 3_600_000;
+/// Bounds a hang only: a busy machine takes many times what an idle one does.
+pub(crate) const HANG_MAX: Duration = Duration::from_secs(300);
 /// A campaign the catalogue does not know.
 pub(crate) const UNKNOWN_CAMPAIGN: u64 = 77;
 
@@ -126,6 +128,6 @@ pub(crate) fn produce(world: &World, records: &[Logged]) {
             BaseRecord::to(&world.topic).partition(logged.shard.partition()).payload(&logged.value);
         producer.send(message).map_err(|(error, _)| error).unwrap();
     }
-    producer.flush(Duration::from_secs(30)).unwrap();
+    producer.flush(HANG_MAX).unwrap();
     assert_eq!(producer.in_flight_count(), 0);
 }

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use clicktally_chaos_tests::cluster::binary_beside_this_program;
 use clicktally_chaos_tests::eventually::HANG_MAX;
-use clicktally_embedded::{Kafka, KafkaOptions};
+use clicktally_embedded::{Kafka, KafkaOptions, port};
 use clicktally_kafka::KafkaConnection;
 use clicktally_proto::click_log::RAW_CLICKS;
 use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
@@ -29,7 +29,7 @@ async fn complaint(arguments: &[&str]) -> String {
 
 fn write_config(dir: &Path, text: &str) -> String {
     let path = dir.join("node.toml");
-    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = || format!("127.0.0.1:{}", port::choose_free().unwrap());
     let node = format!(
         "[node]\nid = 1\nhttp_listen = \"{}\"\npeer_listen = \"{}\"\ndata_dir = {:?}\n{text}",
         free(),

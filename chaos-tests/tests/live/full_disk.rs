@@ -12,8 +12,8 @@ use clicktally_chaos_tests::trial::Trial;
 use clicktally_raft_store::FAIL_STOP_EXIT_CODE;
 
 const VICTIM: u64 = 2;
-/// Less than the Raft log reserves at once, so that its writes run into the end of the disk and no reserve hides it;
-/// the load below writes nearly twice as much.
+/// Less than the Raft log reserves at once, so that its writes run into the end of the disk and no reserve hides it.
+/// The load goes on until they do.
 const SMALL: &str = "size=640k";
 const AMPLE: &str = "size=64m";
 
@@ -76,7 +76,7 @@ async fn a_node_whose_disk_is_full_stops_and_comes_back_with_space_and_the_count
         }
     };
     trial.cluster.start().await.unwrap();
-    let load = trial.start_load(&["--give-up-s=180", "--clicks=75000"]).unwrap();
+    let load = trial.start_load(&[]).unwrap();
     let victim = trial.cluster.node(VICTIM).unwrap();
     let (code, said) = ending(victim).await;
     assert_eq!(code, Some(FAIL_STOP_EXIT_CODE), "{said}");
@@ -89,7 +89,7 @@ async fn a_node_whose_disk_is_full_stops_and_comes_back_with_space_and_the_count
     assert_last_words(&said, &["disk", "StorageFull"]);
 
     // Two of three take its shards over and count everything.
-    let summary = load.await.unwrap().unwrap();
+    let summary = load.end().await.unwrap();
     trial.settle(&summary).await.unwrap();
 
     disk.make_room();

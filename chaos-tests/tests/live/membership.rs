@@ -16,7 +16,7 @@ async fn until_shares(trial: &Trial, node: u64, is_owner: bool) {
 #[tokio::test]
 async fn a_node_joins_and_another_leaves_under_load_and_the_count_is_exact() {
     let mut trial = Trial::start().await.unwrap();
-    let load = trial.start_load(&["--give-up-s=180"]).unwrap();
+    let load = trial.start_load(&[]).unwrap();
     let (mut newcomer, peer) = trial.cluster.prepare_newcomer(4).unwrap();
     let asked = trial.cluster.client.urls[1].clone();
     newcomer.start(&[]).await.unwrap();
@@ -26,6 +26,6 @@ async fn a_node_joins_and_another_leaves_under_load_and_the_count_is_exact() {
     trial.cluster.node(3).unwrap().kill().await;
     trial.cluster.command(&asked, &["remove", "--node", "3"]).await.unwrap();
     until_shares(&trial, 3, false).await;
-    let summary = load.await.unwrap().unwrap();
+    let summary = load.end().await.unwrap();
     trial.settle_and_check(&summary).await.unwrap();
 }

@@ -38,7 +38,7 @@ async fn the_count_is_exact_when_the_raft_leader_is_killed() {
     let victim = leader(&trial).await;
     trial.cluster.node(victim).unwrap().kill().await;
     until_node_owns_nothing(&trial, victim).await;
-    let summary = load.await.unwrap().unwrap();
+    let summary = load.end().await.unwrap();
     trial.settle_and_check(&summary).await.unwrap();
 }
 
@@ -53,14 +53,14 @@ async fn a_frozen_owner_that_wakes_up_changes_nothing() {
     until_node_owns_nothing(&trial, zombie).await;
     // It wakes up with clicks in hand that its successors are counting.
     trial.cluster.node(zombie).unwrap().resume();
-    let summary = load.await.unwrap().unwrap();
+    let summary = load.end().await.unwrap();
     trial.settle_and_check(&summary).await.unwrap();
 }
 
 #[tokio::test]
 async fn the_count_is_exact_when_the_whole_cluster_is_killed_and_restarted() {
     let mut trial = Trial::start().await.unwrap();
-    let load = trial.start_load(&["--give-up-s=180"]).unwrap();
+    let load = trial.start_load(&[]).unwrap();
     eventually("something is counted", HANG_MAX, async || {
         let view = trial.cluster.client.cluster().await?;
         anyhow::ensure!(view.shards().values().all(|shard| shard.committed_offset > 0), "not all shards yet");
@@ -72,6 +72,6 @@ async fn the_count_is_exact_when_the_whole_cluster_is_killed_and_restarted() {
         node.kill().await;
     }
     trial.cluster.start().await.unwrap();
-    let summary = load.await.unwrap().unwrap();
+    let summary = load.end().await.unwrap();
     trial.settle_and_check(&summary).await.unwrap();
 }

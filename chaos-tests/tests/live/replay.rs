@@ -23,7 +23,7 @@ async fn conclusions(trial: &Trial) -> Conclusions {
     let late = tokio::task::spawn_blocking(move || oracle::late_clicks(&bootstrap)).await.unwrap().unwrap();
     let mut late_ids: Vec<u64> = late.into_keys().collect();
     late_ids.sort_unstable();
-    let shards = trial.cluster.client.cluster().await.unwrap().shards();
+    let shards = trial.view().await.unwrap().shards();
     Conclusions {
         rows: rows
             .into_iter()

@@ -1,6 +1,7 @@
 //! Unique users and costs as the API answers them, from the replicas and from PostgreSQL alike.
 
 use clicktally_chaos_tests::checks::ct12_users_and_costs::is_within_bound;
+use clicktally_chaos_tests::eventually::{HANG_MAX, eventually};
 use clicktally_chaos_tests::oracle::{self, Recount};
 use clicktally_chaos_tests::trial::Trial;
 use serde_json::{Value, json};
@@ -18,7 +19,8 @@ async fn an_ads_users_over_several_minutes_are_counted_once_each_and_its_costs_s
             "campaign_id": campaign_id, "advertiser_id": 1, "name": "trial",
             "cost_per_click": money(10_000), "budget": money(1_000_000_000_000),
         });
-        trial.cluster.client.post("/v1/campaigns", &terms).await.unwrap();
+        let register = async || trial.cluster.client.post("/v1/campaigns", &terms).await;
+        eventually("the campaign is registered", HANG_MAX, register).await.unwrap();
     }
     let summary = trial.load(&["--users=3000", "--late-percent=20"]).await.unwrap();
     trial.settle_and_check(&summary).await.unwrap();
@@ -65,5 +67,5 @@ async fn an_ads_users_over_several_minutes_are_counted_once_each_and_its_costs_s
 
 async fn ask(trial: &Trial, from: u64, to: u64) -> Value {
     let path = format!("/v1/ads/{HOT_AD}/aggregated_count?from={}&to={}", from * 60, to * 60);
-    trial.cluster.client.get(&path).await.unwrap()
+    eventually("the ad's counts are answered", HANG_MAX, async || trial.cluster.client.get(&path).await).await.unwrap()
 }

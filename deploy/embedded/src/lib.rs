@@ -6,7 +6,8 @@
 pub mod error;
 
 mod kafka_jars;
-mod port;
+
+pub mod port;
 
 pub mod child;
 

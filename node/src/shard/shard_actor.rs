@@ -105,6 +105,9 @@ impl ShardActor {
             return;
         }
         let ShardParts { state, reader, .. } = &mut self.parts;
+        if fault::holds("shard.drain", state.shard().0) {
+            return;
+        }
         let read_before = state.outcomes().read;
         let has_more = loop {
             if state.is_full() {

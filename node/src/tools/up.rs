@@ -4,13 +4,13 @@
 //! The nodes are processes of this same binary, and read ordinary configuration files that `up` writes. Production
 //! therefore runs the same code. Ports are chosen once and remembered, because members know each other by address.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use clicktally_embedded::{Child, ChildSpec, Kafka, KafkaOptions, Postgres, PostgresOptions};
+use clicktally_embedded::{Child, ChildSpec, Kafka, KafkaOptions, Postgres, PostgresOptions, port};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
@@ -205,15 +205,19 @@ impl Layout {
     }
 
     fn choose(options: &UpOptions) -> anyhow::Result<Layout> {
-        // The listeners are held until all ports are chosen, so that no port is chosen twice.
-        let mut held = Vec::new();
+        // A free port is not chosen twice. Only a wished one may be among the others.
+        let mut taken = BTreeSet::new();
         let mut free = |wished: u16| -> anyhow::Result<u16> {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, wished))
-                .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-                .context("finding a free port")?;
-            let port = listener.local_addr()?.port();
-            held.push(listener);
-            Ok(port)
+            let is_granted = wished != 0 && port::is_free(wished) && taken.insert(wished);
+            if is_granted {
+                return Ok(wished);
+            }
+            loop {
+                let port = port::choose_free().context("finding a free port")?;
+                if taken.insert(port) {
+                    return Ok(port);
+                }
+            }
         };
         let mut nodes = Vec::new();
         for number in 0..options.nodes {
@@ -229,7 +233,7 @@ impl Layout {
     fn check_free(&self, path: &Path) -> anyhow::Result<()> {
         let services = [self.kafka_port, self.postgres_port].into_iter();
         for port in services.chain(self.nodes.iter().flat_map(|node| [node.http, node.peer])) {
-            if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err() {
+            if !port::is_free(port) {
                 bail!(
                     "port {port}, named in {}, is in use: stop this system if it is running, or the program that uses the port",
                     path.display()
@@ -268,10 +272,23 @@ pub async fn run(options: UpOptions, tell: impl Fn(&str)) -> anyhow::Result<()> 
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
     use super::*;
 
     fn options(nodes: u64) -> UpOptions {
         UpOptions { data_dir: PathBuf::new(), nodes, http_port: 0, settings: None, print_env: false }
+    }
+
+    #[test]
+    fn a_wished_port_that_is_taken_is_replaced_and_all_ports_differ() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, port::choose_free().unwrap())).unwrap();
+        let wished = taken.local_addr().unwrap().port();
+        let layout = Layout::choose(&UpOptions { http_port: wished, ..options(3) }).unwrap();
+        assert_ne!(layout.nodes[0].http, wished);
+        let of_nodes = layout.nodes.iter().flat_map(|node| [node.http, node.peer]);
+        let ports: BTreeSet<u16> = of_nodes.chain([layout.kafka_port, layout.postgres_port]).collect();
+        assert_eq!(ports.len(), 8);
     }
 
     #[test]

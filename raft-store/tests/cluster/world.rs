@@ -27,7 +27,7 @@ use crate::links::{DamagingTransport, Links};
 
 const CLUSTER: &str = "test";
 /// Limit of every wait. Each wait takes less than a second on an idle machine; the limit is for a busy one.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 pub struct World {

@@ -1,17 +1,35 @@
-//! The progress of a load: counters that the doors advance, and the bar that shows them.
+//! The progress of a load: counters that the doors advance, the bar that shows them, and the request to end.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// The counters that the doors and the watchers of a load share. All accesses are relaxed: people read these numbers.
+/// What a load and its watchers share. All accesses are relaxed: people read the numbers, and a request to end may
+/// take effect a tick later.
 #[derive(Debug, Default)]
 pub struct LoadWatch {
     acknowledged: AtomicU64,
     repeats: AtomicU64,
+    is_held_open: AtomicBool,
 }
 
 impl LoadWatch {
+    /// For a load that goes on beyond its number of clicks, until [`LoadWatch::let_end`]. A test of what happens under
+    /// load then needs no guess of how long that takes.
+    pub fn held_open() -> LoadWatch {
+        LoadWatch { is_held_open: AtomicBool::new(true), ..LoadWatch::default() }
+    }
+
+    /// The load ends as soon as it has sent its number of clicks.
+    pub fn let_end(&self) {
+        self.is_held_open.store(false, Ordering::Relaxed);
+    }
+
+    /// How many clicks the load may send, given the number it was asked for.
+    pub(super) fn clicks_max(&self, asked: u64) -> u64 {
+        if self.is_held_open.load(Ordering::Relaxed) { u64::MAX } else { asked }
+    }
+
     /// Clicks that a door has acknowledged.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
@@ -42,4 +60,18 @@ pub(super) fn bar(total: u64, quiet: bool) -> ProgressBar {
         bar.set_style(style);
     }
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_held_open_goes_on_until_it_may_end() {
+        assert_eq!(LoadWatch::default().clicks_max(500), 500);
+        let watch = LoadWatch::held_open();
+        assert_eq!(watch.clicks_max(500), u64::MAX);
+        watch.let_end();
+        assert_eq!(watch.clicks_max(500), 500);
+    }
 }

@@ -48,7 +48,8 @@ pub async fn run(options: LoadOptions) -> anyhow::Result<LoadSummary> {
     run_watched(options, Arc::default()).await
 }
 
-/// Runs like [`run`], with counters that the caller may watch meanwhile.
+/// Runs like [`run`], with counters that the caller may watch meanwhile. A watch that is held open keeps a generated
+/// load going; a real input ends by itself.
 pub async fn run_watched(options: LoadOptions, watch: Arc<LoadWatch>) -> anyhow::Result<LoadSummary> {
     options.check()?;
     let clock = SystemClock;
@@ -111,13 +112,15 @@ async fn generate(
         let sent_before = tally.sent;
         plan.draw_steady(event_time(sent_before), &mut |click| doors.take(tally, click));
         let due = pace.due(monotonic_ms(clock)).saturating_sub(tally.sent - sent_before);
-        for _ in 0..due.min(options.clicks.saturating_sub(tally.sent)) {
+        // Read once a tick, so that the count below and the end agree.
+        let clicks_max = watch.clicks_max(options.clicks);
+        for _ in 0..due.min(clicks_max.saturating_sub(tally.sent)) {
             let click = plan.draw(event_time(tally.sent));
             doors.take(tally, click);
         }
         doors.flush(ticks % TICKS_PER_FLUSH == 0).await?;
         bar.set_position(watch.acknowledged());
-        if tally.sent >= options.clicks {
+        if tally.sent >= clicks_max {
             break;
         }
     }

@@ -5,6 +5,11 @@
 //! leaders of its groups take over. *Promises*: it waits as long as the hand-over makes progress, because a stop that
 //! ends as a failover costs a pause of counting. A hand-over that stands still, or takes too long in all, is given
 //! up.
+//!
+//! The node sends heartbeats until its hand-over ends. If none of them arrives for a lease, the leaders take it for
+//! dead, like any other node, and assign its shards at once. They cannot tell a node that stalls from one that was
+//! killed while it was leaving, and to wait for a dead node would stop its shards. The epoch fences a node that only
+//! stalled, so its clicks are read again and none counts twice.
 
 use std::time::Duration;
 

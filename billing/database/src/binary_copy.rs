@@ -1,12 +1,13 @@
-//! The binary format of PostgreSQL's COPY (PostgreSQL manual, "COPY", section "Binary Format"). Pure: values go in,
-//! bytes come out.
+//! The binary format of PostgreSQL's COPY (PostgreSQL manual, "COPY", section "Binary Format"). The encoder is pure:
+//! values go in, bytes come out. [`copy_rows`] sends them.
 //!
 //! The driver carries the bytes but has no encoder of its own. The types here are the ones our tables have. No column
 //! that we copy takes NULL, so the encoder cannot write it.
 
 use clicktally_proto::event_time::UnixMillis;
+use sqlx::PgConnection;
 
-use crate::error::DatabaseError;
+use crate::error::{DatabaseError, require_count};
 
 const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
 /// No flags, no header extension.
@@ -18,7 +19,41 @@ const EPOCH_2000_MS: i64 = 946_684_800_000;
 /// Bytes sent in one message: large enough that the cost of a message does not show, small enough to stay in the cache.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Encodes rows of one table. The caller drains it whenever a chunk is full.
+/// A table that rows are copied into, all columns in order.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CopyTarget {
+    pub(crate) table: &'static str,
+    pub(crate) columns: i16,
+}
+
+/// Copies rows into a table, a chunk at a time. `encode` writes the fields of one row, in the order of the columns.
+/// After an error the table is as it was before.
+///
+/// # Errors
+/// `Sql`; `Miscounted`; the error of `encode`.
+pub(crate) async fn copy_rows<R>(
+    connection: &mut PgConnection,
+    target: CopyTarget,
+    rows: &[R],
+    mut encode: impl FnMut(&mut BinaryCopy, &R) -> Result<(), DatabaseError>,
+) -> Result<(), DatabaseError> {
+    let mut copy = connection.copy_in_raw(&format!("COPY {} FROM STDIN BINARY", target.table)).await?;
+    let mut encoded = BinaryCopy::new(target.columns);
+    for row in rows {
+        encoded.begin_row();
+        encode(&mut encoded, row)?;
+        if encoded.is_full() {
+            copy.send(encoded.chunk()).await?;
+            encoded.clear();
+        }
+    }
+    encoded.finish();
+    copy.send(encoded.chunk()).await?;
+    let copied = copy.finish().await?;
+    require_count("copied rows", rows.len() as u64, copied)
+}
+
+/// Encodes rows of one table. [`copy_rows`] drains it whenever a chunk is full.
 #[derive(Debug)]
 pub(crate) struct BinaryCopy {
     columns: i16,
@@ -28,7 +63,7 @@ pub(crate) struct BinaryCopy {
 }
 
 impl BinaryCopy {
-    pub(crate) fn new(columns: i16) -> BinaryCopy {
+    fn new(columns: i16) -> BinaryCopy {
         assert!(columns > 0, "a table has columns");
         let mut buffer = Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 8);
         buffer.extend_from_slice(SIGNATURE);
@@ -36,7 +71,7 @@ impl BinaryCopy {
         BinaryCopy { columns, missing: 0, buffer }
     }
 
-    pub(crate) fn begin_row(&mut self) {
+    fn begin_row(&mut self) {
         assert_eq!(self.missing, 0, "a row begins after all fields of the row before it");
         self.missing = self.columns;
         self.buffer.extend_from_slice(&self.columns.to_be_bytes());
@@ -77,22 +112,22 @@ impl BinaryCopy {
     }
 
     /// True once a chunk is worth sending.
-    pub(crate) fn is_full(&self) -> bool {
+    fn is_full(&self) -> bool {
         self.buffer.len() >= CHUNK_BYTES
     }
 
     /// What was encoded since the last [`BinaryCopy::clear`].
-    pub(crate) fn chunk(&self) -> &[u8] {
+    fn chunk(&self) -> &[u8] {
         &self.buffer
     }
 
     /// Forgets what was sent.
-    pub(crate) fn clear(&mut self) {
+    fn clear(&mut self) {
         self.buffer.clear();
     }
 
     /// Ends the stream; the last chunk is still to be sent.
-    pub(crate) fn finish(&mut self) {
+    fn finish(&mut self) {
         assert_eq!(self.missing, 0, "the stream ends after all fields of its last row");
         self.buffer.extend_from_slice(&TRAILER.to_be_bytes());
     }

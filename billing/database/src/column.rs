@@ -15,6 +15,11 @@ pub(crate) fn from_bigint(value: i64, what: &'static str) -> Result<u64, Databas
     u64::try_from(value).map_err(|_| DatabaseError::OutOfRange(what))
 }
 
+/// The same, for a number that is calculated with as a signed one.
+pub(crate) fn not_negative(value: i64, what: &'static str) -> Result<i64, DatabaseError> {
+    if value >= 0 { Ok(value) } else { Err(DatabaseError::OutOfRange(what)) }
+}
+
 pub(crate) fn to_timestamp(time_ms: UnixMillis) -> Result<DateTime<Utc>, DatabaseError> {
     i64::try_from(time_ms).ok().and_then(DateTime::from_timestamp_millis).ok_or(DatabaseError::OutOfRange("time"))
 }
@@ -36,6 +41,7 @@ mod tests {
         assert_eq!(to_bigint(i64::MAX.unsigned_abs(), "clicks").unwrap(), i64::MAX);
         assert!(to_bigint(i64::MAX.unsigned_abs() + 1, "clicks").is_err());
         assert!(from_bigint(-1, "clicks").is_err());
+        assert!(not_negative(-1, "price").is_err() && not_negative(0, "price").is_ok());
         assert!(to_timestamp(u64::MAX).is_err());
         assert!(to_shard(-1).is_err() && to_shard(65_536).is_err());
     }

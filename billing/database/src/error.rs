@@ -28,8 +28,19 @@ pub enum DatabaseError {
     Migration(String),
     #[error("the manifest did not take {file}: {detail}; two archivers wrote at once, or rows were removed")]
     ManifestRefused { file: String, detail: String },
-    #[error("a value is out of range between clicktally and PostgreSQL: {0}")]
+    #[error(
+        "a value is out of range between clicktally and PostgreSQL: {0}; if a table was changed by hand, undo the change"
+    )]
     OutOfRange(&'static str),
+    #[error(
+        "{table} holds what clicktally never writes: {detail}; undo the change made by hand, or restore the table from a backup"
+    )]
+    Damaged { table: &'static str, detail: String },
+    #[error(
+        "PostgreSQL reports {found} {what} instead of {expected}, so nothing was committed; check the server and any pooler \
+         in front of it, then run the command again"
+    )]
+    Miscounted { what: &'static str, expected: u64, found: u64 },
     #[error("the catalogue holds a currency that is not one: {0}")]
     Currency(String),
 }
@@ -43,9 +54,19 @@ impl DatabaseError {
             DatabaseError::Migration(_)
             | DatabaseError::ManifestRefused { .. }
             | DatabaseError::OutOfRange(_)
+            | DatabaseError::Damaged { .. }
+            | DatabaseError::Miscounted { .. }
             | DatabaseError::Currency(_) => NextMove::Halt,
         }
     }
+}
+
+/// Compares what the server says it took or holds with what we sent.
+///
+/// # Errors
+/// `Miscounted`.
+pub fn require_count(what: &'static str, expected: u64, found: u64) -> Result<(), DatabaseError> {
+    if found == expected { Ok(()) } else { Err(DatabaseError::Miscounted { what, expected, found }) }
 }
 
 pub(crate) fn next_move_of(error: &sqlx::Error) -> NextMove {
@@ -107,5 +128,13 @@ mod tests {
         assert_eq!(DatabaseError::from(sqlx::Error::PoolTimedOut).next_move(), NextMove::Retry);
         assert_eq!(DatabaseError::from(sqlx::Error::RowNotFound).next_move(), NextMove::Halt);
         assert_eq!(DatabaseError::OutOfRange("clicks").next_move(), NextMove::Halt);
+    }
+
+    #[test]
+    fn a_count_that_differs_is_an_error_and_never_a_panic() {
+        assert!(require_count("rows", 3, 3).is_ok());
+        let error = require_count("rows", 3, 2).unwrap_err();
+        assert_eq!(error.next_move(), NextMove::Halt);
+        assert!(error.to_string().contains("2 rows instead of 3"), "{error}");
     }
 }

@@ -19,5 +19,5 @@ mod column;
 
 pub use connection::{Database, PoolLimits};
 pub use day::{Day, NotADay};
-pub use error::DatabaseError;
+pub use error::{DatabaseError, require_count};
 pub use locks::{AdvisoryLock, LockSession};

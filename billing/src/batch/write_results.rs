@@ -1,6 +1,7 @@
 //! Turns what was staged into bills and documents, inside the one transaction that replaces the day.
 
 use clicktally_database::billing::{CampaignDay, NewDocument, NewEntry, NewLine, NewRun, Stage};
+use clicktally_database::require_count;
 
 use crate::bill::{BilledUsage, TermsTimeline, bill};
 use crate::error::BillingError;
@@ -27,7 +28,8 @@ pub(super) async fn write_results(
     let revision = replacement.revision();
     let usages = replacement.usage().await?;
     let counted: u64 = usages.iter().map(|usage| usage.clicks).sum();
-    assert_eq!(counted, run.unique_valid_clicks, "the stage holds every valid click of the run, once");
+    // The stage holds every valid click of the run, once.
+    require_count("staged clicks", run.unique_valid_clicks, counted)?;
     let billed = bill(&usages, terms, &replacement.billed_on_other_days().await?)?;
     assert_eq!(billed.len(), usages.len(), "every usage is billed or has a cause");
     for result in &billed {

@@ -56,6 +56,7 @@ pub fn bill(
         let budget_micros = terms.newest(campaign_id).map_or(0, |newest| newest.budget_micros);
         let elsewhere = billed_elsewhere.get(&campaign_id).copied().unwrap_or(0);
         // Below zero where the budget was lowered under what other days billed already: nothing is left.
+        assert!(elsewhere >= 0, "documents of other days bill nothing or something, or the budget would grow");
         let mut left_micros = budget_micros.saturating_sub(elsewhere).max(0);
         for usage in campaign {
             let result = bill_one(*usage, terms, left_micros)?;
@@ -82,7 +83,7 @@ fn bill_one(usage: Usage, terms: &TermsTimeline, left_micros: Micros) -> Result<
     if agreed.currency != newest.currency {
         return Ok(refused(UnbilledCause::CurrencyChanged));
     }
-    assert!(agreed.cost_per_click_micros >= 0, "the catalogue's constraint: a click costs nothing or something");
+    assert!(agreed.cost_per_click_micros >= 0, "terms are read with a price of zero or more");
     // Free clicks are always within the budget.
     let affordable = left_micros.checked_div(agreed.cost_per_click_micros).map_or(u64::MAX, i64::unsigned_abs);
     let billed_clicks = usage.clicks.min(affordable);

@@ -128,7 +128,8 @@ impl<'a> InvoiceBuilder<'a> {
         );
         let wanted_clicks = wanted.map_or(Ok(0), |w| bigint(w.billed_clicks, "clicks"))?;
         let unbilled_clicks = wanted.map_or(Ok(0), |w| bigint(w.usage.clicks - w.billed_clicks, "clicks"))?;
-        let clicks = wanted_clicks - settled.map_or(0, |s| s.clicks);
+        let settled_clicks = settled.map_or(0, |s| s.clicks);
+        let clicks = wanted_clicks.checked_sub(settled_clicks).ok_or(BillingError::Overflow("an invoice line"))?;
         if clicks == 0 && (settled.is_some() || unbilled_clicks == 0) {
             return Ok(None);
         }

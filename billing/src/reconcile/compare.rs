@@ -47,10 +47,12 @@ pub(super) async fn compare_campaigns(
     assert!(windows.iter().all(|d| d.window.is_some()), "campaigns are summed from windows alone");
     let mut causes: BTreeMap<i64, BTreeMap<Cause, i64>> = BTreeMap::new();
     for window in windows {
-        *causes.entry(window.campaign_id).or_default().entry(cause_named(window.cause)).or_insert(0) += window.clicks;
+        let sum = causes.entry(window.campaign_id).or_default().entry(cause_named(window.cause)).or_insert(0);
+        *sum = sum.checked_add(window.clicks).ok_or(BillingError::Overflow("a campaign's difference"))?;
     }
     for (campaign_id, cause, clicks) in reconciliation.unbilled_clicks().await? {
-        *causes.entry(campaign_id).or_default().entry(cause_named(&cause)).or_insert(0) -= clicks;
+        let sum = causes.entry(campaign_id).or_default().entry(cause_named(&cause)).or_insert(0);
+        *sum = sum.checked_sub(clicks).ok_or(BillingError::Overflow("a campaign's difference"))?;
     }
     let campaigns: Vec<i64> = causes.keys().copied().collect();
     let totals = reconciliation.campaign_totals(&campaigns).await?;

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use clicktally_database::billing::{Reconciliation, files_of_newest_run};
 use clicktally_database::reports::late_records;
-use clicktally_database::{Database, Day};
+use clicktally_database::{Database, DatabaseError, Day};
 
 use super::compare::{WindowKey, compare_campaigns, compare_windows};
 use super::summary::{ReconciliationSummary, publish};
 use crate::archive::ArchiveStore;
 use crate::batch::{BatchOptions, ShardQuery, by_shard};
-use crate::error::BillingError;
+use crate::error::{BillingError, bigint};
 use crate::metrics::BillingMetrics;
 
 /// Compares the newest batch run of a day with what the stream reported of it, and replaces the day's differences.
@@ -55,7 +55,10 @@ async fn late_winners(
             clicks += cell.clicks;
             *found.entry((cell.campaign_id, cell.ad_id, cell.minute)).or_insert(0) += cell.clicks;
         }
-        assert!(clicks <= i64::try_from(late.len()).unwrap_or(i64::MAX), "a late record wins at most one click");
+        if clicks > bigint(late.len() as u64, "late clicks")? {
+            let detail = format!("shard {} of {day} has late records that win more than one click", shard.0);
+            return Err(DatabaseError::Damaged { table: "reports.late_click", detail }.into());
+        }
     }
     Ok(found)
 }

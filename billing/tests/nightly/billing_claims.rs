@@ -352,6 +352,51 @@ pub(crate) async fn a_file_that_changed_stops_the_batch(environment: &Environmen
     assert_eq!(dump(&world).await, before);
 }
 
+pub(crate) async fn a_table_changed_by_hand_is_an_error_that_names_it(environment: &Environment) {
+    let world = environment.world().await;
+    set_catalogue(&world).await;
+    produce(&world, &generate(3, 100));
+    world.archive_all().await;
+    let day = Day::of(NOON_MS).unwrap();
+    run_day(&world, day).await;
+    let by_hand = async |sql: &'static str| sqlx::raw_sql(sql).execute(&world.pool).await.unwrap();
+    let damaged = |error: BillingError, table: &str| {
+        assert_eq!(error.next_move(), NextMove::Halt);
+        assert!(error.to_string().contains(table) && error.to_string().contains("by hand"), "{error}");
+    };
+
+    by_hand(
+        "INSERT INTO billing.batch_run SELECT (r).* FROM (SELECT jsonb_populate_record(t, '{\"revision\": 2}') AS r \
+         FROM billing.batch_run t) AS second",
+    )
+    .await;
+    let before = dump(&world).await;
+    damaged(finalize(&world.database, day, &SystemClock).await.unwrap_err(), "billing.batch_run");
+    assert_eq!(dump(&world).await, before, "nothing became final");
+
+    by_hand(
+        "DELETE FROM billing.batch_run WHERE revision = 2; \
+         INSERT INTO billing.batch_run SELECT (r).* FROM (SELECT jsonb_populate_record(t, '{\"day\": \"2001-01-01\", \"revision\": 2}') AS r \
+         FROM billing.batch_run t) AS other; \
+         INSERT INTO billing.invoice VALUES ('by-hand', '2001-01-01', 2, 10, 'USD', 'credit_memo', 'draft', -500, NULL); \
+         INSERT INTO billing.invoice_line SELECT 'by-hand', row_number() OVER (), campaign_id, '', 1, -5, 100, -500, 0, repeat('0', 64) \
+         FROM (SELECT DISTINCT campaign_id FROM billing.batch_campaign_day) AS campaigns",
+    )
+    .await;
+    let outcome = run(&world.database, &world.store, day, &BatchOptions::default(), &SystemClock).await;
+    damaged(outcome.unwrap_err(), "billing.invoice_line");
+
+    by_hand(
+        "DELETE FROM billing.invoice WHERE invoice_id = 'by-hand'; \
+         ALTER TABLE catalog.campaign_terms DISABLE TRIGGER USER; \
+         ALTER TABLE catalog.campaign_terms DROP CONSTRAINT campaign_terms_cost_per_click_micros_check; \
+         UPDATE catalog.campaign_terms SET cost_per_click_micros = -1",
+    )
+    .await;
+    let outcome = run(&world.database, &world.store, day, &BatchOptions::default(), &SystemClock).await;
+    damaged(outcome.unwrap_err(), "cost per click");
+}
+
 pub(crate) async fn the_schema_comes_up_twice_and_an_absent_server_is_named(environment: &Environment) {
     let world = environment.world().await;
     let (one, two) = tokio::join!(

@@ -43,6 +43,7 @@ fn main() {
                 archive_claims::waiting_for_the_archive_does_not_wait_for_its_age,
                 billing_claims::a_day_is_billed_as_a_naive_recount_says_and_never_changes_but_by_memo,
                 billing_claims::a_file_that_changed_stops_the_batch,
+                billing_claims::a_table_changed_by_hand_is_an_error_that_names_it,
                 billing_claims::the_schema_comes_up_twice_and_an_absent_server_is_named,
             ]
         );

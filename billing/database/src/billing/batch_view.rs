@@ -18,6 +18,7 @@ use crate::error::DatabaseError;
 /// # Errors
 /// `Sql`.
 pub async fn finished_days(database: &Database, first: Day, last: Day) -> Result<Vec<Day>, DatabaseError> {
+    assert!(first <= last, "a query covers at least one day");
     let days: Vec<NaiveDate> = sqlx::query_scalar(
         "SELECT DISTINCT day FROM billing.batch_run \
          WHERE day BETWEEN $1 AND $2 AND computed_at >= (day + 1)::timestamp AT TIME ZONE 'UTC'",
@@ -26,7 +27,6 @@ pub async fn finished_days(database: &Database, first: Day, last: Day) -> Result
     .bind(last.date())
     .fetch_all(database.pool())
     .await?;
-    assert!(days.iter().all(|day| (first.date()..=last.date()).contains(day)), "only days that were asked for");
     Ok(days.into_iter().map(Day::from).collect())
 }
 

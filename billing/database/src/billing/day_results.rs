@@ -78,7 +78,7 @@ impl Stage {
     ///    windows by the staged ones. 4. Record the run.
     ///
     /// # Errors
-    /// `Sql`; `OutOfRange`.
+    /// `Sql`; `OutOfRange`; `Damaged` for a revision that no run of ours has.
     pub async fn replace_day(&mut self, run: &NewRun) -> Result<DayReplacement<'_>, DatabaseError> {
         assert!(run.conflicts <= run.duplicates, "only a duplicate can conflict with the first copy");
         let mut t = self.connection().begin().await?;
@@ -107,7 +107,10 @@ impl Stage {
         .bind(date)
         .fetch_one(&mut *t)
         .await?;
-        assert!(revision >= 1, "revisions count from 1");
+        if revision < 1 {
+            let detail = format!("a final run of {} whose revision is below 1", run.day);
+            return Err(DatabaseError::Damaged { table: "billing.batch_run", detail });
+        }
         insert_run(&mut t, run, revision).await?;
         Ok(DayReplacement { t, day: run.day, revision, manifest_sha256: run.manifest_sha256.clone() })
     }
@@ -146,7 +149,7 @@ impl DayReplacement<'_> {
     /// What documents of all other days bill the staged campaigns.
     ///
     /// # Errors
-    /// `Sql`.
+    /// `Sql`; `Damaged` for a sum below zero, because that would raise the campaign's budget.
     pub async fn billed_on_other_days(&mut self) -> Result<BTreeMap<i64, Micros>, DatabaseError> {
         sqlx::query(
             "SELECT campaign_id, sum(line.amount_micros)::bigint AS amount_micros
@@ -158,16 +161,24 @@ impl DayReplacement<'_> {
         .fetch_all(&mut *self.t)
         .await?
         .iter()
-        .map(|row| Ok((row.try_get("campaign_id")?, row.try_get("amount_micros")?)))
+        .map(|row| {
+            let (campaign_id, amount_micros): (i64, Micros) =
+                (row.try_get("campaign_id")?, row.try_get("amount_micros")?);
+            if amount_micros < 0 {
+                let detail = format!("the lines of campaign {campaign_id} take back more than they bill");
+                return Err(DatabaseError::Damaged { table: "billing.invoice_line", detail });
+            }
+            Ok((campaign_id, amount_micros))
+        })
         .collect()
     }
 
     /// What the day's documents bill already. The drafts were deleted, so these are final.
     ///
     /// # Errors
-    /// `Sql`.
+    /// `Sql`; `Damaged` for documents without a final run.
     pub async fn settled_lines(&mut self) -> Result<Vec<SettledLine>, DatabaseError> {
-        sqlx::query(
+        let settled: Vec<SettledLine> = sqlx::query(
             "SELECT campaign_id, terms_revision, sum(clicks)::bigint AS clicks, sum(line.amount_micros)::bigint AS amount_micros
              FROM billing.invoice_line line JOIN billing.invoice USING (invoice_id)
              WHERE day = $1 GROUP BY campaign_id, terms_revision",
@@ -184,7 +195,12 @@ impl DayReplacement<'_> {
                 amount_micros: row.try_get("amount_micros")?,
             })
         })
-        .collect()
+        .collect::<Result<_, DatabaseError>>()?;
+        if self.revision == 1 && !settled.is_empty() {
+            let detail = format!("documents of {} that belong to no final run", self.day);
+            return Err(DatabaseError::Damaged { table: "billing.invoice", detail });
+        }
+        Ok(settled)
     }
 
     /// # Errors

@@ -133,7 +133,7 @@ pub(super) async fn insert_document(
 /// already. `None` when the day has no run at all.
 ///
 /// # Errors
-/// `Sql`; `OutOfRange`.
+/// `Sql`; `OutOfRange`; `Damaged` for more than one draft run, and nothing becomes final then.
 pub async fn finalise_day(database: &Database, day: Day, now_ms: UnixMillis) -> Result<Option<u64>, DatabaseError> {
     let now = to_timestamp(now_ms)?;
     let mut transaction = database.pool().begin().await?;
@@ -158,7 +158,10 @@ pub async fn finalise_day(database: &Database, day: Day, now_ms: UnixMillis) -> 
         .execute(&mut *t)
         .await?
         .rows_affected();
-    assert!(runs <= 1, "a day has at most one draft run");
+    if runs > 1 {
+        let detail = format!("{runs} draft runs of {day}");
+        return Err(DatabaseError::Damaged { table: "billing.batch_run", detail });
+    }
     transaction.commit().await?;
     Ok(Some(documents))
 }

@@ -8,10 +8,10 @@ use clicktally_proto::event_time::Minute;
 use futures::TryStreamExt;
 use sqlx::{FromRow, Postgres, Row, Transaction};
 
-use crate::column::{from_bigint, to_minute, to_timestamp};
+use crate::column::{from_bigint, not_negative, to_minute, to_timestamp};
 use crate::connection::Database;
 use crate::day::Day;
-use crate::error::DatabaseError;
+use crate::error::{DatabaseError, require_count};
 
 /// Rows written in one statement.
 const ROWS_PER_INSERT: usize = 10_000;
@@ -110,11 +110,11 @@ impl Reconciliation<'_> {
                 minute: to_minute(start)?,
                 ad_id: row.try_get("ad_id")?,
                 campaign_id: row.try_get("campaign_id")?,
-                batch_clicks: row.try_get("batch_clicks")?,
-                batch_invalid: row.try_get("batch_invalid")?,
-                stream_clicks: row.try_get("stream_clicks")?,
-                stream_invalid: row.try_get("stream_invalid")?,
-                strayed_copies: row.try_get("strayed_copies")?,
+                batch_clicks: not_negative(row.try_get("batch_clicks")?, "clicks")?,
+                batch_invalid: not_negative(row.try_get("batch_invalid")?, "clicks")?,
+                stream_clicks: not_negative(row.try_get("stream_clicks")?, "clicks")?,
+                stream_invalid: not_negative(row.try_get("stream_invalid")?, "clicks")?,
+                strayed_copies: not_negative(row.try_get("strayed_copies")?, "clicks")?,
                 is_final: is_marked_final || final_before.is_some_and(|before| start < before),
             });
         }
@@ -135,11 +135,12 @@ impl Reconciliation<'_> {
         .await?)
     }
 
-    /// (Stream clicks, billed clicks) of the day, by campaign.
+    /// (Stream clicks, billed clicks) of the day, by campaign. Each campaign is named once.
     ///
     /// # Errors
-    /// `Sql`.
+    /// `Sql`; `Miscounted`.
     pub async fn campaign_totals(&mut self, campaigns: &[i64]) -> Result<HashMap<i64, (i64, i64)>, DatabaseError> {
+        assert!(campaigns.windows(2).all(|pair| pair[0] < pair[1]), "each campaign is asked for once");
         let rows: Vec<(i64, i64, i64)> = sqlx::query_as(
             "SELECT campaign_id,
                 coalesce((SELECT sum(clicks) FROM reports.ad_minute
@@ -153,7 +154,8 @@ impl Reconciliation<'_> {
         .bind(self.day.date())
         .fetch_all(&mut *self.t)
         .await?;
-        assert_eq!(rows.len(), campaigns.len(), "every campaign has totals, which may be zero");
+        // Every campaign has totals, which may be zero.
+        require_count("campaign totals", campaigns.len() as u64, rows.len() as u64)?;
         Ok(rows.into_iter().map(|(campaign_id, stream, billed)| (campaign_id, (stream, billed))).collect())
     }
 

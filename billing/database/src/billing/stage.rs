@@ -4,9 +4,11 @@
 use clicktally_proto::event_time::Minute;
 use sqlx::PgConnection;
 
-use crate::binary_copy::BinaryCopy;
+use crate::binary_copy::{CopyTarget, copy_rows};
 use crate::connection::Database;
 use crate::error::DatabaseError;
+
+const STAGE: CopyTarget = CopyTarget { table: "pg_temp.batch_stage", columns: 9 };
 
 /// One (campaign, ad, minute, terms revision) of one shard. Revision 0: the catalogue has no terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,36 +50,27 @@ impl Stage {
     /// Adds cells of one shard.
     ///
     /// # Errors
-    /// `Sql`; `OutOfRange`.
+    /// `Sql`; `OutOfRange`; `Miscounted`.
     pub async fn add(&mut self, cells: &[StagedCell]) -> Result<(), DatabaseError> {
         if cells.is_empty() {
             return Ok(());
         }
-        let mut copy = self.connection.copy_in_raw("COPY pg_temp.batch_stage FROM STDIN BINARY").await?;
-        let mut rows = BinaryCopy::new(9);
-        for cell in cells {
+        copy_rows(&mut self.connection, STAGE, cells, |fields, cell| {
             assert!(cell.clicks >= 0 && cell.invalid_clicks >= 0, "a shard counts clicks, it never takes one back");
             assert!(cell.conflicts <= cell.duplicates, "only a duplicate can conflict with the first copy");
-            rows.begin_row();
-            rows.int8(cell.campaign_id);
-            rows.int8(cell.ad_id);
-            rows.timestamptz(cell.minute.start_ms())?;
-            rows.int8(cell.terms_revision);
-            rows.int8(cell.clicks);
-            rows.int8(cell.invalid_clicks);
-            rows.int8(cell.duplicates);
-            rows.int8(cell.conflicts);
-            rows.int8(cell.strayed_copies);
-            if rows.is_full() {
-                copy.send(rows.chunk()).await?;
-                rows.clear();
-            }
-        }
-        rows.finish();
-        copy.send(rows.chunk()).await?;
-        let copied = copy.finish().await?;
-        assert_eq!(copied, cells.len() as u64, "COPY takes every cell or fails");
-        self.cells += copied;
+            fields.int8(cell.campaign_id);
+            fields.int8(cell.ad_id);
+            fields.timestamptz(cell.minute.start_ms())?;
+            fields.int8(cell.terms_revision);
+            fields.int8(cell.clicks);
+            fields.int8(cell.invalid_clicks);
+            fields.int8(cell.duplicates);
+            fields.int8(cell.conflicts);
+            fields.int8(cell.strayed_copies);
+            Ok(())
+        })
+        .await?;
+        self.cells += cells.len() as u64;
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use clicktally_proto::identity::ids::CampaignId;
 use clicktally_proto::money::{Currency, Micros, MoneyError};
 use sqlx::Row;
 
-use crate::column::from_bigint;
+use crate::column::{from_bigint, not_negative};
 use crate::connection::Database;
 use crate::error::DatabaseError;
 
@@ -40,7 +40,7 @@ pub struct NewTerms<'a> {
 /// All revisions of all campaigns, in no order.
 ///
 /// # Errors
-/// `Sql`; `Currency` for a code that is not one.
+/// `Sql`; `Currency` for a code that is not one; `OutOfRange` for a price or a budget below zero.
 pub async fn all_terms(database: &Database) -> Result<Vec<Terms>, DatabaseError> {
     let rows = sqlx::query(
         "SELECT campaign_id, revision, advertiser_id, name, currency::text AS currency, cost_per_click_micros,
@@ -60,8 +60,8 @@ pub async fn all_terms(database: &Database) -> Result<Vec<Terms>, DatabaseError>
                 name: row.try_get("name")?,
                 currency: Currency::try_from(currency)
                     .map_err(|error: MoneyError| DatabaseError::Currency(error.to_string()))?,
-                cost_per_click_micros: row.try_get("cost_per_click_micros")?,
-                budget_micros: row.try_get("budget_micros")?,
+                cost_per_click_micros: not_negative(row.try_get("cost_per_click_micros")?, "cost per click")?,
+                budget_micros: not_negative(row.try_get("budget_micros")?, "budget")?,
                 // Terms from before 1970 are in effect from the first click on.
                 effective_from_ms: from_bigint(effective_from.timestamp_millis().max(0), "effective_from")?,
             })

@@ -8,9 +8,14 @@ use clicktally_proto::event_time::Minute;
 use clicktally_proto::fault::{self, Mutant, is_broken};
 use sqlx::{Connection, PgConnection};
 
-use crate::binary_copy::BinaryCopy;
+use crate::binary_copy::{CopyTarget, copy_rows};
 use crate::error::DatabaseError;
 use crate::locks::{AdvisoryLock, LockSession};
+
+/// Takes the columns of `reports.ad_minute`.
+const NEW_MINUTE: CopyTarget = CopyTarget { table: "new_minute", columns: 12 };
+/// Takes the columns of `reports.late_click`.
+const NEW_LATE: CopyTarget = CopyTarget { table: "new_late", columns: 8 };
 
 /// One transaction's worth of the outbound topics.
 #[derive(Debug, Default)]
@@ -57,7 +62,7 @@ pub async fn topic_progress(session: &mut LockSession) -> Result<Vec<(String, i3
 /// The session that holds the writer's lock writes, so that a writer which lost its lock cannot write.
 ///
 /// # Errors
-/// `Sql`; `OutOfRange` for a time that PostgreSQL cannot hold.
+/// `Sql`; `OutOfRange` for a time that PostgreSQL cannot hold; `Miscounted`.
 pub async fn write_batch(session: &mut LockSession, batch: &WindowBatch<'_>) -> Result<BatchOutcome, DatabaseError> {
     assert_eq!(session.lock(), AdvisoryLock::WindowWriter, "only the window writer's session writes reports");
     let mut transaction = session.connection().begin().await?;
@@ -98,59 +103,37 @@ pub async fn write_batch(session: &mut LockSession, batch: &WindowBatch<'_>) -> 
 // a count that turned negative.
 
 async fn copy_windows(t: &mut PgConnection, windows: &[&WindowCount]) -> Result<(), DatabaseError> {
-    let mut copy = t.copy_in_raw("COPY new_minute FROM STDIN BINARY").await?;
-    let mut rows = BinaryCopy::new(12);
-    for window in windows {
-        // The columns of reports.ad_minute, in order.
-        rows.begin_row();
-        rows.timestamptz(Minute(window.minute).start_ms())?;
-        rows.int8(window.ad_id.cast_signed());
-        rows.int8(window.campaign_id.cast_signed());
-        rows.int8(window.clicks.cast_signed());
-        rows.int8(window.invalid_clicks.cast_signed());
-        rows.int8(window.spend_micros);
-        rows.int8(window.revision.cast_signed());
-        rows.text(WindowState::try_from(window.state).unwrap_or(WindowState::Unspecified).as_str());
-        rows.int8(window.unique_users.cast_signed());
-        rows.bytea(&window.user_sketch);
-        rows.int8(window.cost_sum_micros);
-        rows.int8(window.cost_count.cast_signed());
-        if rows.is_full() {
-            copy.send(rows.chunk()).await?;
-            rows.clear();
-        }
-    }
-    rows.finish();
-    copy.send(rows.chunk()).await?;
-    let copied = copy.finish().await?;
-    assert_eq!(copied, windows.len() as u64, "COPY takes every row of the batch or fails");
-    Ok(())
+    copy_rows(t, NEW_MINUTE, windows, |fields, window| {
+        fields.timestamptz(Minute(window.minute).start_ms())?;
+        fields.int8(window.ad_id.cast_signed());
+        fields.int8(window.campaign_id.cast_signed());
+        fields.int8(window.clicks.cast_signed());
+        fields.int8(window.invalid_clicks.cast_signed());
+        fields.int8(window.spend_micros);
+        fields.int8(window.revision.cast_signed());
+        fields.text(WindowState::try_from(window.state).unwrap_or(WindowState::Unspecified).as_str());
+        fields.int8(window.unique_users.cast_signed());
+        fields.bytea(&window.user_sketch);
+        fields.int8(window.cost_sum_micros);
+        fields.int8(window.cost_count.cast_signed());
+        Ok(())
+    })
+    .await
 }
 
 async fn copy_late(t: &mut PgConnection, late: &[&LateClick]) -> Result<(), DatabaseError> {
-    let mut copy = t.copy_in_raw("COPY new_late FROM STDIN BINARY").await?;
-    let mut rows = BinaryCopy::new(8);
-    for click in late {
-        // The columns of reports.late_click, in order.
-        rows.begin_row();
-        rows.int8(click.click_id.cast_signed());
-        rows.int8(click.campaign_id.cast_signed());
-        rows.int8(click.ad_id.cast_signed());
-        rows.timestamptz(click.event_time_ms)?;
-        rows.int4(click.shard.cast_signed());
-        rows.int8(click.offset);
-        rows.timestamptz(click.watermark_ms)?;
-        rows.bool(click.valid);
-        if rows.is_full() {
-            copy.send(rows.chunk()).await?;
-            rows.clear();
-        }
-    }
-    rows.finish();
-    copy.send(rows.chunk()).await?;
-    let copied = copy.finish().await?;
-    assert_eq!(copied, late.len() as u64, "COPY takes every row of the batch or fails");
-    Ok(())
+    copy_rows(t, NEW_LATE, late, |fields, click| {
+        fields.int8(click.click_id.cast_signed());
+        fields.int8(click.campaign_id.cast_signed());
+        fields.int8(click.ad_id.cast_signed());
+        fields.timestamptz(click.event_time_ms)?;
+        fields.int4(click.shard.cast_signed());
+        fields.int8(click.offset);
+        fields.timestamptz(click.watermark_ms)?;
+        fields.bool(click.valid);
+        Ok(())
+    })
+    .await
 }
 
 const UPSERT: &str = "INSERT INTO reports.ad_minute SELECT * FROM new_minute \

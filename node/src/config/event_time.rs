@@ -1,0 +1,37 @@
+//! `[event_time]`: when a window fires, and how long it takes corrections.
+
+use clicktally_proto::event_time::EventTimeRules;
+
+use super::error::{ConfigError, invalid};
+use super::section::section;
+use crate::shard::LIVE_SPAN_MAX_MS;
+
+section! {
+    #[derive(Debug)]
+    pub struct EventTimeSection {
+        /// How far behind the newest click of a shard an on-time click may be.
+        pub out_of_orderness_ms: u64 = EventTimeRules::default().out_of_orderness_ms,
+        /// For how long after its end a window takes corrections. A later click is not counted, but invoiced.
+        pub allowed_lateness_ms: u64 = EventTimeRules::default().allowed_lateness_ms,
+        /// For how long after it became final a window stays readable in replicated state.
+        pub retain_final_ms: u64 = EventTimeRules::default().retain_final_ms,
+        /// A click further ahead of its record's arrival is quarantined, so that one wrong clock cannot move a watermark.
+        pub max_ahead_ms: u64 = EventTimeRules::default().max_ahead_ms,
+    }
+}
+
+impl EventTimeSection {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        if self.allowed_lateness_ms.saturating_add(self.out_of_orderness_ms) > LIVE_SPAN_MAX_MS {
+            return invalid(format!(
+                "event_time: allowed_lateness_ms and out_of_orderness_ms together must be at most {LIVE_SPAN_MAX_MS}"
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn rules(&self) -> EventTimeRules {
+        let EventTimeSection { out_of_orderness_ms, allowed_lateness_ms, retain_final_ms, max_ahead_ms } = *self;
+        EventTimeRules { out_of_orderness_ms, allowed_lateness_ms, retain_final_ms, max_ahead_ms }
+    }
+}

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use clicktally_proto::next_move::NextMove;
 use clicktally_raft_store::group::ProposeError;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -120,9 +121,9 @@ impl Problem {
 
 impl From<ProposeError> for Problem {
     fn from(error: ProposeError) -> Problem {
-        let kind = match error {
-            ProposeError::Retry(_) => ProblemKind::Undecided,
-            ProposeError::Halt(_) => ProblemKind::NotReady,
+        let kind = match error.next_move() {
+            NextMove::Retry => ProblemKind::Undecided,
+            NextMove::Reject | NextMove::Halt => ProblemKind::NotReady,
         };
         Problem::new(kind, error.to_string())
     }

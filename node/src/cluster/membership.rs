@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use clicktally_proto::clock::Clock;
 use clicktally_proto::command::{Command, GroupSettings, NodeRecord, Outcome};
+use clicktally_proto::next_move::NextMove;
 use clicktally_raft_store::group::{Group, ProposeError};
 use thiserror::Error;
 use tokio::sync::watch;
+
+use crate::retry;
 
 /// The pause between two attempts while there is no leader.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -15,8 +18,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 pub enum JoinError {
     #[error("the cluster refused this node: {0}")]
     Refused(String),
-    #[error("this node's replica has stopped: {0}")]
-    Halted(String),
+    #[error(transparent)]
+    Halted(ProposeError),
     #[error("shutting down")]
     Stopped,
 }
@@ -36,14 +39,11 @@ async fn propose_until_decided(
         match group.propose(command).await {
             Ok(Outcome::Rejected(reason)) => return Err(JoinError::Refused(reason.to_string())),
             Ok(outcome) => return Ok(outcome),
-            Err(ProposeError::Halt(reason)) => return Err(JoinError::Halted(reason)),
-            Err(ProposeError::Retry(reason)) => {
-                tracing::debug!(group = group.id().0, reason, "not joined yet");
-                tokio::select! {
-                    () = tokio::time::sleep(RETRY_PAUSE) => {}
-                    _ = stop.wait_for(|stop| *stop) => return Err(JoinError::Stopped),
-                }
+            Err(error) if error.next_move() == NextMove::Retry => {
+                tracing::debug!(group = group.id().0, %error, "not joined yet");
+                retry::pause(RETRY_PAUSE, stop).await.ok_or(JoinError::Stopped)?;
             }
+            Err(error) => return Err(JoinError::Halted(error)),
         }
     }
 }

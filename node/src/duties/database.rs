@@ -16,14 +16,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::{Config, Role};
+use crate::retry::{self, Backoff};
 use crate::sink::kafka_out_topics::KafkaOutTopics;
 use crate::sink::postgres_tables::PostgresTables;
 use crate::sink::{catalog_writer, window_writer};
 
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// The pause after an error that only an operator can cure. Work continues once the cause is gone: repeating it is
-/// harmless.
-const HALT_PAUSE: Duration = Duration::from_secs(10);
 
 /// Runs until stopped.
 pub async fn run(config: Config, groups: Arc<[Group]>, clock: Arc<dyn Clock>, mut stop: watch::Receiver<bool>) {
@@ -42,21 +40,19 @@ pub async fn run(config: Config, groups: Arc<[Group]>, clock: Arc<dyn Clock>, mu
 }
 
 async fn connect(url: &str, stop: &mut watch::Receiver<bool>) -> Option<Database> {
+    let mut backoff = Backoff::steady(RETRY_PAUSE);
     let mut is_told = false;
     loop {
-        match Database::connect_and_migrate(url).await {
+        let error = match Database::connect_and_migrate(url).await {
             Ok(database) => return Some(database),
-            Err(error) if error.next_move() == NextMove::Retry => {
-                if !std::mem::replace(&mut is_told, true) {
-                    tracing::warn!(%error, "no PostgreSQL yet: counting goes on, reports and invoices are delayed");
-                }
-                pause(RETRY_PAUSE, stop).await?;
-            }
-            Err(error) => {
-                tracing::error!(%error, "PostgreSQL cannot be used: reports and invoices are delayed until an operator acts");
-                pause(HALT_PAUSE, stop).await?;
-            }
+            Err(error) => error,
+        };
+        if error.next_move() != NextMove::Retry {
+            tracing::error!(%error, "PostgreSQL cannot be used: reports and invoices are delayed until an operator acts");
+        } else if !std::mem::replace(&mut is_told, true) {
+            tracing::warn!(%error, "no PostgreSQL yet: counting goes on, reports and invoices are delayed");
         }
+        retry::pause(backoff.after(error.next_move()), stop).await?;
     }
 }
 
@@ -68,18 +64,17 @@ async fn archive(config: Config, database: Database, clock: Arc<dyn Clock>, mut 
             return;
         }
     };
+    let mut backoff = Backoff::steady(RETRY_PAUSE);
     loop {
         match archive_until_error(&config, &database, &clock, &metrics, &mut stop).await {
             Ok(()) => return,
             Err(error) => {
-                let length = if error.next_move() == NextMove::Retry {
+                if error.next_move() == NextMove::Retry {
                     tracing::warn!(%error, "the archive was interrupted; it reads on from its manifest");
-                    RETRY_PAUSE
                 } else {
                     tracing::error!(%error, "nothing is archived until an operator acts");
-                    HALT_PAUSE
-                };
-                if pause(length, &mut stop).await.is_none() {
+                }
+                if retry::pause(backoff.after(error.next_move()), &mut stop).await.is_none() {
                     return;
                 }
             }
@@ -104,12 +99,4 @@ async fn archive_until_error(
         _ = stop.wait_for(|stop| *stop) => return Ok(()),
     };
     archiver.run(stop.clone()).await
-}
-
-/// `None` when stopped meanwhile.
-async fn pause(length: Duration, stop: &mut watch::Receiver<bool>) -> Option<()> {
-    tokio::select! {
-        () = tokio::time::sleep(length) => Some(()),
-        _ = stop.wait_for(|stop| *stop) => None,
-    }
 }

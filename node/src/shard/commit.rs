@@ -1,7 +1,6 @@
 //! Commits one cut: publishes its out-records first, then proposes the checkpoint until there is an answer.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use clicktally_proto::checkpoint::OutcomeCounts;
 use clicktally_proto::click_log::ClickLog;
@@ -15,23 +14,7 @@ use clicktally_raft_store::group::Group;
 use super::commit_answer::{BACKOFF_MAX, BACKOFF_MIN, CommitAttempts, CommitEnd, NextStep};
 use super::metrics::METRICS;
 use super::shard_state::Cut;
-
-/// The pause between attempts. It grows from [`BACKOFF_MIN`] to [`BACKOFF_MAX`].
-#[derive(Debug)]
-pub(super) struct Backoff(Duration);
-
-impl Default for Backoff {
-    fn default() -> Backoff {
-        Backoff(BACKOFF_MIN)
-    }
-}
-
-impl Backoff {
-    pub(super) async fn wait(&mut self) {
-        tokio::time::sleep(self.0).await;
-        self.0 = (self.0 * 2).min(BACKOFF_MAX);
-    }
-}
+use crate::retry::Backoff;
 
 /// What a cut adds to replicated state.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +40,7 @@ pub(super) async fn commit(group: Arc<Group>, log: Arc<dyn ClickLog>, cut: Cut) 
         seen_bytes: checkpoint.seen.iter().map(SeenBlock::packed_bytes).sum(),
         oldest_arrival_ms,
     };
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::growing(BACKOFF_MIN, BACKOFF_MAX);
     // 1. Publish the records that the checkpoint reports as sent elsewhere, so that they are durable before it is. A
     //    crash in between repeats them.
     while !out_records.is_empty() {

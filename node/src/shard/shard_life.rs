@@ -19,16 +19,17 @@ use clicktally_proto::identity::seen_ids::SeenBlock;
 use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 use clicktally_proto::next_move::NextMove;
 use clicktally_raft_store::blocking;
-use clicktally_raft_store::group::{Group, ProposeError};
+use clicktally_raft_store::group::Group;
 use clicktally_state::shards::ShardEntry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::commit::Backoff;
+use super::commit_answer::{BACKOFF_MAX, BACKOFF_MIN};
 use super::meters::ShardMeters;
 use super::metrics::{METRICS, MoveCause};
 use super::shard_actor::{Finish, ShardActor, ShardEnd, ShardParts, Stop};
 use super::shard_state::{ShardState, ShardTerms};
+use crate::retry::Backoff;
 
 /// How long an owner may take to commit what it has read. After that the shard moves on, and the heir reads it again.
 const LAST_COMMIT_DEADLINE: Duration = Duration::from_secs(2);
@@ -73,7 +74,7 @@ impl ShardLife {
         METRICS.shards_owned.inc();
         self.meters.begin(self.shard, self.clock.monotonic());
         tracing::info!(shard, epoch = self.epoch.0, "counting");
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::growing(BACKOFF_MIN, BACKOFF_MAX);
         loop {
             let orders = *self.orders.borrow_and_update();
             let end = match orders {
@@ -168,12 +169,12 @@ impl ShardLife {
 
     async fn prepare(&self) -> Result<ShardParts, ShardEnd> {
         // 1. A replica that just restarted may lack what this same node committed before.
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::growing(BACKOFF_MIN, BACKOFF_MAX);
         while let Err(error) = self.group.read_barrier().await {
-            match error {
-                ProposeError::Retry(_) => backoff.wait().await,
-                ProposeError::Halt(reason) => return Err(ShardEnd::Halted(reason)),
+            if error.next_move() != NextMove::Retry {
+                return Err(ShardEnd::Halted(error.to_string()));
             }
+            backoff.wait().await;
         }
         // 2. Read offsets, watermark and ids in one reading.
         let (terms, entry, seen) = self.read_replica()?;
@@ -211,7 +212,7 @@ impl ShardLife {
     }
 
     async fn open(&self, from: u64) -> Result<Box<dyn ShardReader>, ShardEnd> {
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::growing(BACKOFF_MIN, BACKOFF_MAX);
         loop {
             let (log, shard) = (Arc::clone(&self.log), self.shard);
             match off_thread(move || log.open(shard, from)).await? {

@@ -17,20 +17,17 @@ use clicktally_state::catalogue::Campaign;
 use tokio::sync::watch;
 
 use super::singleton;
+use crate::retry::{self, Backoff};
 
 const ROUND: Duration = Duration::from_millis(200);
-/// The pause after an error that only an operator can cure. Writing continues once the cause is gone: repeating is
-/// harmless.
-const HALT_PAUSE: Duration = Duration::from_secs(10);
 
 pub async fn run(groups: Arc<[Group]>, database: Database, mut stop: watch::Receiver<bool>) {
     while let Some(mut held) = singleton::obtain(&database, AdvisoryLock::CatalogWriter, &mut stop).await {
         let mut written: BTreeMap<CampaignId, u64> = BTreeMap::new();
         let mut pause = ROUND;
         loop {
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                _ = stop.wait_for(|stop| *stop) => return,
+            if retry::pause(pause, &mut stop).await.is_none() {
+                return;
             }
             let news: Vec<Arc<Campaign>> = groups
                 .iter()
@@ -52,8 +49,8 @@ pub async fn run(groups: Arc<[Group]>, database: Database, mut stop: watch::Rece
                     tracing::warn!(%error, "campaign terms not written yet; trying again");
                 } else {
                     tracing::error!(%error, "campaign terms are not billable until an operator acts");
-                    pause = HALT_PAUSE;
                 }
+                pause = Backoff::steady(ROUND).after(error.next_move());
                 if !held.is_held().await {
                     break;
                 }

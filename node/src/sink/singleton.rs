@@ -6,28 +6,26 @@ use clicktally_database::{AdvisoryLock, Database, LockSession};
 use clicktally_proto::next_move::NextMove;
 use tokio::sync::watch;
 
+use crate::retry::{self, Backoff};
+
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// The pause after an error that only an operator can cure.
-const HALT_PAUSE: Duration = Duration::from_secs(10);
 
 /// Waits for the duty that the lock stands for; `None` when stopped meanwhile.
 pub async fn obtain(database: &Database, duty: AdvisoryLock, stop: &mut watch::Receiver<bool>) -> Option<LockSession> {
+    let mut backoff = Backoff::steady(RETRY_PAUSE);
     loop {
         let pause = match database.try_lock(duty).await {
             Ok(Some(session)) => return Some(session),
             Ok(None) => RETRY_PAUSE,
-            Err(error) if error.next_move() == NextMove::Retry => {
-                tracing::debug!(?duty, %error, "PostgreSQL does not answer");
-                RETRY_PAUSE
-            }
             Err(error) => {
-                tracing::error!(?duty, %error, "this duty is not done until an operator acts");
-                HALT_PAUSE
+                if error.next_move() == NextMove::Retry {
+                    tracing::debug!(?duty, %error, "PostgreSQL does not answer");
+                } else {
+                    tracing::error!(?duty, %error, "this duty is not done until an operator acts");
+                }
+                backoff.after(error.next_move())
             }
         };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            _ = stop.wait_for(|stop| *stop) => return None,
-        }
+        retry::pause(pause, stop).await?;
     }
 }

@@ -14,6 +14,7 @@ use clicktally_raft_store::group::{Group, ProposeError};
 use tokio::sync::watch;
 
 use super::window_news::WindowNews;
+use crate::retry::{self, HALT_PAUSE};
 
 /// Records handed to the log at once. This bounds memory, and the records that a failed publish repeats.
 const RECORDS_MAX: usize = 20_000;
@@ -21,9 +22,6 @@ const RECORDS_MAX: usize = 20_000;
 const BYTES_MAX: usize = 8 * 1024 * 1024;
 /// The interval at which a leader looks for news.
 const ROUND: Duration = Duration::from_millis(100);
-/// The pause after an error that only an operator can fix. Publishing continues once the cause is gone; repeating it is
-/// harmless.
-const HALT_PAUSE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 enum PublishError {
@@ -37,8 +35,7 @@ impl PublishError {
     fn next_move(&self) -> NextMove {
         match self {
             PublishError::Log(error) => error.next_move(),
-            PublishError::Propose(ProposeError::Retry(_)) => NextMove::Retry,
-            PublishError::Propose(ProposeError::Halt(_)) => NextMove::Halt,
+            PublishError::Propose(error) => error.next_move(),
         }
     }
 }
@@ -60,9 +57,8 @@ pub async fn run(group: Group, log: Arc<dyn ClickLog>, mut stop: watch::Receiver
                 continue;
             }
             tracing::error!(group = group.id().0, %error, "no window is published until an operator acts");
-            tokio::select! {
-                () = tokio::time::sleep(HALT_PAUSE) => {}
-                _ = stop.wait_for(|stop| *stop) => return,
+            if retry::pause(HALT_PAUSE, &mut stop).await.is_none() {
+                return;
             }
         }
     }

@@ -18,6 +18,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use super::window_rows::WindowRows;
+use crate::retry::{self, Backoff};
 
 /// A correction counts again if its write is repeated because the outcome of the first commit is unknown.
 static CORRECTIONS: LazyLock<IntCounter> = LazyLock::new(|| {
@@ -27,9 +28,6 @@ static CORRECTIONS: LazyLock<IntCounter> = LazyLock::new(|| {
 
 /// The pause after an error. Also the time without a row after which the session is checked.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// The pause after an error that only an operator can fix. Writing continues once the cause is gone; repeating it is
-/// harmless.
-const HALT_PAUSE: Duration = Duration::from_secs(10);
 
 /// (topic, partition) → the next offset to read.
 pub type OutProgress = BTreeMap<(&'static str, i32), i64>;
@@ -99,20 +97,19 @@ pub async fn run(tables: Arc<dyn WindowTables>, topics: Arc<dyn OutTopics>, mut 
             _ = stop.wait_for(|stop| *stop) => return,
         };
         let pause = match written {
-            Err(error) if error.next_move() != NextMove::Retry => {
-                tracing::error!(%error, "no window reaches PostgreSQL until an operator acts");
-                HALT_PAUSE
-            }
             Err(error) => {
-                tracing::warn!(%error, "window writer interrupted; continuing from the committed offsets");
-                RETRY_PAUSE
+                if error.next_move() == NextMove::Retry {
+                    tracing::warn!(%error, "window writer interrupted; continuing from the committed offsets");
+                } else {
+                    tracing::error!(%error, "no window reaches PostgreSQL until an operator acts");
+                }
+                Backoff::steady(RETRY_PAUSE).after(error.next_move())
             }
             Ok(()) => RETRY_PAUSE,
         };
         drop(session);
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            _ = stop.wait_for(|stop| *stop) => return,
+        if retry::pause(pause, &mut stop).await.is_none() {
+            return;
         }
     }
 }

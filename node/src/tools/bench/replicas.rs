@@ -11,8 +11,9 @@ use clicktally_proto::command::{AssignShard, COMMAND_LEVEL, Command, GroupSettin
 use clicktally_proto::event_time::EventTimeRules;
 use clicktally_proto::identity::ids::NodeId;
 use clicktally_proto::identity::shard_key::{GroupId, ShardId};
+use clicktally_proto::next_move::NextMove;
 use clicktally_raft_store::disk_storage::DiskStorage;
-use clicktally_raft_store::group::{Group, ProposeError};
+use clicktally_raft_store::group::Group;
 use clicktally_raft_store::peers::transport::HttpTransport;
 use clicktally_raft_store::store::RaftStore;
 use clicktally_raft_store::store_config::{RaftTiming, SnapshotRules, StoreConfig};
@@ -91,7 +92,9 @@ async fn decide(group: &Group, command: Command) -> anyhow::Result<()> {
             Ok(Outcome::Rejected(rejection)) => anyhow::bail!("{rejection}"),
             Ok(_) => return Ok(()),
             // Wait for the first election.
-            Err(ProposeError::Retry(_)) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+            Err(error) if error.next_move() == NextMove::Retry => {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await
+            }
             Err(error) => return Err(error.into()),
         }
     }

@@ -1,7 +1,8 @@
 //! How a worker of this node waits before it tries again: the error's next move decides, and a stop ends the wait.
 //!
-//! Every loop that repeats work after an error waits here. A `Retry` may pass by itself, so the pause is short. A `Reject`
-//! or a `Halt` does not pass before an operator acts, so the loop only looks now and then whether the cause is gone.
+//! The loops of the sink, the duties and the shards wait here. A `Retry` may pass by itself, so the pause is short. A
+//! `Reject` or a `Halt` does not pass before an operator acts, so the loop only looks now and then whether the cause is
+//! gone.
 
 use std::time::Duration;
 

@@ -134,10 +134,10 @@ fn five_million_cells() {
     let clock = Arc::new(SystemClock);
     let folder = tempfile::tempdir().unwrap();
     let storage = DiskStorage::new(folder.path());
-    let snapshots = GroupSnapshots::new(GROUP, storage.open_snapshots(GROUP).unwrap());
+    let snapshots = GroupSnapshots::new(GROUP, storage.open_snapshots(GROUP).unwrap(), COMMAND_LEVEL);
     let before = peak_mib();
     let mut applier = filled(&clock, CELLS);
-    let cells = applier.replica.read(|state| state.held().cells);
+    let cells = applier.replica.read(|state| state.held().cells.cells);
     println!("{cells} cells: {} bytes of memory each", (peak_mib() - before) * 1024 * 1024 / cells);
 
     for uniform in [false, true] {

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use clicktally_proto::identity::shard_key::GroupId;
-use prometheus::{Histogram, HistogramOpts, IntGauge, IntGaugeVec, Opts};
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 use crate::metrics_registry::{FIXED, clamped, registered};
 use clicktally_state::limits::HeldState;
@@ -18,6 +18,7 @@ pub(crate) struct RaftMetrics {
     log_bytes: IntGauge,
     state_cells: IntGaugeVec,
     state_bytes: IntGaugeVec,
+    broken_invariants: IntCounterVec,
 }
 
 impl RaftMetrics {
@@ -46,6 +47,16 @@ impl RaftMetrics {
             ),
             state_cells: by_group("clicktally_state_cells", "number of cells in a group's state"),
             state_bytes: by_group("clicktally_state_bytes", "size of a group's state as counted against its budget"),
+            broken_invariants: registered(
+                IntCounterVec::new(
+                    Opts::new(
+                        "clicktally_state_broken_invariants_total",
+                        "how often the audit found a group's state to break a rule; anything above 0 is a defect",
+                    ),
+                    &["group", "rule"],
+                )
+                .expect(FIXED),
+            ),
         }
     }
 
@@ -55,8 +66,15 @@ impl RaftMetrics {
 
     pub(crate) fn state_held(&self, group: GroupId, held: HeldState) {
         let label = group.0.to_string();
-        self.state_cells.with_label_values(&[&label]).set(clamped(held.cells));
+        self.state_cells.with_label_values(&[&label]).set(clamped(held.cells.cells));
         self.state_bytes.with_label_values(&[&label]).set(clamped(held.bytes()));
+    }
+
+    /// Returns how often the audit has found this rule broken.
+    pub(crate) fn invariant_broken(&self, group: GroupId, rule: &str) -> u64 {
+        let found = self.broken_invariants.with_label_values(&[&group.0.to_string(), rule]);
+        found.inc();
+        found.get()
     }
 
     pub(crate) fn log_used(&self, bytes: u64) {

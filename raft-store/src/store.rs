@@ -198,7 +198,7 @@ async fn open_group(
     clock: &Arc<dyn Clock>,
     heartbeats: &Arc<HeartbeatTable>,
 ) -> Result<Arc<GroupCore>, OpenError> {
-    let snapshots = GroupSnapshots::new(group, storage.open_snapshots(group)?);
+    let snapshots = GroupSnapshots::new(group, storage.open_snapshots(group)?, config.command_level);
     let mut log = GroupLog::open(log.clone(), storage.open_promises(group)?, group)?;
     log.restore_vote().await?;
     let peers: Vec<PeerTarget> = others(config, group).collect();

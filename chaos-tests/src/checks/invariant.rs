@@ -59,6 +59,7 @@ invariants! {
                         remembers more."
     19 LogReachesBack "a log reaches back to the snapshot before the newest, unless a peer's snapshot has taken the place of both."
     20 OlderBuildsGoOn "no member is stopped by a command of a newer build, unless it was set back to an older one."
+    21 StateSound "every state that apply reaches keeps the rules of its parts."
 }
 
 impl fmt::Display for Invariant {

@@ -2,7 +2,9 @@
 //!
 //! *Promises*: readers see each entry completely or not at all. The lock is held at most for as long as one entry
 //! takes. A snapshot only copies pointers under the lock. A state from a received snapshot is built without the lock
-//! and then swapped in; the replaced state is freed without the lock.
+//! and then swapped in; the replaced state is freed without the lock. An [`Audit`] checks the state as entries are
+//! applied. It reports a broken rule loudly and lets the replica go on: every other replica has the same state, so
+//! halting would turn a defect into an outage of the group. Invoices do not depend on this state.
 
 use std::sync::Arc;
 
@@ -10,18 +12,20 @@ use clicktally_proto::clock::Clock;
 use clicktally_proto::command::Outcome;
 use clicktally_proto::fault;
 use openraft::EntryPayload;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use crate::raft_metrics::METRICS;
 use crate::type_config::{Entry, LogId, SnapshotMeta, StoredMembership};
 use clicktally_state::apply::NewerCommand;
 use clicktally_state::group_state::{FrozenState, GroupState};
+use clicktally_state::invariants::Audit;
 
 pub(crate) struct Replica {
     applied_state: RwLock<AppliedState>,
     /// The index of the last applied entry; 0 before the first entry too.
     applied: watch::Sender<u64>,
+    audit: Mutex<Audit>,
     clock: Arc<dyn Clock>,
     /// The highest level of the commands that this build applies.
     level: u16,
@@ -37,7 +41,8 @@ impl Replica {
     pub(crate) fn new(meta: SnapshotMeta, state: GroupState, clock: Arc<dyn Clock>, level: u16) -> Replica {
         let index = meta.last_log_id.map_or(0, |last| last.index);
         let applied = AppliedState { state, last_applied: meta.last_log_id, membership: meta.last_membership };
-        Replica { applied_state: RwLock::new(applied), applied: watch::Sender::new(index), clock, level }
+        let (applied_state, audit) = (RwLock::new(applied), Mutex::default());
+        Replica { applied_state, applied: watch::Sender::new(index), audit, clock, level }
     }
 
     pub(crate) fn read<R>(&self, look: impl FnOnce(&GroupState) -> R) -> R {
@@ -83,7 +88,26 @@ impl Replica {
         drop(applied);
         METRICS.apply_seconds.observe(self.clock.monotonic().saturating_sub(begun).as_secs_f64());
         fault::point("raft.after_apply");
+        self.audit(entry.log_id.index);
         Ok(outcome)
+    }
+
+    /// Readers go on meanwhile: it takes the lock as one of them.
+    fn audit(&self, index: u64) {
+        let applied = self.applied_state.read();
+        let Err(broken) = self.audit.lock().after_apply(&applied.state) else { return };
+        let group = applied.state.group();
+        drop(applied);
+        // The next step finds the same again; one line in the log is enough.
+        if METRICS.invariant_broken(group, broken.rule) == 1 {
+            tracing::error!(
+                group = group.0,
+                index,
+                rule = broken.rule,
+                detail = broken.detail,
+                "the replicated state breaks an invariant: counts of this group may be wrong; report this defect with the log"
+            );
+        }
     }
 
     pub(crate) fn freeze(&self) -> (SnapshotMeta, FrozenState) {

@@ -23,7 +23,7 @@ impl StoreBuilder<TypeConfig, GroupLog, StateMachine, TempDir> for Fresh {
     async fn build(&self) -> Result<(TempDir, GroupLog, StateMachine), StorageError<TypeConfig>> {
         let folder = tempfile::tempdir().unwrap();
         let disk = DiskStorage::new(folder.path());
-        let snapshots = GroupSnapshots::new(GROUP, disk.open_snapshots(GROUP).unwrap());
+        let snapshots = GroupSnapshots::new(GROUP, disk.open_snapshots(GROUP).unwrap(), COMMAND_LEVEL);
         let log = GroupLog::open(disk.open_log().unwrap(), disk.open_promises(GROUP).unwrap(), GROUP).unwrap();
         Ok((folder, log, StateMachine::open(GROUP, snapshots, Arc::new(SystemClock), COMMAND_LEVEL).unwrap()))
     }

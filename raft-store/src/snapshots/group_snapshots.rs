@@ -25,6 +25,8 @@ const SNAPSHOTS_KEPT: usize = 2;
 pub(crate) struct GroupSnapshots {
     group: GroupId,
     storage: Arc<dyn SnapshotStorage>,
+    /// The command level of this build: it reads the formats of this level and below.
+    level: u16,
     /// Whether a damaged snapshot was found since the process started.
     found_damage: Arc<AtomicBool>,
 }
@@ -49,8 +51,8 @@ fn name_of(meta: &SnapshotMeta) -> Option<SnapshotName> {
 }
 
 impl GroupSnapshots {
-    pub(crate) fn new(group: GroupId, storage: Arc<dyn SnapshotStorage>) -> GroupSnapshots {
-        GroupSnapshots { group, storage, found_damage: Arc::default() }
+    pub(crate) fn new(group: GroupId, storage: Arc<dyn SnapshotStorage>, level: u16) -> GroupSnapshots {
+        GroupSnapshots { group, storage, level, found_damage: Arc::default() }
     }
 
     /// Makes a state durable, deletes all snapshots but the newest [`SNAPSHOTS_KEPT`], and returns the size of the
@@ -72,7 +74,7 @@ impl GroupSnapshots {
     /// Reads a received snapshot back from the storage and decodes it, so that the stored bytes are the checked
     /// bytes.
     pub(crate) fn check(&self, writer: Box<dyn SnapshotWriter>) -> Result<ReceivedSnapshot, SnapshotError> {
-        let (meta, state) = snapshot_meta::decode(self.group, &mut *writer.reread()?)?;
+        let (meta, state) = snapshot_meta::decode(self.group, &mut *writer.reread()?, self.level)?;
         Ok(ReceivedSnapshot { meta, state, writer })
     }
 
@@ -88,7 +90,7 @@ impl GroupSnapshots {
 
     /// The state of the newest valid snapshot. Damaged snapshots are set aside with a warning.
     pub(crate) fn newest_state(&self) -> Result<Option<(SnapshotMeta, GroupState)>, SnapshotError> {
-        let decode = |name| snapshot_meta::decode(self.group, &mut *self.storage.open(name)?);
+        let decode = |name| snapshot_meta::decode(self.group, &mut *self.storage.open(name)?, self.level);
         Ok(self.newest_whole(decode)?.map(|(_, found)| found))
     }
 
@@ -100,7 +102,7 @@ impl GroupSnapshots {
 
     pub(crate) fn open(&self, name: SnapshotName) -> Result<StoredSnapshot, SnapshotError> {
         let mut reader = self.storage.open(name)?;
-        let meta = snapshot_meta::read(&mut *reader)?;
+        let meta = snapshot_meta::read(&mut *reader, self.level)?;
         let bytes = reader.seek(io::SeekFrom::End(0))?;
         reader.rewind()?;
         Ok(StoredSnapshot { meta, name, reader, bytes })
@@ -108,8 +110,8 @@ impl GroupSnapshots {
 
     /// Re-verifies a suspect snapshot and sets it aside if it is damaged.
     pub(crate) fn recheck(&self, name: SnapshotName) -> Result<(), SnapshotError> {
-        match self.storage.open(name).map_err(SnapshotError::from).and_then(|mut reader| snapshot::verify(&mut *reader))
-        {
+        let verify = |mut reader: Box<dyn SnapshotReader>| snapshot::verify(&mut *reader, self.level);
+        match self.storage.open(name).map_err(SnapshotError::from).and_then(verify) {
             Err(SnapshotError::Damaged(reason)) => self.set_aside(name, &reason),
             checked => checked,
         }
@@ -165,6 +167,7 @@ impl GroupSnapshots {
 mod tests {
     use std::io::Read;
 
+    use clicktally_proto::command::COMMAND_LEVEL;
     use openraft::LogId;
     use openraft::impls::leader_id_adv::LeaderId;
 
@@ -198,7 +201,7 @@ mod tests {
     fn a_damaged_newest_snapshot_is_set_aside_for_the_one_before() {
         let folder = tempfile::tempdir().unwrap();
         let storage = DiskStorage::new(folder.path()).open_snapshots(GROUP).unwrap();
-        let snapshots = GroupSnapshots::new(GROUP, storage.clone());
+        let snapshots = GroupSnapshots::new(GROUP, storage.clone(), COMMAND_LEVEL);
         for index in [10, 20, 30] {
             snapshots.save(&meta(index), &GroupState::new(GROUP).freeze()).unwrap();
         }
@@ -229,7 +232,7 @@ mod tests {
     fn a_snapshot_of_another_format_is_reported_and_stays() {
         let folder = tempfile::tempdir().unwrap();
         let storage = DiskStorage::new(folder.path()).open_snapshots(GROUP).unwrap();
-        let snapshots = GroupSnapshots::new(GROUP, storage.clone());
+        let snapshots = GroupSnapshots::new(GROUP, storage.clone(), COMMAND_LEVEL);
         snapshots.save(&meta(10), &GroupState::new(GROUP).freeze()).unwrap();
         let name = snapshots.newest_first().unwrap()[0];
         rewrite(storage.as_ref(), name, |bytes| {
@@ -237,7 +240,7 @@ mod tests {
             let checksum = crc32fast::hash(&bytes[..8]).to_le_bytes();
             bytes[8..12].copy_from_slice(&checksum);
         });
-        assert!(matches!(snapshots.newest_state(), Err(SnapshotError::Format(9))));
+        assert!(matches!(snapshots.newest_state(), Err(SnapshotError::Format { found: 9, .. })));
         assert_eq!(storage.names().unwrap(), [name]);
     }
 }

@@ -16,15 +16,19 @@ pub(crate) fn encode(meta: &SnapshotMeta, state: &GroupState, sink: &mut dyn Wri
     snapshot::encode(&meta, state, sink)
 }
 
-/// Reads a complete snapshot of a group.
-pub(crate) fn decode(group: GroupId, source: &mut dyn Read) -> Result<(SnapshotMeta, GroupState), SnapshotError> {
-    let (meta, state) = snapshot::decode(group, source)?;
+/// Reads a complete snapshot of a group, as a build of this command `level`.
+pub(crate) fn decode(
+    group: GroupId,
+    source: &mut dyn Read,
+    level: u16,
+) -> Result<(SnapshotMeta, GroupState), SnapshotError> {
+    let (meta, state) = snapshot::decode(group, source, level)?;
     Ok((of_frame(&meta)?, state))
 }
 
 /// Reads the meta from a snapshot's first chunk, and nothing after it.
-pub(crate) fn read(source: &mut dyn Read) -> Result<SnapshotMeta, SnapshotError> {
-    of_frame(&snapshot::read_meta(source)?)
+pub(crate) fn read(source: &mut dyn Read, level: u16) -> Result<SnapshotMeta, SnapshotError> {
+    of_frame(&snapshot::read_meta(source, level)?)
 }
 
 fn of_frame(frame: &[u8]) -> Result<SnapshotMeta, SnapshotError> {

@@ -9,6 +9,7 @@ use clicktally_proto::counts::window_cells::WindowCells;
 use clicktally_proto::event_time::{EventTimeRules, Minute};
 use clicktally_proto::identity::shard_key::{GroupId, ShardId};
 use clicktally_state::group_state::GroupState;
+use clicktally_state::invariants::Audit;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 const SHARD: ShardId = ShardId(0);
@@ -90,6 +91,10 @@ fn apply(criterion: &mut Criterion) {
         });
     });
     group.finish();
+    // Production makes one step after every `Audit::APPLIES_PER_STEP` applies.
+    let mut audit = Audit::default();
+    criterion.bench_function("audit: one step", |bencher| bencher.iter(|| audit.step(&replica.state)));
+    criterion.bench_function("audit: everything", |bencher| bencher.iter(|| replica.state.check()));
 }
 
 criterion_group!(benches, apply);

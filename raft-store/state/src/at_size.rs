@@ -95,13 +95,13 @@ fn ten_million_cells() {
         let resident_bytes = (resident_mib() - before) * 1024 * 1024;
         println!(
             "{cells} cells, each brought {times} times: {:.2} times held, charged {} bytes each, {} resident",
-            held.cells as f64 / cells as f64,
+            held.cells.cells as f64 / cells as f64,
             held.bytes() / cells,
             resident_bytes / cells
         );
         let mut put_together = |mut allowance| {
             let begun = SystemClock.monotonic();
-            state.compact_windows(&mut allowance, |_| false);
+            state.windows.compact(&mut allowance, |_| false);
             SystemClock.monotonic() - begun
         };
         println!(

@@ -1,60 +1,42 @@
-//! `GroupState`: what every replica of a group agrees on. Plain data behind ordered maps; [`crate::apply`] is the
-//! only writer.
+//! `GroupState`: what every replica of a group agrees on. It consists of parts that keep their fields to themselves.
+//! [`crate::apply`] is the only writer.
 //!
 //! Promises: two replicas that applied the same entries encode to the same bytes (CT-3). Freezing copies pointers,
-//! not cells, so that a snapshot never holds the applies back. What it encodes to by itself is everything small; the
-//! rest is in chunks of its own ([`crate::snapshot`]).
+//! not cells, so a snapshot never delays applies. The parts that are small are in the head of a snapshot
+//! ([`crate::head`]). The others have chunks of their own ([`crate::snapshot`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use clicktally_proto::command::{COMMAND_LEVEL_MIN, GroupSettings, NodeRecord};
-use clicktally_proto::event_time::{Minute, UnixMillis};
+use clicktally_proto::command::{GroupSettings, NodeRecord};
+use clicktally_proto::event_time::{EventTimeRules, Minute, UnixMillis};
 use clicktally_proto::identity::ids::{CampaignId, NodeId};
 use clicktally_proto::identity::seen_ids::SeenBlock;
 use clicktally_proto::identity::shard_key::{GroupId, ShardId};
-use serde::{Deserialize, Serialize};
 
-use crate::catalogue::Campaign;
+use crate::catalogue::{Campaign, Catalogue};
+use crate::head::{Field, HeadError, HeadReader, HeadWriter, Tag};
 use crate::limits::HeldState;
-use crate::shards::ShardEntry;
-use crate::windows::window::Window;
+use crate::publication::Publication;
+use crate::roster::Roster;
+use crate::seen::SeenIds;
+use crate::shards::{ShardEntry, Shards};
+use crate::windows::{Window, Windows};
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A group that is not named does not exist: a snapshot of any format names its group.
+const GROUP: Field<GroupId> = Field { tag: Tag::Group, before: || GroupId(u16::MAX) };
+const SETTINGS: Field<Option<GroupSettings>> = Field { tag: Tag::Settings, before: || None };
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupState {
     pub(crate) group: GroupId,
     pub(crate) settings: Option<GroupSettings>,
-    pub(crate) nodes: BTreeMap<NodeId, NodeRecord>,
-    /// The nodes of [`GroupState::nodes`] that are being emptied. They are kept apart from the records, because each
-    /// life of a node writes its record anew.
-    pub(crate) draining: BTreeSet<NodeId>,
-    /// The command level of each node of [`GroupState::nodes`] that has announced one.
-    pub(crate) levels: BTreeMap<NodeId, u16>,
-    pub(crate) workers: WorkerLeases,
-    pub(crate) shards: BTreeMap<ShardId, ShardEntry>,
-    #[serde(skip)]
-    pub(crate) windows: BTreeMap<Minute, Arc<Window>>,
-    /// Per shard and minute of event time, the ids counted, as packed by their owners.
-    #[serde(skip)]
-    pub(crate) seen: BTreeMap<ShardId, BTreeMap<Minute, Vec<Arc<SeenBlock>>>>,
-    #[serde(skip)]
-    pub(crate) campaigns: BTreeMap<CampaignId, Arc<Campaign>>,
-    /// Derived from windows and seen ids.
-    #[serde(skip)]
-    pub(crate) held: HeldState,
-    /// Min over the group's shards; never goes back.
-    pub(crate) watermark_ms: UnixMillis,
-    /// Log index of the newest entry that changed a fired window: the newest revision there is.
-    pub(crate) newest_revision: u64,
-    /// Everything up to here is in the `window_counts` topic.
-    pub(crate) published_revision: u64,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WorkerLeases {
-    /// Where the search for a free id starts: ids go round, so that a released one rests as long as possible.
-    pub(crate) next: u16,
-    pub(crate) held: BTreeMap<u16, (NodeId, u64)>,
+    pub(crate) roster: Roster,
+    pub(crate) shards: Shards,
+    pub(crate) publication: Publication,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) seen: SeenIds,
+    pub(crate) windows: Windows,
 }
 
 impl GroupState {
@@ -62,18 +44,12 @@ impl GroupState {
         GroupState {
             group,
             settings: None,
-            nodes: BTreeMap::new(),
-            draining: BTreeSet::new(),
-            levels: BTreeMap::new(),
-            workers: WorkerLeases::default(),
-            shards: ShardId::of_group(group).map(|shard| (shard, ShardEntry::default())).collect(),
-            windows: BTreeMap::new(),
-            seen: BTreeMap::new(),
-            campaigns: BTreeMap::new(),
-            held: HeldState::default(),
-            watermark_ms: 0,
-            newest_revision: 0,
-            published_revision: 0,
+            roster: Roster::default(),
+            shards: Shards::of_group(group),
+            publication: Publication::default(),
+            catalogue: Catalogue::default(),
+            seen: SeenIds::default(),
+            windows: Windows::default(),
         }
     }
 
@@ -85,79 +61,116 @@ impl GroupState {
         self.settings
     }
 
+    pub(crate) fn event_time(&self) -> EventTimeRules {
+        self.settings.map(|settings| settings.event_time).unwrap_or_default()
+    }
+
     pub fn nodes(&self) -> &BTreeMap<NodeId, NodeRecord> {
-        &self.nodes
+        self.roster.nodes()
     }
 
     pub fn draining(&self) -> &BTreeSet<NodeId> {
-        &self.draining
+        self.roster.draining()
     }
 
-    /// Which commands a node applies, as far as it has said.
+    /// The highest level of the commands that a node applies, as far as it has announced one.
     pub fn command_level(&self, node: NodeId) -> u16 {
-        self.levels.get(&node).copied().unwrap_or(COMMAND_LEVEL_MIN)
+        self.roster.command_level(node)
     }
 
     pub fn shards(&self) -> &BTreeMap<ShardId, ShardEntry> {
-        &self.shards
+        self.shards.entries()
     }
 
     pub fn shard(&self, shard: ShardId) -> Option<&ShardEntry> {
-        self.shards.get(&shard)
+        self.shards.get(shard)
     }
 
     /// Cheap to clone: pointers to windows, by minute.
     pub fn windows(&self) -> &BTreeMap<Minute, Arc<Window>> {
-        &self.windows
+        self.windows.minutes()
     }
 
     /// The blocks a new owner of the shard must know to go on deduplicating.
     pub fn seen_blocks(&self, shard: ShardId) -> Vec<Arc<SeenBlock>> {
-        self.seen.get(&shard).map(|minutes| minutes.values().flatten().cloned().collect()).unwrap_or_default()
+        self.seen.of_shard(shard).cloned().collect()
     }
 
     pub fn campaign(&self, campaign: CampaignId) -> Option<&Arc<Campaign>> {
-        self.campaigns.get(&campaign)
+        self.catalogue.get(campaign)
     }
 
     pub fn campaigns(&self) -> &BTreeMap<CampaignId, Arc<Campaign>> {
-        &self.campaigns
+        self.catalogue.campaigns()
     }
 
+    /// The lowest watermark of the group's shards. Never goes back.
     pub fn watermark_ms(&self) -> UnixMillis {
-        self.watermark_ms
+        self.shards.watermark_ms()
     }
 
+    /// Log index of the newest entry that changed a fired window.
     pub fn newest_revision(&self) -> u64 {
-        self.newest_revision
+        self.publication.newest_revision()
     }
 
+    /// Everything up to here is in the `window_counts` topic.
     pub fn published_revision(&self) -> u64 {
-        self.published_revision
+        self.publication.published_revision()
     }
 
     /// Wall time before which every arrived click of this group is in the counts and in the spend.
     pub fn complete_to_ms(&self) -> UnixMillis {
-        self.shards.values().map(|shard| shard.complete_to_ms).min().unwrap_or(0)
+        self.shards.complete_to_ms()
     }
 
-    /// Windows with anything to publish beyond what the topic has; pointers only, for use outside the lock.
+    /// Windows that have revisions which the topic lacks. Pointers only, for use outside the lock.
     pub fn unpublished_windows(&self) -> Vec<(Minute, Arc<Window>)> {
-        let is_new = |window: &Window| window.newest_revision().is_some_and(|newest| newest > self.published_revision);
-        self.windows
+        let published = self.published_revision();
+        let is_new = |window: &Window| window.newest_revision().is_some_and(|newest| newest > published);
+        self.windows()
             .iter()
             .filter(|(_, window)| is_new(window))
             .map(|(minute, window)| (*minute, Arc::clone(window)))
             .collect()
     }
 
+    /// What the state is charged, as counted so far. The parts' checks compare it with a recount.
+    pub fn held(&self) -> HeldState {
+        HeldState { cells: self.windows.charge(), seen: self.seen.charge() }
+    }
+
     /// Copies pointers under the caller's lock; encode the result elsewhere.
     pub fn freeze(&self) -> FrozenState {
         FrozenState(self.clone())
     }
+
+    pub(crate) fn put_head(&self, head: &mut HeadWriter) -> Result<(), HeadError> {
+        // Without `..`: a new part does not compile until this says where a snapshot has it.
+        let GroupState { group, settings, roster, shards, publication, catalogue: _, seen: _, windows: _ } = self;
+        head.put(&GROUP, group)?;
+        head.put(&SETTINGS, settings)?;
+        roster.put(head)?;
+        shards.put(head)?;
+        publication.put(head)
+    }
+
+    /// A state whose catalogue, seen ids and windows are still empty.
+    pub(crate) fn take_head(head: &mut HeadReader) -> Result<GroupState, HeadError> {
+        Ok(GroupState {
+            group: head.take(&GROUP)?,
+            settings: head.take(&SETTINGS)?,
+            roster: Roster::take(head)?,
+            shards: Shards::take(head)?,
+            publication: Publication::take(head)?,
+            catalogue: Catalogue::default(),
+            seen: SeenIds::default(),
+            windows: Windows::default(),
+        })
+    }
 }
 
-/// A state as it was at one moment, sharing its cells with the living one.
+/// A state as it was at one moment. It shares its cells with the living one.
 #[derive(Debug)]
 pub struct FrozenState(GroupState);
 

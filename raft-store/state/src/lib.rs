@@ -6,13 +6,18 @@
 
 pub mod apply;
 pub mod catalogue;
+mod check;
 pub mod group_state;
+mod head;
 pub mod invariants;
 pub mod leadership;
 pub mod limits;
 pub mod liveness;
 pub mod placement;
+mod publication;
 mod room;
+pub mod roster;
+mod seen;
 pub mod shards;
 pub mod snapshot;
 pub mod windows;

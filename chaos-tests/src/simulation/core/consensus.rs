@@ -12,6 +12,7 @@ use clicktally_proto::identity::shard_key::GroupId;
 use clicktally_state::group_state::GroupState;
 
 use crate::checks::ct3_replicas_equal::ReplicaDigest;
+use crate::checks::ct21_state_is_sound;
 use crate::simulation::random::{FNV_OFFSET, fnv1a};
 
 pub(super) const GROUP: GroupId = GroupId(0);
@@ -50,7 +51,7 @@ impl Consensus {
         let index = self.committed() + 1;
         let outcome = self.state.apply(index, &entry, COMMAND_LEVEL).expect("it is of this build");
         // Every other replica must equal this one (CT-3), so checking it checks all of them.
-        self.state.check().unwrap_or_else(|broken| panic!("entry {index} broke the state: {broken}"));
+        ct21_state_is_sound::check(index, &self.state).unwrap_or_else(|violation| panic!("{violation}"));
         self.entries.push(entry);
         if index.is_multiple_of(self.digest_every) {
             self.digests.insert(index, digest(&encode(&self.state)));

@@ -57,7 +57,7 @@ impl Replica {
     pub(super) fn restore(disk: &mut ReplicaDisk) -> (Replica, usize) {
         let mut damaged = 0;
         while let Some(newest) = disk.snapshots.last() {
-            if let Ok(state) = GroupState::read_from(GROUP, &mut newest.bytes.as_slice()) {
+            if let Ok(state) = GroupState::read_from(GROUP, &mut newest.bytes.as_slice(), COMMAND_LEVEL) {
                 return (Replica { state, applied: newest.index }, damaged);
             }
             damaged += 1;
@@ -92,8 +92,8 @@ impl Replica {
         if index <= self.applied {
             return;
         }
-        let state =
-            GroupState::read_from(GROUP, &mut &bytes[..]).expect("a peer's snapshot arrives whole or not at all");
+        let read = GroupState::read_from(GROUP, &mut &bytes[..], COMMAND_LEVEL);
+        let state = read.expect("a peer's snapshot arrives whole or not at all");
         *self = Replica { state, applied: index };
         disk.store(index, bytes.to_vec());
     }

@@ -10,6 +10,7 @@ use clicktally_raft_store::group::Group;
 use super::world::{World, millis};
 use crate::checks::ct3_replicas_equal::{self, ReplicaDigest};
 use crate::checks::ct16_one_life_a_reign::Reigns;
+use crate::checks::ct21_state_is_sound;
 use crate::checks::{Invariant, Violation};
 use crate::simulation::click_oracle::{ClickOracle, CommittedWatermark};
 use crate::simulation::random::{FNV_OFFSET, fnv1a};
@@ -134,12 +135,13 @@ impl Watch {
         Ok(())
     }
 
-    /// CT-3: replicas that have applied the same entries are equal, byte for byte.
+    /// CT-3: replicas that have applied the same entries are equal, byte for byte. CT-21: their states are sound.
     pub(super) fn compare(&mut self, world: &World) -> Result<(), Violation> {
         for &node in &world.nodes {
             let Some(groups) = world.groups(node) else { continue };
             for group in groups.iter() {
                 let index = *group.applied().borrow();
+                group.read(|state| ct21_state_is_sound::check(index, state))?;
                 let digest = digest(group);
                 let now = ReplicaDigest { node, index, digest };
                 let digests = self.digests.entry(group.id()).or_default();

@@ -10,11 +10,11 @@ impl GroupState {
     pub(super) fn assign_shard(&mut self, assignment: AssignShard) -> Result<Outcome, Rejection> {
         let AssignShard { shard, owner, expected_epoch } = assignment;
         if let Some(node) = owner
-            && !self.nodes.get(&node).is_some_and(|record| record.can_aggregate)
+            && !self.roster.can_aggregate(node)
         {
             return Err(Rejection::UnknownNode(node));
         }
-        let entry = self.shards.get_mut(&shard).ok_or(Rejection::ForeignShard(shard))?;
+        let entry = self.shards.get_mut(shard).ok_or(Rejection::ForeignShard(shard))?;
         if entry.epoch != expected_epoch && !is_broken(Mutant::MoveEpochUnchecked) {
             return Err(Rejection::EpochMoved(entry.epoch));
         }

@@ -1,55 +1,31 @@
-//! The life of windows, driven by the group watermark: fire, finalise, evict.
-
-use std::sync::Arc;
+//! The life of windows, driven by the group's watermark: fire, finalise, evict.
 
 use clicktally_proto::fault::{Mutant, is_broken};
 
 use crate::group_state::GroupState;
+use crate::limits::HeldState;
 
 impl GroupState {
-    /// The group watermark is the least of its shards' watermarks, and never goes back: a shard never read, or one
-    /// whose owner is gone, holds it where it is.
     pub(super) fn advance_watermark(&mut self, index: u64) {
-        let lowest = self.shards.values().map(|shard| shard.watermark_ms).min().unwrap_or(0);
-        self.watermark_ms = self.watermark_ms.max(lowest);
-        if is_broken(Mutant::WatermarkGoesBack) {
-            self.watermark_ms = lowest;
-        }
-        let rules = self.event_time();
-        let watermark_ms = self.watermark_ms;
-        for (&minute, window) in &mut self.windows {
-            let fires = window.fired_at.is_none() && rules.has_fired(minute, watermark_ms);
-            let finalises = window.final_at.is_none() && rules.is_final(minute, watermark_ms);
-            if !fires && !finalises {
-                continue;
-            }
-            let window = Arc::make_mut(window);
-            window.fired_at.get_or_insert(index);
-            if finalises {
-                window.final_at = Some(index);
-            }
-            self.newest_revision = index;
+        self.shards.advance_watermark();
+        let (rules, watermark_ms) = (self.event_time(), self.watermark_ms());
+        if self.windows.pass(index, rules, watermark_ms) {
+            self.publication.revised(index);
         }
         self.evict_windows();
     }
 
-    /// A final window leaves once it is published and its time of grace for readers is over; without that grace,
-    /// oldest first, while room is short ([`crate::limits`]).
+    /// A final window leaves once it is published and its time of grace for readers is over. While room is short,
+    /// windows leave without that grace ([`crate::room`]).
     pub(super) fn evict_windows(&mut self) {
         let rules = self.event_time();
-        let (watermark_ms, published) = (self.watermark_ms, self.published_revision);
-        let mut windows = std::mem::take(&mut self.windows);
-        let mut held = self.held;
-        windows.retain(|minute, window| {
+        let (watermark_ms, published) = (self.watermark_ms(), self.published_revision());
+        let (grace_bytes_max, seen) = (self.grace_bytes_max(), self.seen.charge());
+        self.windows.evict(|minute, window, cells| {
             let is_published = window.final_at.is_some_and(|revision| revision <= published);
             let is_published = is_published || (is_broken(Mutant::EvictedUnpublished) && window.final_at.is_some());
-            let leaves = is_published && (rules.is_evictable(*minute, watermark_ms) || self.is_short_of_room(held));
-            if leaves {
-                held.remove_cells(&window.cells);
-            }
-            !leaves
+            let is_short_of_room = || HeldState { cells, seen }.bytes() > grace_bytes_max;
+            is_published && (rules.is_evictable(minute, watermark_ms) || is_short_of_room())
         });
-        self.windows = windows;
-        self.held = held;
     }
 }

@@ -1,20 +1,24 @@
 //! Stage two: the one writer of [`GroupState`], one file per command.
 //!
-//! Promises: deterministic. No clock, randomness, floats, hash order or I/O; bad input is a committed rejection that
-//! changes nothing, never a panic, because a poisonous entry would stop every replica at each restart. The one thing
-//! that does stop a replica is a command of a newer build, which others apply: a rejection here would be another
-//! state than theirs.
+//! Promises: deterministic, without clock, randomness, floats, hash order or I/O. Bad input is a committed rejection
+//! that changes nothing, never a panic, because a poisonous entry would stop every replica at each restart. Only a
+//! command of a newer build stops a replica: other replicas apply it, and rejecting it here would make states differ.
 
+mod announce_level;
 mod assign_shard;
 mod checkpoint;
+mod configure;
 mod finalise_window;
-mod node_registry;
+mod lease_worker;
 mod plan_move;
+mod register_node;
+mod remove_node;
 mod set_campaign;
-mod worker_lease;
+mod set_draining;
+mod sink_progress;
 
 use clicktally_proto::codec::{self, CodecError};
-use clicktally_proto::command::{Command, GroupSettings, Outcome, Rejection};
+use clicktally_proto::command::{Command, Outcome, Rejection};
 use clicktally_proto::fault::{Mutant, is_broken};
 use thiserror::Error;
 
@@ -39,7 +43,7 @@ impl GroupState {
                 Ok(Outcome::Rejected(Rejection::Undecodable("a command of a newer build".to_owned())))
             }
             Ok(command) => Err(NewerCommand { index, level, what: format!("a command of level {}", command.level()) }),
-            // Whole, or it would have been told from its checksum: it means something, to others.
+            // The checksum is valid, so this is not corruption: a newer build can decode it.
             Err(error @ (CodecError::Version(_) | CodecError::Payload(_))) => {
                 Err(NewerCommand { index, level, what: error.to_string() })
             }
@@ -65,38 +69,6 @@ impl GroupState {
         #[cfg(test)]
         self.check().unwrap_or_else(|broken| panic!("entry {index} broke the state: {broken}"));
         outcome.unwrap_or_else(Outcome::Rejected)
-    }
-
-    fn configure(&mut self, settings: GroupSettings) -> Result<Outcome, Rejection> {
-        match self.settings {
-            None => {
-                self.settings = Some(settings);
-                Ok(Outcome::Done)
-            }
-            // The budget may be raised, the only way out where live windows alone are larger; nodes told different
-            // ones agree on the largest.
-            Some(current) => {
-                let state_bytes_max = current.state_bytes_max.max(settings.state_bytes_max);
-                let raised = GroupSettings { state_bytes_max, ..current };
-                if (GroupSettings { state_bytes_max, ..settings }) != raised {
-                    return Err(Rejection::SettingsDiffer);
-                }
-                self.settings = Some(raised);
-                Ok(if raised == current { Outcome::AlreadyApplied } else { Outcome::Done })
-            }
-        }
-    }
-
-    fn sink_progress(&mut self, published_revision: u64) -> Result<Outcome, Rejection> {
-        // Two sinks may overlap for a moment after a change of leaders; the topic holds whatever either of them
-        // reports.
-        let reported = published_revision.min(self.newest_revision);
-        if reported <= self.published_revision {
-            return Ok(Outcome::AlreadyApplied);
-        }
-        self.published_revision = reported;
-        self.evict_windows();
-        Ok(Outcome::Done)
     }
 }
 

@@ -1,7 +1,7 @@
-//! A move in order: its owner is asked to commit what it has read, and to hand the shard over itself.
+//! A planned move: asks the owner of a shard to commit what it has read and to hand the shard over itself.
 //!
-//! The plan changes nothing about who may count: only the assignment that follows it does, under a new epoch. So a
-//! plan that is lost, repeated or taken back costs nothing.
+//! The plan does not change which node may count. Only the assignment that follows it does, under a new epoch. So a
+//! plan that is lost, repeated or cancelled costs nothing.
 
 use clicktally_proto::command::{Outcome, PlanMove, Rejection};
 
@@ -11,11 +11,11 @@ impl GroupState {
     pub(super) fn plan_move(&mut self, plan: PlanMove) -> Result<Outcome, Rejection> {
         let PlanMove { shard, heir, expected_epoch } = plan;
         if let Some(node) = heir
-            && !self.nodes.get(&node).is_some_and(|record| record.can_aggregate)
+            && !self.roster.can_aggregate(node)
         {
             return Err(Rejection::UnknownNode(node));
         }
-        let entry = self.shards.get_mut(&shard).ok_or(Rejection::ForeignShard(shard))?;
+        let entry = self.shards.get_mut(shard).ok_or(Rejection::ForeignShard(shard))?;
         if entry.epoch != expected_epoch {
             return Err(Rejection::EpochMoved(entry.epoch));
         }

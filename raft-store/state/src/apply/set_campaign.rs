@@ -1,12 +1,9 @@
 //! Campaign terms and budgets.
 
-use std::sync::Arc;
-
 use clicktally_proto::command::{CampaignTerms, Outcome, Rejection};
 use clicktally_proto::identity::shard_key::Partitioner;
 use clicktally_proto::limits::NAME_BYTES_MAX;
 
-use crate::catalogue::Campaign;
 use crate::group_state::GroupState;
 use crate::limits::CAMPAIGNS_MAX;
 
@@ -25,22 +22,18 @@ impl GroupState {
         if Partitioner::new(groups).group(terms.campaign_id) != self.group {
             return Err(Rejection::ForeignCampaign(terms.campaign_id));
         }
-        let current = self.campaigns.get(&terms.campaign_id);
+        let current = self.catalogue.get(terms.campaign_id);
         let revision_now = current.map_or(0, |campaign| campaign.revision);
         if terms.expected_revision.is_some_and(|expected| expected != revision_now) {
             return Err(Rejection::RevisionMoved(revision_now));
         }
-        if let Some(current) = current
-            && current.terms == terms
-        {
+        if current.is_some_and(|current| current.terms == terms) {
             return Ok(Outcome::CampaignSet { revision: revision_now });
         }
-        if current.is_none() && self.campaigns.len() >= CAMPAIGNS_MAX {
+        if current.is_none() && self.catalogue.is_full() {
             return Err(Rejection::Limit(format!("{CAMPAIGNS_MAX} campaigns in one group; configure more groups")));
         }
-        let (spend_micros, clicks) = current.map_or((0, 0), |campaign| (campaign.spend_micros, campaign.clicks));
-        let campaign_id = terms.campaign_id;
-        self.campaigns.insert(campaign_id, Arc::new(Campaign { terms, revision: index, spend_micros, clicks }));
+        self.catalogue.set_terms(terms, index);
         Ok(Outcome::CampaignSet { revision: index })
     }
 }

@@ -1,4 +1,4 @@
-//! Reads chunks, one at a time, and believes none that its checksum does not vouch for.
+//! Reads chunks, one at a time, and uses none whose checksum is wrong.
 
 use std::io::{self, Read};
 
@@ -9,14 +9,16 @@ use sha2::{Digest, Sha256};
 use zstd::bulk::Decompressor;
 
 use super::{
-    CHUNK_BYTES_MAX, CHUNK_HEAD_BYTES, ChunkKind, End, FORMAT, FORMAT_MIN, MAGIC, OPENING_BYTES, SnapshotCounts,
-    SnapshotError, damaged,
+    CHUNK_BYTES_MAX, CHUNK_HEAD_BYTES, ChunkKind, End, FORMAT_MIN, MAGIC, OPENING_BYTES, SnapshotCounts, SnapshotError,
+    damaged, format,
 };
 
 pub(super) struct ChunkReader<'a> {
     source: &'a mut dyn Read,
     decompressor: Decompressor<'static>,
     digest: Sha256,
+    /// The format that the snapshot was written in.
+    pub(super) format: u16,
     /// What was read so far; the caller counts what it decodes.
     pub(super) counts: SnapshotCounts,
 }
@@ -29,19 +31,21 @@ pub(super) struct Chunk {
 }
 
 impl ChunkReader<'_> {
-    /// Reads the opening.
-    pub(super) fn begin(source: &mut dyn Read) -> Result<ChunkReader<'_>, SnapshotError> {
-        let decompressor = Decompressor::new()?;
-        let mut reader = ChunkReader { source, decompressor, digest: Sha256::new(), counts: SnapshotCounts::default() };
+    /// Reads the opening, as a build of this command `level`.
+    pub(super) fn begin(source: &mut dyn Read, level: u16) -> Result<ChunkReader<'_>, SnapshotError> {
+        let (decompressor, counts) = (Decompressor::new()?, SnapshotCounts::default());
+        let mut reader = ChunkReader { source, decompressor, digest: Sha256::new(), format: 0, counts };
         let opening: [u8; OPENING_BYTES] = reader.take()?;
         let (named, checksum) = opening.split_at(OPENING_BYTES - 4);
         if &named[..MAGIC.len()] != MAGIC || checksum != crc32fast::hash(named).to_le_bytes() {
             return Err(damaged("it does not open like a snapshot"));
         }
-        let format = u16::from_le_bytes([named[MAGIC.len()], named[MAGIC.len() + 1]]);
-        if !(FORMAT_MIN..=FORMAT).contains(&format) {
-            return Err(SnapshotError::Format(format));
+        let (found, newest) =
+            (u16::from_le_bytes([named[MAGIC.len()], named[MAGIC.len() + 1]]), format::newest_of_level(level));
+        if !(FORMAT_MIN..=newest).contains(&found) {
+            return Err(SnapshotError::Format { found, newest });
         }
+        reader.format = found;
         reader.digest.update(opening);
         Ok(reader)
     }

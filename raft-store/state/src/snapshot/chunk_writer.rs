@@ -7,9 +7,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use zstd::bulk::Compressor;
 
-use super::{
-    CHUNK_BYTES_MAX, CHUNK_HEAD_BYTES, ChunkKind, End, FORMAT, MAGIC, SnapshotCounts, SnapshotError, ZSTD_LEVEL,
-};
+use super::{CHUNK_BYTES_MAX, CHUNK_HEAD_BYTES, ChunkKind, End, MAGIC, SnapshotCounts, SnapshotError, ZSTD_LEVEL};
 
 pub(super) struct ChunkWriter<'a> {
     sink: &'a mut dyn Write,
@@ -21,12 +19,12 @@ pub(super) struct ChunkWriter<'a> {
 
 impl ChunkWriter<'_> {
     /// Writes the opening.
-    pub(super) fn begin(sink: &mut dyn Write) -> Result<ChunkWriter<'_>, SnapshotError> {
+    pub(super) fn begin(sink: &mut dyn Write, format: u16) -> Result<ChunkWriter<'_>, SnapshotError> {
         let compressor = Compressor::new(ZSTD_LEVEL)?;
         let mut writer =
             ChunkWriter { sink, compressor, digest: Sha256::new(), counts: SnapshotCounts::default(), bytes: 0 };
         let mut opening = MAGIC.to_vec();
-        opening.extend_from_slice(&FORMAT.to_le_bytes());
+        opening.extend_from_slice(&format.to_le_bytes());
         opening.extend_from_slice(&crc32fast::hash(&opening).to_le_bytes());
         writer.put(&opening)?;
         Ok(writer)

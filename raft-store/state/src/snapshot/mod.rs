@@ -12,12 +12,17 @@
 //! runs of cells, and the end. The end counts what came before and carries its SHA-256: without it nothing before it
 //! is valid, so a torn file never passes for a shorter state.
 //!
+//! The head has tagged fields, so it can be extended ([`crate::head`]). The records in the other chunks have none: a
+//! fact about a campaign or a window that is added later is a field of the head, or a chunk of a new kind, by id.
+//!
 //! The order of everything is that of keys, so two replicas with the same state write the same bytes (CT-3).
 
 mod chunk_reader;
 mod chunk_writer;
 mod decode;
 mod encode;
+mod format;
+mod format_3;
 
 use std::io;
 
@@ -31,17 +36,10 @@ use crate::windows::cell_run::CellId;
 
 pub use self::decode::{decode, read_meta, verify};
 pub use self::encode::encode;
+use self::format::FORMAT_MIN;
+use crate::head::HeadError;
 
 const MAGIC: &[u8; 6] = b"ctsnap";
-/// The version of this layout and of what is in its chunks.
-///
-/// The chunks are not self-describing: a new field of the state, or a field of another type, needs a new format.
-/// Without it, replicas would take the snapshots on their disks for damaged ones. Raise the number, keep a reader that
-/// fills the new field with a default, and add a golden file; the tests in `golden.rs` fail until all three are there.
-const FORMAT: u16 = 3;
-/// The oldest format that this build reads.
-const FORMAT_MIN: u16 = 3;
-const _: () = assert!(FORMAT_MIN <= FORMAT, "a build reads what it writes");
 const OPENING_BYTES: usize = MAGIC.len() + 2 + 4;
 const CHUNK_HEAD_BYTES: usize = 1 + 4 + 4 + 4;
 /// Fast, and what is left to gain above it is a tenth (docs/decisions/009-snapshots.md).
@@ -122,8 +120,8 @@ pub enum SnapshotError {
     #[error("it is damaged: {0}")]
     Damaged(String),
     /// Whole, but not for this build: setting it aside would throw away what the next build could read.
-    #[error("its format is {0}, and this build knows {FORMAT} only: {remedy}", remedy = remedy(*.0))]
-    Format(u16),
+    #[error("its format is {found}, and this build reads formats {FORMAT_MIN} to {newest}: {remedy}", remedy = remedy(*.found))]
+    Format { found: u16, newest: u16 },
     #[error("its contents are not for this build: {0}")]
     Contents(CodecError),
 }
@@ -138,12 +136,21 @@ impl SnapshotError {
     }
 }
 
+impl From<HeadError> for SnapshotError {
+    fn from(error: HeadError) -> SnapshotError {
+        match error {
+            HeadError::Codec { error: error @ CodecError::Version(_), .. } => SnapshotError::Contents(error),
+            error => damaged(error.to_string()),
+        }
+    }
+}
+
 /// What to do about a snapshot of another format.
 fn remedy(format: u16) -> &'static str {
-    if format > FORMAT {
-        "a newer build wrote it; upgrade this node first"
-    } else {
+    if format < FORMAT_MIN {
         "an older build wrote it; start this node with that build again, or remove it from the cluster and add it back empty"
+    } else {
+        "a newer build wrote it; upgrade this node first"
     }
 }
 

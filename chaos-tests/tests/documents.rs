@@ -19,6 +19,7 @@ fn documents() -> Vec<(PathBuf, String)> {
         root().join("README.md"),
         root().join("ARCHITECTURE.md"),
         root().join("CHANGELOG.md"),
+        root().join("docs/configuration.md"),
         root().join("docs/new-command.md"),
         root().join("docs/simulation.md"),
     ];

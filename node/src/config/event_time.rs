@@ -15,7 +15,7 @@ section! {
         pub allowed_lateness_ms: u64 = EventTimeRules::default().allowed_lateness_ms,
         /// For how long after it became final a window stays readable in replicated state.
         pub retain_final_ms: u64 = EventTimeRules::default().retain_final_ms,
-        /// A click further ahead of its record's arrival is quarantined, so that one wrong clock cannot move a watermark.
+        /// A click further ahead of its record's arrival is quarantined, so one wrong clock cannot move a watermark.
         pub max_ahead_ms: u64 = EventTimeRules::default().max_ahead_ms,
     }
 }

@@ -2,8 +2,8 @@
 //! budget, and the count is exact.
 //!
 //! Above the budget *B*, only a shard that holds the group's watermark may add to the state, within a reserve *R*
-//! (`raft-store/state/src/room.rs`). Both trials send more than *B* and less than *B + R*. So the budget is reached, and
-//! the shards that are behind get the room to catch up, whatever the pace of each shard.
+//! (`raft-store/state/src/room.rs`). Both trials send more than *B* and less than *B + R*. So the budget is reached,
+//! and the shards that are behind get the room to catch up, whatever the pace of each shard.
 
 use std::future::Future;
 use std::time::Duration;

@@ -33,6 +33,8 @@ const GOLDEN: &[(u16, &[u8])] = &[
     (3, include_bytes!("../../tests/golden/format-3.snapshot")),
     (4, include_bytes!("../../tests/golden/format-4.snapshot")),
 ];
+/// The level that the fixture's node announces. It is not that of this build, which grows with each new command.
+const ANNOUNCED: u16 = 2;
 /// A build of this level reads every format.
 const EVERY_FORMAT: u16 = u16::MAX;
 
@@ -133,7 +135,7 @@ fn fixture() -> GroupState {
     let mut fixture = Fixture { state: GroupState::new(GROUP), index: 0, offset: 0 };
     fixture.apply(&Command::Configure(GroupSettings::new(1, EventTimeRules::default())));
     (1..=3).for_each(|node| fixture.register(node));
-    fixture.apply(&Command::AnnounceLevel { node: 1, level: COMMAND_LEVEL });
+    fixture.apply(&Command::AnnounceLevel { node: 1, level: ANNOUNCED });
     fixture.apply(&Command::SetDraining { node: 3, is_draining: true });
     fixture.apply(&Command::AssignShard(AssignShard { shard: SHARD, owner: Some(1), expected_epoch: Epoch(0) }));
     fixture.apply(&Command::PlanMove(PlanMove { shard: SHARD, heir: Some(2), expected_epoch: Epoch(1) }));
@@ -173,7 +175,7 @@ fn the_fixture_has_something_in_every_field() {
     assert!(state.settings().is_some() && !state.draining().is_empty() && state.nodes().len() == 3);
     assert!(state.shard(SHARD).is_some_and(|shard| shard.heir.is_some() && shard.last_range.is_some()));
     assert!(state.campaigns().len() == 2 && !state.seen_blocks(SHARD).is_empty());
-    assert!(state.command_level(1) == COMMAND_LEVEL && state.command_level(2) != COMMAND_LEVEL);
+    assert!(state.command_level(1) == ANNOUNCED && state.command_level(2) != ANNOUNCED);
     assert!(state.watermark_ms() > 0 && state.published_revision() > 0);
     assert!(state.published_revision() < state.newest_revision(), "something is still to be published");
     let states: Vec<WindowState> = state.windows().values().map(|window| window.state()).collect();

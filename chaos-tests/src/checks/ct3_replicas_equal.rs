@@ -28,9 +28,25 @@ pub fn check(replicas: &[ReplicaDigest]) -> Vec<Violation> {
     violations
 }
 
+/// `different` are the nodes whose state differs in memory from that of a replica which was never restored.
+pub fn check_restored(different: &[u64]) -> Vec<Violation> {
+    let violation = |node: &u64| Violation {
+        invariant: Invariant::ReplicasEqual,
+        detail: format!("node {node} has lost or changed a part of its state that no digest covers"),
+    };
+    different.iter().map(violation).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_different_node_is_named() {
+        let found = check_restored(&[2, 3]);
+        assert_eq!(found.len(), 2);
+        assert!(found[1].detail.contains("node 3"));
+    }
 
     #[test]
     fn only_replicas_at_the_same_index_are_compared() {

@@ -125,6 +125,10 @@ impl World {
         let running = self.nodes.values().filter(|node| !node.is_gone);
         digests.extend(running.map(|node| node.memory.replica.digest(node.id)));
         self.watch.found(ct3_replicas_equal::check(&digests));
+        // Snapshots decide what a digest sees. A field that they lose is seen here, after a restart from one.
+        let running = self.nodes.values().filter(|node| !node.is_gone);
+        let different = running.filter(|node| node.memory.replica.state != self.consensus.state).map(|node| node.id);
+        self.watch.found(ct3_replicas_equal::check_restored(&different.collect::<Vec<_>>()));
 
         let truncated: BTreeSet<ShardId> =
             self.log.shards().filter(|shard| self.log.truncated_from(*shard).is_some()).collect();

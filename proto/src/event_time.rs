@@ -40,7 +40,8 @@ pub struct EventTimeRules {
     pub allowed_lateness_ms: u64,
     /// How long a final window stays readable in replicated state after it became final.
     pub retain_final_ms: u64,
-    /// A click further ahead of its record's arrival is quarantined, so that one wrong clock cannot move a watermark.
+    /// A click further ahead of its record's arrival is quarantined. A click that is less far ahead is counted, and
+    /// moves watermarks as far as its arrival.
     pub max_ahead_ms: u64,
 }
 

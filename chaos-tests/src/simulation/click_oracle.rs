@@ -129,14 +129,14 @@ impl ClickOracle {
                 self.partitioner.shard(click.campaign_id, click.id()) == shard
                     && click.event_time_ms <= record.arrival_ms + self.rules.max_ahead_ms
             });
-            let newest = honest.map(|click| click.event_time_ms).max().unwrap_or(0);
+            let newest = honest.map(|click| click.event_time_ms.min(record.arrival_ms)).max().unwrap_or(0);
             let before = known.last().map_or(0, |record: &KnownRecord| record.newest_event_ms);
             let arrival_ms = record.arrival_ms;
             known.push(KnownRecord { clicks, arrival_ms, newest_event_ms: newest.max(before) });
         }
     }
 
-    /// Newest honest event time below an offset; 0 if there is none.
+    /// Newest honest event time below an offset, as of the arrival of clicks that are dated ahead; 0 if there is none.
     pub fn newest_event_ms(&self, shard: ShardId, to: u64) -> UnixMillis {
         let known = self.known.get(&shard).map_or(&[][..], Vec::as_slice);
         let last = usize::try_from(to).unwrap_or(usize::MAX).min(known.len()).checked_sub(1);
@@ -196,8 +196,8 @@ impl ClickOracle {
                         outcomes.quarantined += 1;
                         continue;
                     }
-                    let bound = click.event_time_ms.saturating_sub(self.rules.out_of_orderness_ms);
-                    watermark_ms = watermark_ms.max(bound);
+                    let reached_ms = click.event_time_ms.min(record.arrival_ms);
+                    watermark_ms = watermark_ms.max(reached_ms.saturating_sub(self.rules.out_of_orderness_ms));
                     let minute = Minute::of(click.event_time_ms);
                     let is_known =
                         counted.get(&click.click_id).is_some_and(|minute| !self.rules.is_final(*minute, watermark_ms));

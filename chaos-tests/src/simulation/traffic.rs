@@ -1,8 +1,8 @@
 //! The traffic, drawn from a seed: everything that a log may hold, honest or not.
 //!
-//! It has minted and foreign ids, repeats and storms of them, late and very late clicks, clocks that run far ahead,
-//! unreadable records, records in the wrong partition, packed and single ones, users, costs, robots, silent partitions,
-//! and an hour's backlog at the start.
+//! It has minted and foreign ids, repeats and storms of them, late and very late clicks, clocks that run ahead and far
+//! ahead, unreadable records, records in the wrong partition, packed and single ones, users, costs, robots, silent
+//! partitions, and an hour's backlog at the start.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use clicktally_proto::event_time::{EventTimeRules, UnixMillis, WINDOW_MS};
 use clicktally_proto::identity::ids::{ClickId, SnowflakeMinter};
 use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 
+use super::edition::{Edition, Story};
 use super::random::{Seed, Stream};
 
 /// Originals that may still be repeated.
@@ -95,9 +96,32 @@ pub struct Produced {
     pub ids: Vec<u64>,
 }
 
+/// Clicks that are dated ahead of their arrival, as far as the rules allow. Drawn from a stream of their own.
+#[derive(Debug)]
+struct AheadClicks {
+    random: Stream,
+    /// This many of a thousand clicks.
+    chance: u64,
+}
+
+impl AheadClicks {
+    fn draw(story: Story) -> AheadClicks {
+        let mut random = story.seed.stream("clicks ahead");
+        let is_wanted = story.edition >= Edition::AHEAD && random.permille(500);
+        let chance = if is_wanted { random.between(1, 60) } else { 0 };
+        AheadClicks { random, chance }
+    }
+
+    fn next(&mut self, now_ms: UnixMillis, max_ahead_ms: u64) -> Option<UnixMillis> {
+        let is_ahead = self.chance > 0 && self.random.permille(self.chance);
+        is_ahead.then(|| now_ms + self.random.between(1, max_ahead_ms.max(1)))
+    }
+}
+
 #[derive(Debug)]
 pub struct Traffic {
     random: Stream,
+    ahead: AheadClicks,
     plan: TrafficPlan,
     partitioner: Partitioner,
     rules: EventTimeRules,
@@ -109,9 +133,10 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    pub fn new(seed: Seed, plan: TrafficPlan, partitioner: Partitioner, rules: EventTimeRules) -> Traffic {
+    pub fn new(story: Story, plan: TrafficPlan, partitioner: Partitioner, rules: EventTimeRules) -> Traffic {
         Traffic {
-            random: seed.stream("traffic"),
+            random: story.seed.stream("traffic"),
+            ahead: AheadClicks::draw(story),
             plan,
             partitioner,
             rules,
@@ -191,6 +216,7 @@ impl Traffic {
         let campaign_id = if is_star { 1 } else { 1 + random.zipf(plan.campaigns) };
         let ad_id = 100 * campaign_id + if is_star { 0 } else { random.zipf(plan.ads_per_campaign) };
         let event_time_ms = event_time(random, plan, self.rules, self.storm, now_ms);
+        let event_time_ms = self.ahead.next(now_ms, self.rules.max_ahead_ms).unwrap_or(event_time_ms);
         let event_id = if random.permille(plan.foreign) {
             self.foreign_ids += 1;
             format!("event-{}", self.foreign_ids)
@@ -241,9 +267,9 @@ mod tests {
     use super::*;
 
     fn run(seed: u64) -> Vec<Produced> {
-        let seed = Seed(seed);
-        let plan = TrafficPlan { garbage: 100, misrouted: 100, repeats: 300, ..TrafficPlan::draw(seed, 16) };
-        let mut traffic = Traffic::new(seed, plan, Partitioner::new(1), EventTimeRules::default());
+        let story = Story::newest(seed);
+        let plan = TrafficPlan { garbage: 100, misrouted: 100, repeats: 300, ..TrafficPlan::draw(story.seed, 16) };
+        let mut traffic = Traffic::new(story, plan, Partitioner::new(1), EventTimeRules::default());
         (0..100).flat_map(|tick| traffic.tick(1_800_000_000_000 + tick * 500)).collect()
     }
 

@@ -15,16 +15,18 @@ section! {
         pub allowed_lateness_ms: u64 = EventTimeRules::default().allowed_lateness_ms,
         /// For how long after it became final a window stays readable in replicated state.
         pub retain_final_ms: u64 = EventTimeRules::default().retain_final_ms,
-        /// A click further ahead of its record's arrival is quarantined, so one wrong clock cannot move a watermark.
+        /// A click further ahead of its record's arrival is quarantined. A click that is less far ahead is counted.
         pub max_ahead_ms: u64 = EventTimeRules::default().max_ahead_ms,
     }
 }
 
 impl EventTimeSection {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        if self.allowed_lateness_ms.saturating_add(self.out_of_orderness_ms) > LIVE_SPAN_MAX_MS {
+        let span_ms = self.allowed_lateness_ms.saturating_add(self.out_of_orderness_ms);
+        if span_ms.saturating_add(self.max_ahead_ms) > LIVE_SPAN_MAX_MS {
             return invalid(format!(
-                "event_time: allowed_lateness_ms and out_of_orderness_ms together must be at most {LIVE_SPAN_MAX_MS}"
+                "event_time: allowed_lateness_ms, out_of_orderness_ms and max_ahead_ms together must be at most \
+                 {LIVE_SPAN_MAX_MS}"
             ));
         }
         Ok(())

@@ -3,8 +3,8 @@
 //! Each click gets the first outcome of this list that fits, decided in log order:
 //!
 //! 1. **misrouted**: belongs to another shard; sent on to its own partition.
-//! 2. **quarantined**: dated too far ahead of its record's arrival (one wrong clock must not move a watermark), or
-//!    with an id that no table can hold. A record that cannot be decoded is quarantined whole.
+//! 2. **quarantined**: dated further ahead of its record's arrival than the rules allow, or with an id that no table
+//!    can hold. A record that cannot be decoded is quarantined whole.
 //! 3. **duplicate**: its id was counted, under whatever minute, and that minute is not final yet.
 //! 4. **late**: its window is final by this shard's watermark.
 //! 5. **invalid** or **counted**.
@@ -185,7 +185,7 @@ impl ShardState {
             } else if click.ad_id > ID_MAX || click.campaign_id > ID_MAX {
                 detours.push((index, Detour::Quarantined("ad or campaign id of 2^63 or more")));
             } else {
-                self.decide(record.offset, click);
+                self.decide(&record, click);
             }
         }
         if !detours.is_empty() {
@@ -194,8 +194,8 @@ impl ShardState {
     }
 
     #[inline]
-    fn decide(&mut self, offset: u64, click: &ClickView) {
-        self.watermark.observe(click.event_time_ms);
+    fn decide(&mut self, record: &LogRecord<'_>, click: &ClickView) {
+        self.watermark.observe(click.event_time_ms, record.arrival_ms);
         let horizon = self.horizon();
         let minute = Minute::of(click.event_time_ms);
         let place = Place::of(click.click_id);
@@ -205,7 +205,7 @@ impl ShardState {
             } else {
                 self.outcomes.late += 1;
                 if !is_broken(Mutant::LateDropped) {
-                    self.send(out_records::late(self.terms.shard, offset, horizon.watermark_ms, click));
+                    self.send(out_records::late(self.terms.shard, record.offset, horizon.watermark_ms, click));
                 }
             }
             return;
@@ -330,7 +330,37 @@ impl ShardState {
 
 #[cfg(test)]
 mod tests {
+    use clicktally_proto::click::encode::encode_record;
+    use clicktally_proto::event_time::WINDOW_MS;
+    use clicktally_proto::identity::ids::ClickId;
+
     use super::*;
+
+    #[test]
+    fn clicks_dated_ahead_do_not_move_the_watermark_beyond_their_arrival() {
+        let terms = ShardTerms {
+            shard: ShardId(3),
+            epoch: Epoch(1),
+            partitioner: Partitioner::new(1),
+            event_time: EventTimeRules::default(),
+        };
+        let mut state = ShardState::restore(terms, &ShardEntry::default(), &[]).unwrap();
+        let arrival_ms = 100 * WINDOW_MS;
+        let mut take = |event_time_ms: u64| {
+            let is_own = |id: &u64| terms.partitioner.shard(7, ClickId(*id)) == terms.shard;
+            let click_id = (event_time_ms..).find(is_own).unwrap();
+            let click = Click { click_id, campaign_id: 7, ad_id: 1, event_time_ms, ..Click::default() };
+            let (offset, value) = (state.position(), encode_record(&[click]));
+            state.take(LogRecord { offset, arrival_ms, value: &value });
+            state.watermark_ms()
+        };
+        let EventTimeRules { out_of_orderness_ms, allowed_lateness_ms, max_ahead_ms, .. } = terms.event_time;
+        assert_eq!(take(arrival_ms + max_ahead_ms), arrival_ms - out_of_orderness_ms);
+        assert_eq!(take(arrival_ms), arrival_ms - out_of_orderness_ms);
+        // If the first click had moved the watermark, this one would be late.
+        take(arrival_ms - allowed_lateness_ms);
+        assert_eq!((state.outcomes().counted, state.outcomes().late), (3, 0));
+    }
 
     #[test]
     fn only_an_end_at_the_position_proves_a_shard_empty() {

@@ -74,7 +74,7 @@ impl World {
         };
         let nodes: BTreeMap<NodeId, SimNode> = (1..=plan.nodes).map(|id| (id, SimNode::new(id, clock()))).collect();
         let members = nodes.keys().copied().collect();
-        let traffic = Traffic::new(seed, TrafficPlan::draw(seed, SALTS), partitioner, plan.rules);
+        let traffic = Traffic::new(story, TrafficPlan::draw(seed, SALTS), partitioner, plan.rules);
         let mut world = World {
             agenda: Agenda::new(),
             trace: Trace::default(),

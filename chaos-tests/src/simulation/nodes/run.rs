@@ -67,7 +67,7 @@ impl Run {
         let mut run = Run {
             world,
             hosts,
-            traffic: Traffic::new(seed, plan, partitioner, rules),
+            traffic: Traffic::new(story, plan, partitioner, rules),
             oracle: ClickOracle::new(partitioner, rules),
             watch: Watch::default(),
             faults,

@@ -14,7 +14,8 @@ use clicktally_proto::identity::shard_key::{Place, PlaceParts};
 use foreign_ids::ForeignIds;
 use minted_ids::MintedIds;
 
-/// The largest allowed distance between the newest click seen and the oldest one remembered: lateness plus disorder.
+/// The largest allowed distance between the newest click seen and the oldest one remembered: lateness, disorder, and
+/// how far a click may be dated ahead.
 pub const LIVE_SPAN_MAX_MS: u64 = 250 * WINDOW_MS;
 
 /// Decides when an id is forgotten, from the rules and the shard's watermark.
@@ -33,10 +34,12 @@ impl Horizon {
         self.rules.is_final(minute, self.watermark_ms)
     }
 
-    /// The shard has seen no click of a later minute, because such a click would have moved the watermark.
+    /// The shard has counted no click of a later minute. The arrival of a click moves the watermark, and a click is
+    /// dated at most so far ahead of its arrival.
     #[inline]
     fn newest_minute(&self) -> Minute {
-        Minute::of(self.watermark_ms.saturating_add(self.rules.out_of_orderness_ms))
+        let arrival_ms = self.watermark_ms.saturating_add(self.rules.out_of_orderness_ms);
+        Minute::of(arrival_ms.saturating_add(self.rules.max_ahead_ms))
     }
 }
 

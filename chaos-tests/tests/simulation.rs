@@ -26,7 +26,7 @@ const FAILED_ONCE: [FailedOnce; 10] = [
     rules(88, Edition::FIRST, 6_475_570_806_216_080_208),
     rules(7_304, Edition::FIRST, 17_167_359_958_590_618_733),
     rules(22_454, Edition::FIRST, 7_502_723_118_402_450_113),
-    rules(22_909, Edition::FIRST, 5_527_005_953_850_405_628),
+    rules(22_909, Edition::FIRST, 10_142_367_720_072_660_138),
     nodes(23, Edition::FIRST),
     nodes(28, Edition::FIRST),
     nodes(48, Edition::FIRST),

@@ -60,6 +60,7 @@ problem_kinds! {
     RoleAbsent = "role-absent", MISDIRECTED_REQUEST, "This node does not have the required role";
     BodyTooLarge = "body-too-large", PAYLOAD_TOO_LARGE, "The request is too large";
     AlreadyExists = "already-exists", CONFLICT, "It already exists";
+    CurrencyFixed = "currency-fixed", CONFLICT, "The currency of a campaign cannot change";
     RevisionMoved = "revision-moved", PRECONDITION_FAILED, "It has changed in the meantime";
     LimitReached = "limit-reached", CONFLICT, "A limit is reached";
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, "Too many requests are in flight";

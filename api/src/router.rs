@@ -62,7 +62,7 @@ fn shown(uri: &Uri) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeMap;
 
     use async_trait::async_trait;
@@ -110,14 +110,11 @@ mod tests {
         }
     }
 
-    fn node_with(roles: Roles) -> Router {
-        node_of(roles, Sources::default())
-    }
-
-    fn node_of(roles: Roles, sources: Sources) -> Router {
+    /// A node without groups.
+    pub(crate) fn state_of(roles: Roles, sources: Sources) -> ApiState {
         let minter = IdMinter::default();
         minter.arm(1);
-        router(ApiState {
+        ApiState {
             node: 1,
             roles,
             groups: Vec::new(),
@@ -130,7 +127,15 @@ mod tests {
             postgres: None,
             sources,
             capture_slots: CaptureSlots::default(),
-        })
+        }
+    }
+
+    fn node_with(roles: Roles) -> Router {
+        node_of(roles, Sources::default())
+    }
+
+    fn node_of(roles: Roles, sources: Sources) -> Router {
+        router(state_of(roles, sources))
     }
 
     async fn ask(node: &Router, method: &str, path: &str) -> (StatusCode, String) {

@@ -23,6 +23,9 @@ use crate::text_forms::query_parameters::{ParameterError, Parameters, refuse_unk
 
 pub const PAGE_ITEMS_MAX: u32 = 1_000;
 
+/// How often an edit without a revision is proposed while other edits of the same campaign come in between.
+const EDITS_TRIED_MAX: u32 = 5;
+
 type Tagged = (StatusCode, [(HeaderName, String); 1], Json<CampaignOutput>);
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -61,7 +64,7 @@ pub async fn create_campaign(
     responses(
         (status = 200, body = CampaignOutput),
         (status = 400, body = Problem),
-        (status = 409, description = "The group is full", body = Problem),
+        (status = 409, description = "The group is full, or the currency would change", body = Problem),
         (status = 412, description = "The campaign has changed in the meantime", body = Problem),
         (status = 503, description = "Not decided in time; the change may have been applied", body = Problem),
     )
@@ -138,23 +141,58 @@ fn page(state: &ApiState, after: CampaignId, limit: usize) -> CampaignPage {
 
 async fn set(
     state: &ApiState,
-    terms: CampaignTerms,
+    wanted: CampaignTerms,
     moved: ProblemKind,
     status: StatusCode,
 ) -> Result<Tagged, Problem> {
-    let campaign_id = terms.campaign_id;
+    let campaign_id = wanted.campaign_id;
     let group = state
         .group_of(campaign_id)
         .ok_or_else(|| Problem::new(ProblemKind::NotReady, "this node has no replica of the campaign's group"))?;
-    let revision = match group.propose(&Command::SetCampaign(terms.clone())).await? {
-        Outcome::CampaignSet { revision } => revision,
-        Outcome::Rejected(rejection) => return Err(refused(&rejection, moved)),
-        other => return Err(Problem::new(ProblemKind::Undecided, format!("unexpected outcome {other:?}"))),
-    };
-    // The local replica may be behind this decision: answer with the terms and revision that were decided.
-    let (spend_micros, clicks) =
-        look_up(state, campaign_id).map_or((0, 0), |campaign| (campaign.spend_micros, campaign.clicks));
-    Ok(tagged(status, &Campaign { terms, revision, spend_micros, clicks }))
+    for _ in 0..EDITS_TRIED_MAX {
+        // The check below must see every edit that was committed before this request.
+        group.read_barrier().await?;
+        let current = look_up(state, campaign_id);
+        let terms = guarded(current.as_deref(), wanted.clone())?;
+        match group.propose(&Command::SetCampaign(terms.clone())).await? {
+            Outcome::CampaignSet { revision } => {
+                // The local replica may be behind this decision: answer with the terms and revision that were decided.
+                let (spend_micros, clicks) =
+                    look_up(state, campaign_id).map_or((0, 0), |campaign| (campaign.spend_micros, campaign.clicks));
+                return Ok(tagged(status, &Campaign { terms, revision, spend_micros, clicks }));
+            }
+            // Another edit was faster. The client named no revision to replace, so this edit replaces that one, too.
+            Outcome::Rejected(Rejection::RevisionMoved(_)) if wanted.expected_revision.is_none() => {}
+            Outcome::Rejected(rejection) => return Err(refused(&rejection, moved)),
+            other => return Err(Problem::new(ProblemKind::Undecided, format!("unexpected outcome {other:?}"))),
+        }
+    }
+    let detail = format!("campaign {campaign_id} changes faster than this edit can be checked: send it again");
+    Err(Problem::new(ProblemKind::Undecided, detail))
+}
+
+/// The terms to propose: they name the revision that they were checked against, so that a race is `RevisionMoved`.
+///
+/// A campaign's currency never changes: a change would compare what was spent in one currency with a budget in another.
+/// This check is here and not in apply, because a cluster may have replicas of an older build that do not know the rule
+/// (docs/decisions/017-mixed-versions.md): they would accept what others reject, and their states would diverge. The
+/// revision makes the check as strong here: apply accepts the terms only if the ones checked are still in force.
+fn guarded(current: Option<&Campaign>, mut wanted: CampaignTerms) -> Result<CampaignTerms, Problem> {
+    let revision_now = current.map_or(0, |campaign| campaign.revision);
+    let expected = *wanted.expected_revision.get_or_insert(revision_now);
+    if let Some(current) = current
+        // With any other revision apply rejects the edit, and that answer tells the client more.
+        && expected == revision_now
+        && current.terms.currency != wanted.currency
+    {
+        let (id, now, asked) = (wanted.campaign_id, current.terms.currency, wanted.currency);
+        let detail = format!(
+            "campaign {id} is in {now}, and its currency cannot change to {asked}: create another campaign in {asked}, \
+             and set the budget of this one to what it has spent"
+        );
+        return Err(Problem::new(ProblemKind::CurrencyFixed, detail));
+    }
+    Ok(wanted)
 }
 
 fn refused(rejection: &Rejection, moved: ProblemKind) -> Problem {
@@ -192,7 +230,125 @@ fn expected_revision(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use axum::Router;
+    use axum::body::Body;
+    use axum::http::Request;
+    use clicktally_proto::clock::SystemClock;
+    use clicktally_proto::command::COMMAND_LEVEL;
+    use clicktally_proto::identity::shard_key::GroupId;
+    use clicktally_raft_store::disk_storage::DiskStorage;
+    use clicktally_raft_store::peers::transport::HttpTransport;
+    use clicktally_raft_store::store::RaftStore;
+    use clicktally_raft_store::store_config::{RaftTiming, SnapshotRules, StoreConfig};
+    use serde_json::{Value, json};
+    use tower::ServiceExt;
+
     use super::*;
+    use crate::access::source::Sources;
+    use crate::router::router;
+    use crate::router::tests::state_of;
+    use crate::state::Roles;
+
+    /// The interface of a node whose only group it leads alone.
+    struct World {
+        store: RaftStore,
+        node: Router,
+        _folder: tempfile::TempDir,
+    }
+
+    impl World {
+        async fn start() -> World {
+            let folder = tempfile::tempdir().unwrap();
+            let config = StoreConfig {
+                cluster: "campaigns".to_owned(),
+                node: 1,
+                groups: 1,
+                founders: BTreeMap::from([(1, "127.0.0.1:1".to_owned())]),
+                timing: RaftTiming::FAST,
+                snapshots: SnapshotRules::default(),
+                heartbeat_gap_max: Duration::from_secs(1),
+                command_level: COMMAND_LEVEL,
+            };
+            let transport = Arc::new(HttpTransport::new("campaigns").unwrap());
+            let storage = Arc::new(DiskStorage::new(folder.path()));
+            let store = RaftStore::open(config, storage, transport, Arc::new(SystemClock)).await.unwrap();
+            let mut state = state_of(Roles { capture: false, serve: true }, Sources::default());
+            state.groups = vec![Arc::new(store.group(GroupId(0)).unwrap().clone())];
+            World { store, node: router(state), _folder: folder }
+        }
+
+        /// Repeats a request that was not decided in time.
+        async fn send(&self, method: &str, path: &str, if_match: Option<&str>, body: &Value) -> (StatusCode, Value) {
+            loop {
+                let mut request = Request::builder().method(method).uri(path);
+                if let Some(tag) = if_match {
+                    request = request.header(header::IF_MATCH, tag);
+                }
+                let request = request.body(Body::from(body.to_string())).unwrap();
+                let response = self.node.clone().oneshot(request).await.unwrap();
+                let status = response.status();
+                let answer = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+                if status != StatusCode::SERVICE_UNAVAILABLE {
+                    return (status, serde_json::from_slice(&answer).unwrap());
+                }
+            }
+        }
+    }
+
+    fn body(currency: &str, budget_micros: i64) -> Value {
+        let money = |amount_micros: i64| json!({"amount_micros": amount_micros, "currency": currency});
+        json!({"campaign_id": 7, "advertiser_id": 3, "cost_per_click": money(10), "budget": money(budget_micros)})
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_currency_of_a_campaign_never_changes() {
+        let world = World::start().await;
+        let (status, created) = world.send("POST", "/v1/campaigns", None, &body("USD", 100)).await;
+        assert_eq!(status, StatusCode::CREATED, "{created}");
+        let tag = format!("\"{}\"", created["revision"]);
+
+        for if_match in [None, Some(tag.as_str())] {
+            let (status, refused) = world.send("PUT", "/v1/campaigns/7", if_match, &body("JPY", 100)).await;
+            assert_eq!((status, &refused["type"]), (StatusCode::CONFLICT, &json!(ProblemKind::CurrencyFixed.uri())));
+            let detail = refused["detail"].as_str().unwrap();
+            assert!(detail.contains("in USD") && detail.contains("create another campaign in JPY"), "{detail}");
+        }
+        // What would be refused whatever the currency is refused for that reason.
+        let (status, refused) = world.send("PUT", "/v1/campaigns/7", Some("\"1000000\""), &body("JPY", 100)).await;
+        assert_eq!(
+            (status, &refused["type"]),
+            (StatusCode::PRECONDITION_FAILED, &json!(ProblemKind::RevisionMoved.uri()))
+        );
+        let (status, refused) = world.send("POST", "/v1/campaigns", None, &body("JPY", 100)).await;
+        assert_eq!((status, &refused["type"]), (StatusCode::CONFLICT, &json!(ProblemKind::AlreadyExists.uri())));
+        let (_, kept) = world.send("GET", "/v1/campaigns/7", None, &Value::Null).await;
+        assert_eq!((&kept["budget"]["currency"], &kept["revision"]), (&json!("USD"), &created["revision"]));
+
+        // In its currency the campaign changes as before: with a revision, without one, and with two edits at once.
+        let (status, _) = world.send("PUT", "/v1/campaigns/7", Some(tag.as_str()), &body("USD", 200)).await;
+        assert_eq!(status, StatusCode::OK);
+        let (one, two) = (body("USD", 300), body("USD", 400));
+        let edits = tokio::join!(
+            world.send("PUT", "/v1/campaigns/7", None, &one),
+            world.send("PUT", "/v1/campaigns/7", None, &two)
+        );
+        assert_eq!((edits.0.0, edits.1.0), (StatusCode::OK, StatusCode::OK), "{edits:?}");
+        assert_ne!(edits.0.1["revision"], edits.1.1["revision"]);
+        world.store.shutdown().await;
+    }
+
+    #[test]
+    fn terms_are_proposed_against_the_revision_they_were_checked_against() {
+        let input: CampaignInput = serde_json::from_value(body("USD", 100)).unwrap();
+        let terms = input.into_terms(None, None, 42).unwrap();
+        let current = Campaign { terms: terms.clone(), revision: 9, spend_micros: 0, clicks: 0 };
+        assert_eq!(guarded(None, terms.clone()).unwrap().expected_revision, Some(0));
+        assert_eq!(guarded(Some(&current), terms.clone()).unwrap().expected_revision, Some(9));
+        let stale = CampaignTerms { expected_revision: Some(8), ..terms };
+        assert_eq!(guarded(Some(&current), stale).unwrap().expected_revision, Some(8));
+    }
 
     #[test]
     fn an_etag_is_a_quoted_revision() {

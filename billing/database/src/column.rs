@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use clicktally_proto::event_time::{Minute, UnixMillis};
 use clicktally_proto::identity::shard_key::ShardId;
+use clicktally_proto::money::Currency;
 
 use crate::error::DatabaseError;
 
@@ -30,6 +31,10 @@ pub(crate) fn to_minute(time: DateTime<Utc>) -> Result<Minute, DatabaseError> {
 
 pub(crate) fn to_shard(column: i32) -> Result<ShardId, DatabaseError> {
     u16::try_from(column).map(ShardId).map_err(|_| DatabaseError::OutOfRange("shard"))
+}
+
+pub(crate) fn to_currency(code: String) -> Result<Currency, DatabaseError> {
+    Currency::try_from(code).map_err(|error| DatabaseError::Currency(error.to_string()))
 }
 
 #[cfg(test)]

@@ -5,5 +5,5 @@ mod terms;
 
 pub use clicktally_database::billing::Usage;
 pub use clicktally_database::catalog::Terms;
-pub use rules::{BilledUsage, UnbilledCause, bill};
+pub use rules::{BilledByCampaign, BilledUsage, UnbilledCause, bill};
 pub use terms::{TermsInterval, TermsTimeline};

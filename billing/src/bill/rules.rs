@@ -1,9 +1,15 @@
 //! Which clicks of a campaign-day are billed. Pure: usage, terms and what other days took of the budget go in.
+//!
+//! A click is billed in the currency of the terms it fell under, whatever terms came later, and against the campaign's
+//! newest budget in that currency. A campaign's currency cannot change any more (`api/src/catalogue/campaigns.rs`), but
+//! the catalogue may hold terms from before that rule. A run that failed for such a campaign could never succeed again,
+//! and one that did not bill them would refund what is invoiced already. So each currency of a campaign has a budget of
+//! its own, and no sum mixes two.
 
 use std::collections::BTreeMap;
 
 use clicktally_database::billing::Usage;
-use clicktally_proto::money::{Micros, price_of};
+use clicktally_proto::money::{Currency, Micros, price_of};
 
 use super::terms::TermsTimeline;
 use crate::error::BillingError;
@@ -13,8 +19,6 @@ use crate::error::BillingError;
 pub enum UnbilledCause {
     BudgetCap,
     UnknownCampaign,
-    /// The terms they fell under are in another currency than the newest ones: no budget can be compared with them.
-    CurrencyChanged,
 }
 
 impl UnbilledCause {
@@ -22,7 +26,6 @@ impl UnbilledCause {
         match self {
             UnbilledCause::BudgetCap => "budget_cap",
             UnbilledCause::UnknownCampaign => "unknown_campaign",
-            UnbilledCause::CurrencyChanged => "currency_changed",
         }
     }
 }
@@ -36,7 +39,11 @@ pub struct BilledUsage {
     pub unbilled_cause: Option<UnbilledCause>,
 }
 
-/// Bills whole clicks, terms in order of revision, while the campaign's budget (of its newest terms) lasts.
+/// What documents bill campaigns, by campaign and currency.
+pub type BilledByCampaign = BTreeMap<(i64, Currency), Micros>;
+
+/// Bills whole clicks, terms in order of revision, while the campaign's budget lasts: the one of its newest terms in the
+/// currency of the click's terms.
 ///
 /// `billed_elsewhere` is what documents of all *other* days bill each campaign: so `billed ≤ budget` holds over all
 /// days in whatever order they are run, and a rerun of one gives the same again.
@@ -46,55 +53,49 @@ pub struct BilledUsage {
 pub fn bill(
     usages: &[Usage],
     terms: &TermsTimeline,
-    billed_elsewhere: &BTreeMap<i64, Micros>,
+    billed_elsewhere: &BilledByCampaign,
 ) -> Result<Vec<BilledUsage>, BillingError> {
     let mut sorted = usages.to_vec();
     sorted.sort_unstable_by_key(|usage| (usage.campaign_id, usage.terms_revision));
+    let mut left: BilledByCampaign = BTreeMap::new();
     let mut billed = Vec::with_capacity(sorted.len());
-    for campaign in sorted.chunk_by(|a, b| a.campaign_id == b.campaign_id) {
-        let campaign_id = campaign[0].campaign_id;
-        let budget_micros = terms.newest(campaign_id).map_or(0, |newest| newest.budget_micros);
-        let elsewhere = billed_elsewhere.get(&campaign_id).copied().unwrap_or(0);
-        // Below zero where the budget was lowered under what other days billed already: nothing is left.
-        assert!(elsewhere >= 0, "documents of other days bill nothing or something, or the budget would grow");
-        let mut left_micros = budget_micros.saturating_sub(elsewhere).max(0);
-        for usage in campaign {
-            let result = bill_one(*usage, terms, left_micros)?;
-            left_micros -= result.amount_micros;
-            assert!(left_micros >= 0, "a campaign is never billed beyond its budget");
-            billed.push(result);
-        }
+    for usage in sorted {
+        let Some(agreed) = terms.get(usage.campaign_id, usage.terms_revision) else {
+            let unbilled_cause = (usage.clicks > 0).then_some(UnbilledCause::UnknownCampaign);
+            billed.push(BilledUsage { usage, billed_clicks: 0, amount_micros: 0, unbilled_cause });
+            continue;
+        };
+        let budget = (usage.campaign_id, agreed.currency);
+        let left_micros =
+            left.entry(budget).or_insert_with(|| budget_left(budget, terms, billed_elsewhere.get(&budget)));
+        let result = bill_one(usage, agreed.cost_per_click_micros, *left_micros)?;
+        *left_micros -= result.amount_micros;
+        assert!(*left_micros >= 0, "a campaign is never billed beyond its budget");
+        billed.push(result);
     }
     Ok(billed)
 }
 
-fn bill_one(usage: Usage, terms: &TermsTimeline, left_micros: Micros) -> Result<BilledUsage, BillingError> {
-    let refused = |cause| BilledUsage {
-        usage,
-        billed_clicks: 0,
-        amount_micros: 0,
-        unbilled_cause: (usage.clicks > 0).then_some(cause),
-    };
-    let (Some(agreed), Some(newest)) =
-        (terms.get(usage.campaign_id, usage.terms_revision), terms.newest(usage.campaign_id))
-    else {
-        return Ok(refused(UnbilledCause::UnknownCampaign));
-    };
-    if agreed.currency != newest.currency {
-        return Ok(refused(UnbilledCause::CurrencyChanged));
-    }
-    assert!(agreed.cost_per_click_micros >= 0, "terms are read with a price of zero or more");
+fn budget_left(
+    (campaign_id, currency): (i64, Currency),
+    terms: &TermsTimeline,
+    billed_elsewhere: Option<&Micros>,
+) -> Micros {
+    let budget_micros = terms.newest_in(campaign_id, currency).map_or(0, |newest| newest.budget_micros);
+    let elsewhere = billed_elsewhere.copied().unwrap_or(0);
+    assert!(elsewhere >= 0, "documents of other days bill nothing or something, or the budget would grow");
+    // Below zero where the budget was lowered under what other days billed already: nothing is left.
+    budget_micros.saturating_sub(elsewhere).max(0)
+}
+
+fn bill_one(usage: Usage, price_micros: Micros, left_micros: Micros) -> Result<BilledUsage, BillingError> {
+    assert!(price_micros >= 0, "terms are read with a price of zero or more");
     // Free clicks are always within the budget.
-    let affordable = left_micros.checked_div(agreed.cost_per_click_micros).map_or(u64::MAX, i64::unsigned_abs);
+    let affordable = left_micros.checked_div(price_micros).map_or(u64::MAX, i64::unsigned_abs);
     let billed_clicks = usage.clicks.min(affordable);
-    let amount_micros =
-        price_of(billed_clicks, agreed.cost_per_click_micros).ok_or(BillingError::Overflow("an amount"))?;
-    Ok(BilledUsage {
-        usage,
-        billed_clicks,
-        amount_micros,
-        unbilled_cause: (billed_clicks < usage.clicks).then_some(UnbilledCause::BudgetCap),
-    })
+    let amount_micros = price_of(billed_clicks, price_micros).ok_or(BillingError::Overflow("an amount"))?;
+    let unbilled_cause = (billed_clicks < usage.clicks).then_some(UnbilledCause::BudgetCap);
+    Ok(BilledUsage { usage, billed_clicks, amount_micros, unbilled_cause })
 }
 
 #[cfg(test)]
@@ -129,7 +130,7 @@ mod tests {
         assert_eq!((billed[0].billed_clicks, billed[0].amount_micros), (3, 900));
         assert_eq!(billed[0].unbilled_cause, Some(UnbilledCause::BudgetCap));
         // Other days left 350: one click more would cost 600.
-        let billed = bill(&[usage(1, 5)], &timeline, &BTreeMap::from([(1, 650)])).unwrap();
+        let billed = bill(&[usage(1, 5)], &timeline, &BTreeMap::from([((1, Currency::USD), 650)])).unwrap();
         assert_eq!((billed[0].billed_clicks, billed[0].amount_micros), (1, 300));
     }
 
@@ -140,12 +141,16 @@ mod tests {
     }
 
     #[test]
-    fn terms_in_a_currency_since_left_are_not_billed_against_the_new_budget() {
+    fn terms_in_a_currency_since_left_are_billed_in_it_and_against_their_own_budget() {
         let euro = Currency::try_from("EUR".to_owned()).unwrap();
-        let timeline = TermsTimeline::new([terms(1, 1, 100), Terms { currency: euro, ..terms(2, 1, 100) }]);
-        let billed = bill(&[usage(1, 5), usage(2, 5)], &timeline, &BTreeMap::new()).unwrap();
-        assert_eq!(billed[0].unbilled_cause, Some(UnbilledCause::CurrencyChanged));
-        assert_eq!(billed[1].billed_clicks, 5);
+        let in_euro = |revision| Terms { currency: euro, ..terms(revision, 1, 100) };
+        let timeline = TermsTimeline::new([terms(1, 10, 100), terms(2, 10, 70), in_euro(3)]);
+        let usages = [usage(1, 5), usage(2, 5), usage(3, 5)];
+        let elsewhere = BTreeMap::from([((1, euro), 98), ((1, Currency::USD), 0)]);
+        let billed = bill(&usages, &timeline, &elsewhere).unwrap();
+        // Seven of ten clicks in dollars, and the euros that other days billed leave room for two clicks.
+        assert_eq!(billed.iter().map(|b| b.billed_clicks).collect::<Vec<_>>(), [5, 2, 2]);
+        assert_eq!(billed.iter().map(|b| b.amount_micros).collect::<Vec<_>>(), [50, 20, 2]);
     }
 
     #[test]
@@ -161,7 +166,7 @@ mod tests {
             prices in proptest::collection::vec(0_i64..5_000, 1..4), clicks in 0_u64..1_000) {
             let timeline = TermsTimeline::new((1..).zip(&prices).map(|(revision, price)| terms(revision, *price, budget)));
             let usages: Vec<Usage> = (1..).zip(&prices).map(|(revision, _)| usage(revision, clicks)).collect();
-            let billed = bill(&usages, &timeline, &BTreeMap::from([(1, elsewhere)])).unwrap();
+            let billed = bill(&usages, &timeline, &BTreeMap::from([((1, Currency::USD), elsewhere)])).unwrap();
             let total: i64 = billed.iter().map(|b| b.amount_micros).sum();
             prop_assert!(total <= (budget - elsewhere).max(0));
             for b in &billed {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use clicktally_database::catalog::Terms;
+use clicktally_proto::money::Currency;
 
 /// Clicks of the campaign with event times in `[from_ms, to_ms)` fall under `revision`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +34,9 @@ impl TermsTimeline {
         self.terms.get(&campaign_id)?.get(&revision)
     }
 
-    pub fn newest(&self, campaign_id: i64) -> Option<&Terms> {
-        self.terms.get(&campaign_id)?.values().next_back()
+    /// The newest terms in a currency: later ones in another currency say nothing about it.
+    pub fn newest_in(&self, campaign_id: i64, currency: Currency) -> Option<&Terms> {
+        self.terms.get(&campaign_id)?.values().rev().find(|terms| terms.currency == currency)
     }
 
     /// Every campaign's life cut into intervals, one set of terms in each. They cover `[0, u64::MAX)` without gap or
@@ -77,7 +79,6 @@ fn intervals_of(campaign_id: i64, revisions: &BTreeMap<i64, Terms>) -> Vec<Terms
 
 #[cfg(test)]
 mod tests {
-    use clicktally_proto::money::Currency;
     use proptest::prelude::*;
 
     use super::*;

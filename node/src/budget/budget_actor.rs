@@ -28,7 +28,7 @@ pub struct BudgetActor {
     directory: Arc<Directory>,
     velocity: SpendVelocity,
     asked_at: Duration,
-    at_risk_shown: Micros,
+    at_risk_shown: Option<Money>,
 }
 
 #[derive(Debug, Message)]
@@ -46,7 +46,7 @@ impl BudgetActor {
     ) -> BudgetActor {
         let asked_at = clock.monotonic();
         let velocity = SpendVelocity::new(assumed_velocity);
-        BudgetActor { campaign_id, group, clock, rules, directory, velocity, asked_at, at_risk_shown: 0 }
+        BudgetActor { campaign_id, group, clock, rules, directory, velocity, asked_at, at_risk_shown: None }
     }
 
     fn answer(&mut self) -> BudgetAnswer {
@@ -70,11 +70,13 @@ impl BudgetActor {
         if let Some(age) = staleness {
             metrics::STALENESS.observe(age.as_secs_f64());
         }
-        self.show_at_risk(verdict.at_risk_micros);
+        let currency = campaign.terms.currency;
+        let amount_micros = verdict.at_risk_micros.min(AT_RISK_SHOWN_MAX);
+        self.show_at_risk(Some(Money { amount_micros, currency }));
         BudgetAnswer {
             campaign_id: self.campaign_id,
             decision: verdict.decision,
-            remaining: Some(Money { amount_micros: verdict.remaining_micros, currency: campaign.terms.currency }),
+            remaining: Some(Money { amount_micros: verdict.remaining_micros, currency }),
             as_of_ms: complete_to_ms,
             staleness,
             expires_at_ms: verdict.expires_at_ms,
@@ -82,10 +84,9 @@ impl BudgetActor {
         }
     }
 
-    fn show_at_risk(&mut self, at_risk_micros: Micros) {
-        let shown = at_risk_micros.min(AT_RISK_SHOWN_MAX);
-        metrics::move_at_risk(self.at_risk_shown, shown);
-        self.at_risk_shown = shown;
+    fn show_at_risk(&mut self, at_risk: Option<Money>) {
+        metrics::move_at_risk(self.at_risk_shown, at_risk);
+        self.at_risk_shown = at_risk;
     }
 }
 
@@ -102,7 +103,7 @@ impl Actor for BudgetActor {
     }
 
     fn stopped(&mut self, context: &mut Self::Context) {
-        self.show_at_risk(0);
+        self.show_at_risk(None);
         self.directory.remove(self.campaign_id, &context.address());
     }
 }

@@ -12,7 +12,7 @@ use sqlx::{Connection, Postgres, Row, Transaction};
 
 use super::documents::{NewDocument, insert_document};
 use super::stage::Stage;
-use crate::column::{from_bigint, to_bigint, to_timestamp};
+use crate::column::{from_bigint, to_bigint, to_currency, to_timestamp};
 use crate::day::Day;
 use crate::error::DatabaseError;
 use crate::locks::{AdvisoryLock, lock_in_transaction};
@@ -146,16 +146,16 @@ impl DayReplacement<'_> {
         .collect()
     }
 
-    /// What documents of all other days bill the staged campaigns.
+    /// What documents of all other days bill the staged campaigns, by campaign and currency.
     ///
     /// # Errors
-    /// `Sql`; `Damaged` for a sum below zero, because that would raise the campaign's budget.
-    pub async fn billed_on_other_days(&mut self) -> Result<BTreeMap<i64, Micros>, DatabaseError> {
+    /// `Sql`; `Currency`; `Damaged` for a sum below zero, because that would raise the campaign's budget.
+    pub async fn billed_on_other_days(&mut self) -> Result<BTreeMap<(i64, Currency), Micros>, DatabaseError> {
         sqlx::query(
-            "SELECT campaign_id, sum(line.amount_micros)::bigint AS amount_micros
+            "SELECT campaign_id, currency::text AS currency, sum(line.amount_micros)::bigint AS amount_micros
              FROM billing.invoice_line line JOIN billing.invoice USING (invoice_id)
              WHERE day <> $1 AND campaign_id IN (SELECT campaign_id FROM pg_temp.batch_stage)
-             GROUP BY campaign_id",
+             GROUP BY campaign_id, currency",
         )
         .bind(self.day.date())
         .fetch_all(&mut *self.t)
@@ -168,7 +168,7 @@ impl DayReplacement<'_> {
                 let detail = format!("the lines of campaign {campaign_id} take back more than they bill");
                 return Err(DatabaseError::Damaged { table: "billing.invoice_line", detail });
             }
-            Ok((campaign_id, amount_micros))
+            Ok(((campaign_id, to_currency(row.try_get("currency")?)?), amount_micros))
         })
         .collect()
     }

@@ -3,10 +3,10 @@
 use chrono::{DateTime, Utc};
 use clicktally_proto::event_time::UnixMillis;
 use clicktally_proto::identity::ids::CampaignId;
-use clicktally_proto::money::{Currency, Micros, MoneyError};
+use clicktally_proto::money::{Currency, Micros};
 use sqlx::Row;
 
-use crate::column::{from_bigint, not_negative};
+use crate::column::{from_bigint, not_negative, to_currency};
 use crate::connection::Database;
 use crate::error::DatabaseError;
 
@@ -51,15 +51,13 @@ pub async fn all_terms(database: &Database) -> Result<Vec<Terms>, DatabaseError>
     .await?;
     rows.iter()
         .map(|row| {
-            let currency: String = row.try_get("currency")?;
             let effective_from: DateTime<Utc> = row.try_get("effective_from")?;
             Ok(Terms {
                 campaign_id: row.try_get("campaign_id")?,
                 revision: row.try_get("revision")?,
                 advertiser_id: row.try_get("advertiser_id")?,
                 name: row.try_get("name")?,
-                currency: Currency::try_from(currency)
-                    .map_err(|error: MoneyError| DatabaseError::Currency(error.to_string()))?,
+                currency: to_currency(row.try_get("currency")?)?,
                 cost_per_click_micros: not_negative(row.try_get("cost_per_click_micros")?, "cost per click")?,
                 budget_micros: not_negative(row.try_get("budget_micros")?, "budget")?,
                 // Terms from before 1970 are in effect from the first click on.

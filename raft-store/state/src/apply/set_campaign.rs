@@ -1,4 +1,8 @@
 //! Campaign terms and budgets.
+//!
+//! The rules here are those of every supported build: a replica of an older build applies the same entries. A newer
+//! rule, such as "a currency never changes", is enforced by the proposer against the revision that it names in
+//! `expected_revision` (`api/src/catalogue/campaigns.rs`).
 
 use clicktally_proto::command::{CampaignTerms, Outcome, Rejection};
 use clicktally_proto::identity::shard_key::Partitioner;

@@ -32,6 +32,8 @@ pub enum BillingError {
     StoreLocation { url: String, detail: String },
     #[error("day {0} has no batch run; run `clicktally billing run --day {0}` first")]
     NotRun(Day),
+    #[error("day {day} is not finalised: {reasons}; to finalise it all the same: --override --by WHO --reason TEXT")]
+    NotReady { day: Day, reasons: String },
 
     // Halt.
     #[error(
@@ -69,7 +71,7 @@ impl BillingError {
             E::Database(error) => error.next_move(),
             E::Store(error) => next_move_of_store(error),
             E::Folder { .. } | E::Log(_) | E::ArchiveBehind { .. } => NextMove::Retry,
-            E::NotADay(_) | E::StoreLocation { .. } | E::NotRun(_) => NextMove::Reject,
+            E::NotADay(_) | E::StoreLocation { .. } | E::NotRun(_) | E::NotReady { .. } => NextMove::Reject,
             E::OffsetLost { .. }
             | E::LogTruncated(_)
             | E::FileChanged { .. }

@@ -108,8 +108,13 @@ mod tests {
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let found: Vec<(i64, String)> =
             MIGRATIONS.iter().map(|m| (m.version, hex(&m.checksum)[..16].to_owned())).collect();
-        let released =
-            [(1, "37dc27bdb6f8682a"), (2, "5bc3a982d493ffbb"), (3, "53a24be6118c6b55"), (4, "d36be4c71fe09748")];
+        let released = [
+            (1, "37dc27bdb6f8682a"),
+            (2, "5bc3a982d493ffbb"),
+            (3, "53a24be6118c6b55"),
+            (4, "d36be4c71fe09748"),
+            (5, "faae094d926672bf"),
+        ];
         assert_eq!(found, released.map(|(version, checksum)| (version, checksum.to_owned())));
     }
 

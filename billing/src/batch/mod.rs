@@ -4,6 +4,7 @@
 //! transaction that replaces the day's draft results. Promises: the same files and terms give the same rows; what is
 //! finalised never changes, a later run writes a memo of the difference. On restart: run it again.
 
+mod bill_hash;
 mod clicks_sql;
 mod run;
 mod write_results;

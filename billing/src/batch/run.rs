@@ -39,6 +39,8 @@ pub struct BatchSummary {
     pub day: Day,
     /// 1: the day's invoices; more: memos on top of finalised ones.
     pub revision: i32,
+    /// The day is final, and neither its files nor its bill have changed: there is no new run.
+    pub is_unchanged: bool,
     pub manifest_sha256: String,
     pub files: usize,
     pub rows_read: u64,
@@ -58,7 +60,7 @@ pub struct BatchSummary {
 }
 
 /// Computes a day and replaces its draft results. A rerun over the same files and terms gives the same rows; a run of a
-/// finalised day writes memos of the difference.
+/// finalised day writes memos of the difference, and nothing if neither its files nor its bill have changed.
 ///
 /// The archive must be complete for the day before: see [`crate::archive::wait_until_archived`].
 ///
@@ -121,6 +123,7 @@ pub async fn run(
     let summary = BatchSummary {
         day,
         revision: committed.revision,
+        is_unchanged: committed.is_unchanged,
         manifest_sha256: record.manifest_sha256,
         files: files.len(),
         rows_read: record.rows_read,

@@ -1,24 +1,28 @@
 //! Turns what was staged into bills and documents, inside the one transaction that replaces the day.
 
-use clicktally_database::billing::{CampaignDay, NewDocument, NewEntry, NewLine, NewRun, Stage};
-use clicktally_database::require_count;
+use clicktally_database::billing::{CampaignDay, NewDocument, NewLine, NewRun, Stage};
+use clicktally_database::{DatabaseError, require_count};
 
+use super::bill_hash::bill_hash;
 use crate::bill::{BilledUsage, TermsTimeline, bill};
 use crate::error::BillingError;
 use crate::invoice::{Document, InvoiceBuilder};
-use crate::ledger::{entries_of, is_balanced};
 
 #[derive(Debug)]
 pub(super) struct Committed {
+    /// The newest final one if `is_unchanged`.
     pub(super) revision: i32,
+    /// The day is final, and its bill is the same, computed from the same files: there is no new run.
+    pub(super) is_unchanged: bool,
     pub(super) billed: Vec<BilledUsage>,
     pub(super) documents: Vec<Document>,
 }
 
 /// Replaces the day's drafts by what was staged. All or nothing.
 ///
-/// 1. Bill the usage against what other days left of the budgets. 2. Record each campaign's result. 3. Write the
-///    difference to finalised documents as documents, lines and ledger entries. 4. Commit.
+/// 1. Bill the usage against what other days left of the budgets. 2. Record each campaign's result. 3. Unless the day is
+///    final with the same files and the same bill, record the run, and write the difference to finalised documents as
+///    documents and lines. 4. Commit.
 pub(super) async fn write_results(
     stage: &mut Stage,
     run: &NewRun,
@@ -39,11 +43,25 @@ pub(super) async fn write_results(
         .billed(&billed)
         .settled(&replacement.settled_lines().await?)
         .build()?;
+    let bill_sha256 = bill_hash(&run.manifest_sha256, &billed, terms);
+    let is_unchanged = replacement.settled_bill() == Some(bill_sha256.as_str());
+    if is_unchanged {
+        if let Some(document) = documents.first() {
+            let detail = format!(
+                "final documents that differ from the bill they were made of: they need {}",
+                document.invoice_id
+            );
+            return Err(DatabaseError::Damaged { table: "billing.invoice_line", detail }.into());
+        }
+        replacement.commit().await?;
+        return Ok(Committed { revision: revision - 1, is_unchanged, billed, documents });
+    }
+    replacement.record_run(run, &bill_sha256).await?;
     for document in &documents {
-        replacement.add_document(&new_document(document)?).await?;
+        replacement.add_document(&new_document(document)).await?;
     }
     replacement.commit().await?;
-    Ok(Committed { revision, billed, documents })
+    Ok(Committed { revision, is_unchanged, billed, documents })
 }
 
 fn campaign_day(billed: &BilledUsage, terms: &TermsTimeline) -> CampaignDay {
@@ -57,10 +75,8 @@ fn campaign_day(billed: &BilledUsage, terms: &TermsTimeline) -> CampaignDay {
     }
 }
 
-fn new_document(document: &Document) -> Result<NewDocument<'_>, BillingError> {
-    let entries = entries_of(document).ok_or(BillingError::Overflow("a ledger entry"))?;
-    assert!(is_balanced(&entries), "CT-7: the entries of a document sum to zero by construction");
-    Ok(NewDocument {
+fn new_document(document: &Document) -> NewDocument<'_> {
+    NewDocument {
         invoice_id: &document.invoice_id,
         day: document.day,
         revision: document.revision,
@@ -81,14 +97,5 @@ fn new_document(document: &Document) -> Result<NewDocument<'_>, BillingError> {
                 unbilled_clicks: line.unbilled_clicks,
             })
             .collect(),
-        entries: entries
-            .iter()
-            .map(|entry| NewEntry {
-                account: entry.account.as_str(),
-                advertiser_id: entry.advertiser_id,
-                currency: entry.currency,
-                amount_micros: entry.amount_micros,
-            })
-            .collect(),
-    })
+    }
 }

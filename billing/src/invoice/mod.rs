@@ -2,7 +2,9 @@
 
 mod documents;
 mod finalise;
+mod readiness;
 
 pub use clicktally_database::billing::SettledLine;
 pub use documents::{Document, DocumentKind, InvoiceBuilder, Line};
-pub use finalise::{FinalizedDay, finalize};
+pub use finalise::{FinalizedDay, Override, finalize};
+pub use readiness::{DayFacts, NotReady, missing};

@@ -1,4 +1,4 @@
-//! The ledger: double entry over every document.
+//! The ledger: double entry over every final document.
 
 mod entries;
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use clicktally_database::billing::{Reconciliation, files_of_newest_run};
+use clicktally_database::billing::{Reconciliation, Verdict, files_of_newest_run};
 use clicktally_database::reports::late_records;
 use clicktally_database::{Database, DatabaseError, Day};
 
@@ -29,8 +29,10 @@ pub async fn reconcile(
     let mut differences = compare_windows(&mut reconciliation, &late).await?;
     let campaigns = compare_campaigns(&mut reconciliation, &differences).await?;
     differences.extend(campaigns);
-    let summary = ReconciliationSummary::new(day, reconciliation.day_totals().await?, &differences);
-    reconciliation.replace(&differences).await?;
+    let totals = reconciliation.day_totals().await?;
+    let summary = ReconciliationSummary::new(day, totals, &differences);
+    let verdict = Verdict { totals, unexplained: summary.unexplained, pages: summary.pages() };
+    reconciliation.replace(&differences, &verdict).await?;
     publish(&summary, metrics);
     Ok(summary)
 }

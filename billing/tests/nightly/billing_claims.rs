@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::DateTime;
 use clicktally_billing::archive::ArchiveStore;
 use clicktally_billing::batch::{BatchOptions, BatchSummary, run};
-use clicktally_billing::invoice::finalize;
+use clicktally_billing::invoice::{FinalizedDay, Override, finalize};
 use clicktally_billing::reconcile::{ReconciliationSummary, reconcile};
 use clicktally_billing::{BillingError, Day};
 use clicktally_database::Database;
@@ -25,7 +25,7 @@ const SMALL_BUDGET_CLICKS: i64 = 50;
 /// From here on campaign 2 pays half as much again.
 const RAISE_MS: u64 = NOON_MS + 6 * HOUR_MS;
 
-async fn set_terms(world: &World, campaign_id: i64, revision: i64, price: i64, budget: i64, from_ms: u64) {
+pub(crate) async fn set_terms(world: &World, campaign_id: i64, revision: i64, price: i64, budget: i64, from_ms: u64) {
     sqlx::query(
         "INSERT INTO catalog.campaign_terms (campaign_id, revision, advertiser_id, name, currency, cost_per_click_micros,
             budget_micros, tolerance_micros, effective_from)
@@ -53,11 +53,27 @@ async fn set_catalogue(world: &World) {
     set_terms(world, 2, 2, PRICE_MICROS * 3 / 2, plenty, RAISE_MS).await;
 }
 
-async fn run_day(world: &World, day: Day) -> BatchSummary {
+pub(crate) async fn run_day(world: &World, day: Day) -> BatchSummary {
     run(&world.database, &world.store, day, &BatchOptions::default(), &SystemClock).await.unwrap()
 }
 
-async fn reconcile_day(world: &World, day: Day) -> ReconciliationSummary {
+/// How long a day's windows take clicks in these claims; all their days are long over.
+const LATENESS_MS: u64 = 900_000;
+
+pub(crate) async fn finalize_day(world: &World, day: Day) -> Result<FinalizedDay, BillingError> {
+    finalize(&world.database, day, LATENESS_MS, None, &SystemClock).await
+}
+
+pub(crate) async fn finalize_by_override(world: &World, day: Day) -> FinalizedDay {
+    let overriding = Override { by: "ann".to_owned(), reason: "the planted differences are known".to_owned() };
+    finalize(&world.database, day, LATENESS_MS, Some(&overriding), &SystemClock).await.unwrap()
+}
+
+pub(crate) async fn count(world: &World, sql: &'static str) -> i64 {
+    sqlx::query_scalar(sql).fetch_one(&world.pool).await.unwrap()
+}
+
+pub(crate) async fn reconcile_day(world: &World, day: Day) -> ReconciliationSummary {
     reconcile(&world.database, &world.store, day, &BatchOptions::default(), &world.metrics).await.unwrap()
 }
 
@@ -70,6 +86,7 @@ async fn dump(world: &World) -> Vec<String> {
          UNION ALL SELECT 'document ' || t::text FROM billing.invoice t
          UNION ALL SELECT 'line ' || t::text FROM billing.invoice_line t
          UNION ALL SELECT 'entry ' || t::text FROM billing.ledger_entry t
+         UNION ALL SELECT 'finalisation ' || t::text FROM billing.finalisation t
          ORDER BY 1",
     )
     .fetch_all(&world.pool)
@@ -168,6 +185,9 @@ pub(crate) async fn a_day_is_billed_as_a_naive_recount_says_and_never_changes_bu
     assert!(summaries.iter().all(|s| s.duplicates > 0 && s.conflicts > 0 && s.quarantined > 0 && s.misrouted > 0));
     assert_billed(&world, &recounted, days).await;
 
+    // Drafts owe nothing yet.
+    assert_eq!(count(&world, "SELECT count(*) FROM billing.ledger_entry").await, 0);
+
     // A rerun gives identical rows, in either order of days.
     let before = dump(&world).await;
     for day in [days[1], days[0]] {
@@ -178,11 +198,15 @@ pub(crate) async fn a_day_is_billed_as_a_naive_recount_says_and_never_changes_bu
     reconciliation_names_every_difference(&world, &recounted, days).await;
     a_finalised_day_is_immutable(&world, days[0]).await;
 
-    // A day finalised and run again over the same log needs no memo.
-    assert_eq!(run_day(&world, days[0]).await.documents, 0);
+    // A day finalised and run again over the same log needs no memo and is no new revision, whatever other days bill.
+    let before = dump(&world).await;
+    run_day(&world, days[1]).await;
+    let again = run_day(&world, days[0]).await;
+    assert_eq!((again.is_unchanged, again.revision, again.documents), (true, 1, 0));
+    assert_eq!(dump(&world).await, before);
 
     // Late clicks become a debit memo; the other day's drafts are untouched.
-    records.extend(late_clicks(40));
+    records.extend(valid_clicks(40, NOON_MS));
     produce(&world, &records[records.len() - 40..]);
     world.archive_all().await;
     let memo = run_day(&world, days[0]).await;
@@ -193,7 +217,7 @@ pub(crate) async fn a_day_is_billed_as_a_naive_recount_says_and_never_changes_bu
     assert_billed(&world, &recount(&records), days).await;
 
     // A lowered budget takes back what it no longer covers, in a credit memo.
-    finalize(&world.database, days[0], &SystemClock).await.unwrap();
+    finalize_by_override(&world, days[0]).await;
     set_terms(&world, 4, 2, PRICE_MICROS, PRICE_MICROS, NOON_MS + 100 * HOUR_MS).await;
     assert_eq!(run_day(&world, days[1]).await.revision, 1);
     let credit = run_day(&world, days[0]).await;
@@ -203,13 +227,13 @@ pub(crate) async fn a_day_is_billed_as_a_naive_recount_says_and_never_changes_bu
     assert!(credit.len() == 1 && credit[0].amount_micros < 0);
 }
 
-/// One record a click, all of campaign 1 and valid, on the first day.
-fn late_clicks(count: usize) -> Vec<Logged> {
-    let mut rng = ChaCha8Rng::seed_from_u64(5);
+/// One record a click, all of campaign 1 and valid. Clicks of different times are different clicks.
+pub(crate) fn valid_clicks(count: i64, event_time_ms: u64) -> Vec<Logged> {
+    let mut rng = ChaCha8Rng::seed_from_u64(event_time_ms);
     (0..count)
         .map(|_| {
             let mut click = random_click(&mut rng);
-            (click.campaign_id, click.event_time_ms, click.evidence) = (1, NOON_MS, 0);
+            (click.campaign_id, click.event_time_ms, click.evidence) = (1, event_time_ms, 0);
             click.user_agent.clear();
             record(partitioner().shard(1, click.id()), vec![click])
         })
@@ -306,10 +330,34 @@ async fn insert_late(world: &World, click_id: u64, shard: u16, offset: u64, even
 }
 
 async fn a_finalised_day_is_immutable(world: &World, day: Day) {
-    let unknown = finalize(&world.database, "1999-01-01".parse().unwrap(), &SystemClock).await;
+    let unknown = finalize_day(world, "1999-01-01".parse().unwrap()).await;
     assert!(matches!(unknown, Err(BillingError::NotRun(_))));
-    assert_eq!(finalize(&world.database, day, &SystemClock).await.unwrap().documents, 2);
-    assert_eq!(finalize(&world.database, day, &SystemClock).await.unwrap().documents, 0);
+    // The reconciliation found planted differences, so the day becomes final by an override only, and that is recorded.
+    let refused = finalize_day(world, day).await.unwrap_err();
+    assert_eq!(refused.next_move(), NextMove::Reject);
+    assert!(refused.to_string().contains("no cause for 5 of"), "{refused}");
+    assert_eq!(count(world, "SELECT count(*) FROM billing.batch_run WHERE state = 'final'").await, 0);
+    let finalized = finalize_by_override(world, day).await;
+    assert_eq!((finalized.documents, finalized.overridden), (2, vec!["unexplained".to_owned()]));
+    assert_eq!(finalize_day(world, day).await.unwrap().documents, 0);
+    let recorded: (Vec<String>, String, String) =
+        sqlx::query_as("SELECT overridden, overridden_by, reason FROM billing.finalisation")
+            .fetch_one(&world.pool)
+            .await
+            .unwrap();
+    let expected = (vec!["unexplained".to_owned()], "ann".to_owned(), "the planted differences are known".to_owned());
+    assert_eq!(recorded, expected);
+    // Final documents are posted, and only they.
+    assert_eq!(count(world, "SELECT count(DISTINCT transaction_id) FROM billing.ledger_entry").await, 2);
+    assert_eq!(
+        count(
+            world,
+            "SELECT count(*) FROM billing.ledger_entry JOIN billing.invoice ON invoice_id = transaction_id
+            WHERE state = 'draft'"
+        )
+        .await,
+        0
+    );
     let before = dump(world).await;
     for forged in [
         "UPDATE billing.invoice SET amount_micros = 0 WHERE state = 'final'",
@@ -322,9 +370,15 @@ async fn a_finalised_day_is_immutable(world: &World, day: Day) {
         "DELETE FROM billing.ledger_entry",
         "UPDATE billing.batch_run SET files = '{}'",
         "TRUNCATE billing.invoice CASCADE",
-        // Half of a draft's transaction: it no longer sums to zero.
-        "DELETE FROM billing.ledger_entry WHERE entry = 1
-            AND transaction_id IN (SELECT invoice_id FROM billing.invoice WHERE state = 'draft')",
+        "DELETE FROM billing.finalisation",
+        "UPDATE billing.finalisation SET reason = 'none'",
+        // A draft that is posted.
+        "INSERT INTO billing.ledger_entry SELECT invoice_id, entry, 'click_revenue', advertiser_id, currency, entry
+            FROM billing.invoice, (VALUES (1), (-1)) AS entries (entry) WHERE state = 'draft'",
+        // A final document whose transaction does not sum to zero.
+        "WITH document AS (INSERT INTO billing.invoice SELECT 'forged', day, revision, 99, currency, kind, 'final', 1, now()
+            FROM billing.invoice WHERE state = 'final' LIMIT 1 RETURNING *)
+            INSERT INTO billing.ledger_entry SELECT 'forged', 1, 'click_revenue', 99, currency, 1 FROM document",
     ] {
         assert!(sqlx::query(forged).execute(&world.pool).await.is_err(), "{forged}");
     }
@@ -371,7 +425,7 @@ pub(crate) async fn a_table_changed_by_hand_is_an_error_that_names_it(environmen
     )
     .await;
     let before = dump(&world).await;
-    damaged(finalize(&world.database, day, &SystemClock).await.unwrap_err(), "billing.batch_run");
+    damaged(finalize_day(&world, day).await.unwrap_err(), "billing.batch_run");
     assert_eq!(dump(&world).await, before, "nothing became final");
 
     by_hand(

@@ -6,7 +6,9 @@
 mod archive_claims;
 mod billing_claims;
 mod clicks;
+mod currency_claims;
 mod environment;
+mod finality_claims;
 mod recount;
 
 use environment::{Environment, archive_as_child};
@@ -44,6 +46,8 @@ fn main() {
                 billing_claims::a_day_is_billed_as_a_naive_recount_says_and_never_changes_but_by_memo,
                 billing_claims::a_file_that_changed_stops_the_batch,
                 billing_claims::a_table_changed_by_hand_is_an_error_that_names_it,
+                currency_claims::a_currency_that_changes_refunds_nothing_and_mixes_nothing,
+                finality_claims::a_day_is_not_finalised_before_it_is_over_and_reconciled,
                 billing_claims::the_schema_comes_up_twice_and_an_absent_server_is_named,
             ]
         );

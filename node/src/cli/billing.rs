@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use clicktally_billing::archive::{self, ArchiveStore};
 use clicktally_billing::batch::{self, BatchOptions};
+use clicktally_billing::invoice::{FinalizedDay, Override};
 use clicktally_billing::metrics::BillingMetrics;
 use clicktally_billing::{BillingError, Day, invoice, reconcile};
 use clicktally_database::Database;
@@ -43,10 +45,13 @@ enum BillingAction {
         #[command(flatten)]
         days: Days,
     },
-    /// Finalises a day's documents: they never change again.
+    /// Finalises a day's documents and posts them to the ledger: they never change again. The day and its allowed
+    /// lateness must be over, and its newest run reconciled. With 'all', days that are not ready are named and skipped.
     Finalize {
         #[command(flatten)]
         days: Days,
+        #[command(flatten)]
+        overriding: OverrideArguments,
     },
     /// Compares stream and batch, and names the cause of every difference. Exits with 2 if too much is unexplained.
     Reconcile {
@@ -62,9 +67,32 @@ struct Days {
     day: String,
 }
 
+#[derive(Debug, Args)]
+struct OverrideArguments {
+    /// Finalises one day although it is not ready. Who did so, and why, is recorded.
+    #[arg(long = "override", requires = "by", requires = "reason")]
+    is_given: bool,
+    /// Who overrides the checks.
+    #[arg(long, value_name = "WHO", requires = "is_given", value_parser = NonEmptyStringValueParser::new())]
+    by: Option<String>,
+    /// Why the checks are overridden.
+    #[arg(long, value_name = "TEXT", requires = "is_given", value_parser = NonEmptyStringValueParser::new())]
+    reason: Option<String>,
+}
+
+impl OverrideArguments {
+    fn into_override(self) -> Option<Override> {
+        self.by.zip(self.reason).filter(|_| self.is_given).map(|(by, reason)| Override { by, reason })
+    }
+}
+
 impl Days {
+    fn are_all(&self) -> bool {
+        self.day == "all"
+    }
+
     async fn resolve(&self, database: &Database) -> Result<Vec<Day>, BillingError> {
-        if self.day == "all" { Ok(archived_days(database).await?) } else { Ok(vec![self.day.parse()?]) }
+        if self.are_all() { Ok(archived_days(database).await?) } else { Ok(vec![self.day.parse()?]) }
     }
 }
 
@@ -92,9 +120,23 @@ pub(super) async fn run(command: BillingCommand, output: Output) -> anyhow::Resu
                 show(&statement(&database, day).await?, output)?;
             }
         }
-        BillingAction::Finalize { days } => {
+        BillingAction::Finalize { days, overriding } => {
+            let overriding = overriding.into_override();
+            anyhow::ensure!(
+                overriding.is_none() || !days.are_all(),
+                "--override is for one day, and 'all' includes days that still run: name the day"
+            );
+            let lateness_ms =
+                config.event_time.allowed_lateness_ms.saturating_add(config.event_time.out_of_orderness_ms);
             for day in days.resolve(&database).await? {
-                show(&invoice::finalize(&database, day, &clock).await?, output)?;
+                let finalized = match invoice::finalize(&database, day, lateness_ms, overriding.as_ref(), &clock).await
+                {
+                    Err(reason @ (BillingError::NotReady { .. } | BillingError::NotRun(_))) if days.are_all() => {
+                        FinalizedDay::skipped(day, &reason)
+                    }
+                    outcome => outcome?,
+                };
+                show(&finalized, output)?;
             }
         }
         BillingAction::Reconcile { days } => {

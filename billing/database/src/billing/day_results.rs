@@ -71,11 +71,12 @@ pub struct DayReplacement<'a> {
     day: Day,
     revision: i32,
     manifest_sha256: String,
+    settled_bill: Option<String>,
 }
 
 impl Stage {
     /// 1. Lock, so that nothing else bills the same budgets meanwhile. 2. Delete the day's drafts. 3. Replace its
-    ///    windows by the staged ones. 4. Record the run.
+    ///    windows by the staged ones.
     ///
     /// # Errors
     /// `Sql`; `OutOfRange`; `Damaged` for a revision that no run of ours has.
@@ -111,8 +112,15 @@ impl Stage {
             let detail = format!("a final run of {} whose revision is below 1", run.day);
             return Err(DatabaseError::Damaged { table: "billing.batch_run", detail });
         }
-        insert_run(&mut t, run, revision).await?;
-        Ok(DayReplacement { t, day: run.day, revision, manifest_sha256: run.manifest_sha256.clone() })
+        let settled_bill: Option<Option<String>> = sqlx::query_scalar(
+            "SELECT bill_sha256::text FROM billing.batch_run WHERE day = $1 AND revision = $2 AND state = 'final'",
+        )
+        .bind(date)
+        .bind(revision - 1)
+        .fetch_optional(&mut *t)
+        .await?;
+        let (day, manifest_sha256) = (run.day, run.manifest_sha256.clone());
+        Ok(DayReplacement { t, day, revision, manifest_sha256, settled_bill: settled_bill.flatten() })
     }
 }
 
@@ -120,6 +128,19 @@ impl DayReplacement<'_> {
     /// 1 for a day without finalised documents; it grows by one with each finalisation.
     pub fn revision(&self) -> i32 {
         self.revision
+    }
+
+    /// The bill of the newest final run, as a hash. `None`: there is no such run, or an earlier build ran it.
+    pub fn settled_bill(&self) -> Option<&str> {
+        self.settled_bill.as_deref()
+    }
+
+    /// Records the run, before its documents.
+    ///
+    /// # Errors
+    /// `Sql`; `OutOfRange`.
+    pub async fn record_run(&mut self, run: &NewRun, bill_sha256: &str) -> Result<(), DatabaseError> {
+        insert_run(&mut self.t, run, self.revision, bill_sha256).await
     }
 
     /// What the staged cells sum to.
@@ -234,7 +255,7 @@ impl DayReplacement<'_> {
         Ok(())
     }
 
-    /// Adds a draft with its lines and ledger entries.
+    /// Adds a draft with its lines.
     ///
     /// # Errors
     /// `Sql`.
@@ -251,11 +272,16 @@ impl DayReplacement<'_> {
     }
 }
 
-async fn insert_run(t: &mut Transaction<'_, Postgres>, run: &NewRun, revision: i32) -> Result<(), DatabaseError> {
+async fn insert_run(
+    t: &mut Transaction<'_, Postgres>,
+    run: &NewRun,
+    revision: i32,
+    bill_sha256: &str,
+) -> Result<(), DatabaseError> {
     sqlx::query(
         "INSERT INTO billing.batch_run (day, revision, state, manifest_sha256, files, rows_read, unique_valid_clicks,
-            invalid_clicks, duplicates, conflicts, quarantined, misrouted, malformed, computed_at)
-         VALUES ($1, $2, 'draft', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+            invalid_clicks, duplicates, conflicts, quarantined, misrouted, malformed, computed_at, bill_sha256)
+         VALUES ($1, $2, 'draft', $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
     )
     .bind(run.day.date())
     .bind(revision)
@@ -270,6 +296,7 @@ async fn insert_run(t: &mut Transaction<'_, Postgres>, run: &NewRun, revision: i
     .bind(to_bigint(run.misrouted, "clicks")?)
     .bind(to_bigint(run.malformed, "clicks")?)
     .bind(to_timestamp(run.computed_at_ms)?)
+    .bind(bill_sha256)
     .execute(&mut **t)
     .await?;
     Ok(())

@@ -9,6 +9,7 @@ pub mod stage;
 
 pub mod day_results;
 pub mod documents;
+pub mod finalisation;
 
 pub mod batch_view;
 pub mod reconciliation;
@@ -16,10 +17,11 @@ pub mod statement;
 
 pub use batch_view::{clicks_of_ad, finished_days};
 pub use day_results::{CampaignDay, DayReplacement, NewRun, SettledLine, Usage};
-pub use documents::{NewDocument, NewEntry, NewLine, finalise_day};
+pub use documents::{NewDocument, NewLine};
+pub use finalisation::{DraftDocument, Finalisation, NewEntry, NewestRun, OverriddenChecks, ReconciledRun};
 pub use manifest::{ManifestFile, NewFile, archived_days, archived_offsets, files_for_day, files_of_newest_run};
 pub use reconciliation::{
-    CauseTotals, DayTotals, DifferingWindow, NewDifference, Reconciliation, differences_by_cause,
+    CauseTotals, DayTotals, DifferingWindow, NewDifference, Reconciliation, Verdict, differences_by_cause,
 };
 pub use stage::{Stage, StagedCell};
 pub use statement::{CampaignRow, DifferenceRow, DocumentRow, LineRow, RunRow, Statement, days_run, statement};

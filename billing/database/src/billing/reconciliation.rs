@@ -8,7 +8,7 @@ use clicktally_proto::event_time::Minute;
 use futures::TryStreamExt;
 use sqlx::{FromRow, Postgres, Row, Transaction};
 
-use crate::column::{from_bigint, not_negative, to_minute, to_timestamp};
+use crate::column::{from_bigint, not_negative, to_bigint, to_minute, to_timestamp};
 use crate::connection::Database;
 use crate::day::Day;
 use crate::error::{DatabaseError, require_count};
@@ -38,6 +38,15 @@ pub struct DayTotals {
     pub batch_clicks: u64,
     pub stream_clicks: u64,
     pub billed_clicks: u64,
+}
+
+/// What a reconciliation found of the whole day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    pub totals: DayTotals,
+    pub unexplained: u64,
+    /// More is unexplained than the limit.
+    pub pages: bool,
 }
 
 /// A row of `billing.reconciliation`. The scope is the whole campaign where `window` is absent.
@@ -180,11 +189,11 @@ impl Reconciliation<'_> {
         })
     }
 
-    /// Replaces the day's differences and commits.
+    /// Replaces the day's differences, records which run was compared, and commits.
     ///
     /// # Errors
     /// `Sql`; `OutOfRange`.
-    pub async fn replace(mut self, differences: &[NewDifference]) -> Result<(), DatabaseError> {
+    pub async fn replace(mut self, differences: &[NewDifference], verdict: &Verdict) -> Result<(), DatabaseError> {
         sqlx::query("DELETE FROM billing.reconciliation WHERE day = $1")
             .bind(self.day.date())
             .execute(&mut *self.t)
@@ -192,7 +201,31 @@ impl Reconciliation<'_> {
         for rows in differences.chunks(ROWS_PER_INSERT) {
             self.insert(rows).await?;
         }
+        self.record(verdict).await?;
         Ok(self.t.commit().await?)
+    }
+
+    /// The run is read in this transaction, so it is the one whose results were compared.
+    async fn record(&mut self, verdict: &Verdict) -> Result<(), DatabaseError> {
+        sqlx::query(
+            "INSERT INTO billing.reconciled_day
+                (day, revision, bill_sha256, batch_clicks, stream_clicks, billed_clicks, unexplained, pages)
+             SELECT day, revision, bill_sha256, $2, $3, $4, $5, $6
+             FROM billing.batch_run WHERE day = $1 ORDER BY revision DESC LIMIT 1
+             ON CONFLICT (day) DO UPDATE SET (revision, bill_sha256, batch_clicks, stream_clicks, billed_clicks,
+                unexplained, pages, reconciled_at)
+                = (excluded.revision, excluded.bill_sha256, excluded.batch_clicks, excluded.stream_clicks,
+                excluded.billed_clicks, excluded.unexplained, excluded.pages, now())",
+        )
+        .bind(self.day.date())
+        .bind(to_bigint(verdict.totals.batch_clicks, "clicks")?)
+        .bind(to_bigint(verdict.totals.stream_clicks, "clicks")?)
+        .bind(to_bigint(verdict.totals.billed_clicks, "clicks")?)
+        .bind(to_bigint(verdict.unexplained, "clicks")?)
+        .bind(verdict.pages)
+        .execute(&mut *self.t)
+        .await?;
+        Ok(())
     }
 
     async fn insert(&mut self, rows: &[NewDifference]) -> Result<(), DatabaseError> {

@@ -1,0 +1,138 @@
+//! Which days may be finalised. Pure: what is known of a day goes in, what it lacks comes out.
+
+use std::fmt;
+
+use clicktally_database::Day;
+use clicktally_database::billing::{NewestRun, ReconciledRun};
+use clicktally_proto::event_time::UnixMillis;
+
+/// What is known of a day that is to become final.
+#[derive(Debug, Clone, Copy)]
+pub struct DayFacts<'a> {
+    pub day: Day,
+    /// For how long after its end a day's windows take clicks.
+    pub lateness_ms: u64,
+    pub now_ms: UnixMillis,
+    /// The newest run; a draft.
+    pub run: &'a NewestRun,
+    pub reconciled: Option<&'a ReconciledRun>,
+}
+
+/// Why a day should not become final yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotReady {
+    /// Clicks of the day may still come.
+    NotOver { wait_s: u64 },
+    /// The run was computed while clicks of the day could still come.
+    RunTooEarly,
+    /// No reconciliation has compared this run with the stream.
+    NotReconciled,
+    /// The reconciliation found too much without a cause.
+    Unexplained { clicks: u64, of: u64 },
+}
+
+impl NotReady {
+    /// As recorded in `billing.finalisation`.
+    pub fn name(self) -> &'static str {
+        match self {
+            NotReady::NotOver { .. } => "not_over",
+            NotReady::RunTooEarly => "run_too_early",
+            NotReady::NotReconciled => "not_reconciled",
+            NotReady::Unexplained { .. } => "unexplained",
+        }
+    }
+}
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotReady::NotOver { wait_s } => {
+                write!(
+                    f,
+                    "the day and its allowed lateness are over in {wait_s} s: wait, then run and reconcile the day"
+                )
+            }
+            NotReady::RunTooEarly => {
+                f.write_str("its run was computed before the day and its allowed lateness were over: run it again")
+            }
+            NotReady::NotReconciled => {
+                f.write_str("its newest run is not reconciled: run `clicktally billing reconcile`")
+            }
+            NotReady::Unexplained { clicks, of } => write!(
+                f,
+                "its reconciliation has no cause for {clicks} of {of} clicks: compare billing.reconciliation with the archive"
+            ),
+        }
+    }
+}
+
+/// Everything that the day lacks; empty for a day that is ready.
+pub fn missing(facts: &DayFacts<'_>) -> Vec<NotReady> {
+    let complete_at_ms = facts.day.end_ms().saturating_add(facts.lateness_ms);
+    let mut missing = Vec::new();
+    if facts.now_ms < complete_at_ms {
+        missing.push(NotReady::NotOver { wait_s: (complete_at_ms - facts.now_ms).div_ceil(1_000) });
+    } else if facts.run.computed_at_ms < complete_at_ms {
+        missing.push(NotReady::RunTooEarly);
+    }
+    // A reconciliation of an earlier run, or of another bill, says nothing about this one.
+    let compares_this_run = |reconciled: &&ReconciledRun| {
+        reconciled.revision == facts.run.revision && reconciled.bill_sha256 == facts.run.bill_sha256
+    };
+    match facts.reconciled.filter(compares_this_run) {
+        None => missing.push(NotReady::NotReconciled),
+        Some(reconciled) if reconciled.pages => {
+            missing.push(NotReady::Unexplained { clicks: reconciled.unexplained, of: reconciled.batch_clicks });
+        }
+        Some(_) => {}
+    }
+    missing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LATENESS_MS: u64 = 900_000;
+
+    fn found(now_ms: UnixMillis, computed_at_ms: UnixMillis, change: fn(&mut Option<ReconciledRun>)) -> Vec<NotReady> {
+        let bill_sha256 = Some("a".repeat(64));
+        let run = NewestRun { revision: 1, is_final: false, computed_at_ms, bill_sha256: bill_sha256.clone() };
+        let mut reconciled =
+            Some(ReconciledRun { revision: 1, bill_sha256, batch_clicks: 100, unexplained: 0, pages: false });
+        change(&mut reconciled);
+        let reconciled = reconciled.as_ref();
+        missing(&DayFacts { day: day(), lateness_ms: LATENESS_MS, now_ms, run: &run, reconciled })
+    }
+
+    fn day() -> Day {
+        "2026-11-23".parse().unwrap()
+    }
+
+    #[test]
+    fn a_day_is_final_only_after_its_lateness_and_from_a_run_that_saw_all_of_it() {
+        let complete_ms = day().end_ms() + LATENESS_MS;
+        assert_eq!(found(complete_ms, complete_ms, |_| {}), []);
+        let early = found(complete_ms - 1, complete_ms - 1, |_| {});
+        assert_eq!(early, [NotReady::NotOver { wait_s: 1 }]);
+        assert!(early[0].to_string().contains("in 1 s: wait"));
+        assert_eq!(found(complete_ms, complete_ms - 1, |_| {}), [NotReady::RunTooEarly]);
+    }
+
+    #[test]
+    fn only_a_reconciliation_of_this_very_run_counts() {
+        let later_ms = day().end_ms() + LATENESS_MS;
+        let reconciled = |change| found(later_ms, later_ms, change);
+        assert_eq!(reconciled(|reconciled| *reconciled = None), [NotReady::NotReconciled]);
+        assert_eq!(reconciled(|reconciled| reconciled.as_mut().unwrap().revision = 2), [NotReady::NotReconciled]);
+        let other_bill = |reconciled: &mut Option<ReconciledRun>| {
+            reconciled.as_mut().unwrap().bill_sha256 = Some("b".repeat(64));
+        };
+        assert_eq!(reconciled(other_bill), [NotReady::NotReconciled]);
+        let pages = |reconciled: &mut Option<ReconciledRun>| {
+            let reconciled = reconciled.as_mut().unwrap();
+            (reconciled.pages, reconciled.unexplained) = (true, 7);
+        };
+        assert_eq!(reconciled(pages), [NotReady::Unexplained { clicks: 7, of: 100 }]);
+    }
+}

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use clicktally_proto::click::record::Click;
 use clicktally_proto::event_time::UnixMillis;
+use clicktally_proto::limits::PRICE_MICROS_MAX;
 use serde::Deserialize;
 use thiserror::Error;
 use utoipa::ToSchema;
@@ -72,6 +73,8 @@ pub enum ClickRefusal {
     Price(DecimalError),
     #[error("cost_per_click must not be negative")]
     NegativePrice,
+    #[error("cost_per_click is higher than {}; send units of the currency, not micros", PRICE_MICROS_MAX / 1_000_000)]
+    PriceTooHigh,
 }
 
 impl ClickRefusal {
@@ -86,7 +89,8 @@ impl ClickRefusal {
             | ClickRefusal::EmptyEventId
             | ClickRefusal::IpAddress
             | ClickRefusal::Price(_)
-            | ClickRefusal::NegativePrice => ProblemKind::ClickFieldInvalid,
+            | ClickRefusal::NegativePrice
+            | ClickRefusal::PriceTooHigh => ProblemKind::ClickFieldInvalid,
         }
     }
 }
@@ -154,7 +158,11 @@ fn ip_address(value: Option<String>) -> Result<String, ClickRefusal> {
 fn price(value: Option<Scalar>) -> Result<i64, ClickRefusal> {
     let Some(value) = value else { return Ok(0) };
     let micros = parse_scaled(&value.into_text(), 6, Finer::Refuse).map_err(ClickRefusal::Price)?;
-    if micros < 0 { Err(ClickRefusal::NegativePrice) } else { Ok(micros) }
+    match micros {
+        ..0 => Err(ClickRefusal::NegativePrice),
+        0..=PRICE_MICROS_MAX => Ok(micros),
+        _ => Err(ClickRefusal::PriceTooHigh),
+    }
 }
 
 #[cfg(test)]
@@ -213,6 +221,15 @@ mod tests {
         assert_eq!(checked(&long), Err(ClickRefusal::TooLong { field: "country", limit: LABEL_BYTES_MAX }));
         let free = r#"{"timestamp": 1700000000, "campaign_id": 1, "ad_id": 1, "cost_per_click": -1}"#;
         assert_eq!(checked(free), Err(ClickRefusal::NegativePrice));
+        let costing = |cost: &str| {
+            checked(&format!(
+                r#"{{"timestamp": 1700000000, "campaign_id": 1, "ad_id": 1, "cost_per_click": "{cost}"}}"#
+            ))
+        };
+        assert_eq!(costing("1000000").unwrap().cost_per_click_micros, PRICE_MICROS_MAX);
+        for beyond in ["1000000.000001", "9000000000000"] {
+            assert_eq!(costing(beyond), Err(ClickRefusal::PriceTooHigh));
+        }
     }
 
     #[test]

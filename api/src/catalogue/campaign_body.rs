@@ -3,7 +3,7 @@
 use clicktally_proto::command::CampaignTerms;
 use clicktally_proto::event_time::UnixMillis;
 use clicktally_proto::identity::ids::{AdvertiserId, CampaignId};
-use clicktally_proto::limits::NAME_BYTES_MAX;
+use clicktally_proto::limits::{BUDGET_MICROS_MAX, NAME_BYTES_MAX, PRICE_MICROS_MAX};
 use clicktally_proto::money::{Micros, Money};
 use clicktally_state::catalogue::Campaign;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,8 @@ use crate::text_forms::json_scalar::{Scalar, parse_id};
 use crate::text_forms::money_body::MoneyBody;
 use crate::text_forms::time_text::format_time;
 
+/// Every text and number is bounded by what the stores behind this interface take, and by what sums over campaigns and
+/// clicks can hold.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CampaignInput {
@@ -92,13 +94,20 @@ impl CampaignInput {
         if self.name.len() > NAME_BYTES_MAX {
             return Err(format!("name is longer than {NAME_BYTES_MAX} bytes"));
         }
+        // PostgreSQL refuses U+0000, and reports and invoices print names.
+        if self.name.chars().any(char::is_control) {
+            return Err("name contains a control character, such as a line break or U+0000: remove it".to_owned());
+        }
         let currency = self.budget.currency;
-        let amount = |field: &str, money: MoneyBody| {
+        let amount = |field: &str, money: MoneyBody, max: Micros| {
             if money.currency != currency {
                 return Err(format!("{field} is in {}, the budget in {currency}", money.currency));
             }
             if money.amount_micros < 0 {
                 return Err(format!("{field} must not be negative"));
+            }
+            if money.amount_micros > max {
+                return Err(format!("{field} must be at most {max} micros"));
             }
             Ok(money.amount_micros)
         };
@@ -107,9 +116,9 @@ impl CampaignInput {
             advertiser_id,
             name: self.name,
             currency,
-            cost_per_click_micros: amount("cost_per_click", self.cost_per_click)?,
-            budget_micros: amount("budget", self.budget)?,
-            tolerance_micros: self.tolerance.map_or(Ok(0), |money| amount("tolerance", money))?,
+            cost_per_click_micros: amount("cost_per_click", self.cost_per_click, PRICE_MICROS_MAX)?,
+            budget_micros: amount("budget", self.budget, BUDGET_MICROS_MAX)?,
+            tolerance_micros: self.tolerance.map_or(Ok(0), |money| amount("tolerance", money, BUDGET_MICROS_MAX))?,
             effective_from_ms: now_ms,
             expected_revision,
         })
@@ -148,6 +157,21 @@ mod tests {
         );
         assert!(terms(|body| body["budget"]["amount_micros"] = (-1).into(), None).unwrap_err().contains("budget"));
         assert!(terms(|body| body["budget"]["currency"] = "euro".into(), None).unwrap_err().contains("currency"));
+        for (field, max) in
+            [("cost_per_click", PRICE_MICROS_MAX), ("budget", BUDGET_MICROS_MAX), ("tolerance", BUDGET_MICROS_MAX)]
+        {
+            let with = |micros: i64| {
+                terms(|body| body[field] = serde_json::json!({"amount_micros": micros, "currency": "EUR"}), None)
+            };
+            assert!(with(max).is_ok());
+            let refused = with(max + 1).unwrap_err();
+            assert!(refused.contains(field) && refused.contains(&max.to_string()), "{refused}");
+        }
+        for name in ["spring\u{0}sale", "spring\nsale", "\u{7f}", "\u{9b}1m"] {
+            let refused = terms(|body| body["name"] = name.into(), None).unwrap_err();
+            assert!(refused.contains("name contains a control character"), "{refused}");
+        }
+        assert_eq!(terms(|body| body["name"] = "Été 🌞".into(), None).unwrap().name, "Été 🌞");
         assert!(terms(|body| body["buget"] = 1.into(), None).unwrap_err().contains("buget"));
     }
 }

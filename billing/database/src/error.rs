@@ -61,6 +61,15 @@ impl DatabaseError {
     }
 }
 
+impl DatabaseError {
+    /// The server refuses a value (a data exception or a violated constraint). Without the row that has it, the same
+    /// statement may succeed.
+    pub(crate) fn refuses_a_row(&self) -> bool {
+        let DatabaseError::Sql(sqlx::Error::Database(refusal)) = self else { return false };
+        refusal.code().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+    }
+}
+
 /// Compares what the server says it took or holds with what we sent.
 ///
 /// # Errors

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use clicktally_database::billing::Usage;
+use clicktally_proto::limits::BUDGET_MICROS_MAX;
 use clicktally_proto::money::{Currency, Micros, price_of};
 
 use super::terms::TermsTimeline;
@@ -81,7 +82,9 @@ fn budget_left(
     terms: &TermsTimeline,
     billed_elsewhere: Option<&Micros>,
 ) -> Micros {
-    let budget_micros = terms.newest_in(campaign_id, currency).map_or(0, |newest| newest.budget_micros);
+    // Terms from before budgets had a bound must not make the sums of other campaigns overflow.
+    let agreed_micros = terms.newest_in(campaign_id, currency).map_or(0, |newest| newest.budget_micros);
+    let budget_micros = agreed_micros.min(BUDGET_MICROS_MAX);
     let elsewhere = billed_elsewhere.copied().unwrap_or(0);
     assert!(elsewhere >= 0, "documents of other days bill nothing or something, or the budget would grow");
     // Below zero where the budget was lowered under what other days billed already: nothing is left.
@@ -151,6 +154,15 @@ mod tests {
         // Seven of ten clicks in dollars, and the euros that other days billed leave room for two clicks.
         assert_eq!(billed.iter().map(|b| b.billed_clicks).collect::<Vec<_>>(), [5, 2, 2]);
         assert_eq!(billed.iter().map(|b| b.amount_micros).collect::<Vec<_>>(), [50, 20, 2]);
+    }
+
+    #[test]
+    fn no_budget_is_larger_than_its_bound_whatever_old_terms_say() {
+        let timeline = TermsTimeline::new([terms(1, BUDGET_MICROS_MAX / 2, i64::MAX)]);
+        let billed = bill(&[usage(1, 5)], &timeline, &BTreeMap::new()).unwrap();
+        assert_eq!((billed[0].billed_clicks, billed[0].amount_micros), (2, BUDGET_MICROS_MAX));
+        let timeline = TermsTimeline::new([terms(1, 5_000_000_000_000_000_000, i64::MAX)]);
+        assert_eq!(bill(&[usage(1, 5)], &timeline, &BTreeMap::new()).unwrap()[0].billed_clicks, 0);
     }
 
     #[test]

@@ -229,13 +229,17 @@ pub(crate) async fn a_day_is_billed_as_a_naive_recount_says_and_never_changes_bu
 
 /// One record a click, all of campaign 1 and valid. Clicks of different times are different clicks.
 pub(crate) fn valid_clicks(count: i64, event_time_ms: u64) -> Vec<Logged> {
+    valid_clicks_of(1, count, event_time_ms)
+}
+
+pub(crate) fn valid_clicks_of(campaign_id: u64, count: i64, event_time_ms: u64) -> Vec<Logged> {
     let mut rng = ChaCha8Rng::seed_from_u64(event_time_ms);
     (0..count)
         .map(|_| {
             let mut click = random_click(&mut rng);
-            (click.campaign_id, click.event_time_ms, click.evidence) = (1, event_time_ms, 0);
+            (click.campaign_id, click.event_time_ms, click.evidence) = (campaign_id, event_time_ms, 0);
             click.user_agent.clear();
-            record(partitioner().shard(1, click.id()), vec![click])
+            record(partitioner().shard(campaign_id, click.id()), vec![click])
         })
         .collect()
 }

@@ -5,6 +5,7 @@
 
 mod archive_claims;
 mod billing_claims;
+mod bounds_claims;
 mod clicks;
 mod currency_claims;
 mod environment;
@@ -48,6 +49,9 @@ fn main() {
                 billing_claims::a_table_changed_by_hand_is_an_error_that_names_it,
                 currency_claims::a_currency_that_changes_refunds_nothing_and_mixes_nothing,
                 finality_claims::a_day_is_not_finalised_before_it_is_over_and_reconciled,
+                bounds_claims::terms_that_postgresql_refuses_are_named_and_the_others_arrive,
+                bounds_claims::a_price_beyond_all_bounds_does_not_stop_the_bills_of_others,
+                bounds_claims::costs_without_a_sum_do_not_hide_the_history_of_their_ad,
                 billing_claims::the_schema_comes_up_twice_and_an_absent_server_is_named,
             ]
         );

@@ -145,6 +145,7 @@ mod tests {
     use crate::click::malformed::Malformed;
     use crate::click::record::COLUMN_BYTES_MAX;
     use crate::click::view::{ClickView, decode_record, decode_record_owned};
+    use crate::limits::PRICE_MICROS_MAX;
 
     prop_compose! {
         fn text()(text in prop_oneof![4 => Just(String::new()), 4 => "[a-c]{0,3}", 1 => "[à-ü名]{1,3}", 1 => "x{100,200}"]) -> String { text }
@@ -161,7 +162,7 @@ mod tests {
             [event_id, source, user_id, ip_address] in [text(), text(), text(), text()],
             [device_type, country, region, ad_format] in [text(), text(), text(), text()],
             user_agent in prop_oneof![4 => text(), 1 => Just("ExampleBot/1".to_owned())],
-            cost_per_click_micros in prop_oneof![3 => Just(0_i64), 2 => 1_i64..9, 1 => any::<i64>()],
+            cost_per_click_micros in prop_oneof![3 => Just(0_i64), 2 => 1_i64..9, 1 => i64::MIN..=PRICE_MICROS_MAX],
             impression_token in prop_oneof![3 => Just(Vec::new()), 1 => proptest::collection::vec(any::<u8>(), 0..4)],
             evidence in prop_oneof![6 => Just(0_u32), 1 => any::<u32>()],
         ) -> Click {

@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::click::record::{CLICKS_PER_RECORD_MAX, COLUMN_BYTES_MAX};
+use crate::limits::PRICE_MICROS_MAX;
 use crate::next_move::NextMove;
 
 /// Why a record cannot be counted. Such a record goes to quarantine with its offset.
@@ -18,6 +19,8 @@ pub enum Malformed {
     Text(u64),
     #[error("a click lacks {0}")]
     Missing(&'static str),
+    #[error("a click costs more than {PRICE_MICROS_MAX} micros")]
+    CostTooHigh,
     #[error("more than {CLICKS_PER_RECORD_MAX} clicks in one record")]
     TooMany,
     #[error("a batch has field {0}, which this version does not know: upgrade, then send the record again")]

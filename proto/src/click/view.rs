@@ -17,6 +17,7 @@ use crate::click::record::{CLICKS_PER_RECORD_MAX, Click};
 use crate::counts::user_mark::UserMark;
 use crate::event_time::UnixMillis;
 use crate::identity::ids::{AdId, CampaignId, ClickId};
+use crate::limits::PRICE_MICROS_MAX;
 use crate::money::Micros;
 use crate::varint::{self, zigzag};
 
@@ -281,7 +282,7 @@ fn checked(mut view: ClickView, evidence: u32, user_agent: &[u8], user_id: &[u8]
 }
 
 impl ClickView {
-    /// Checks the fields that every click must have.
+    /// Checks the fields that every click must have, and the bound of its cost.
     #[inline]
     fn complete(self) -> Result<ClickView, Malformed> {
         if self.click_id.0 == 0 {
@@ -295,6 +296,10 @@ impl ClickView {
         }
         if self.event_time_ms == 0 {
             return Err(Malformed::Missing("event_time_ms"));
+        }
+        // The costs of a window have a sum, and so has the history of an ad.
+        if self.cost_per_click_micros > PRICE_MICROS_MAX {
+            return Err(Malformed::CostTooHigh);
         }
         Ok(self)
     }
@@ -348,6 +353,20 @@ mod tests {
         assert_eq!(view_of(&click(3)).unwrap().user, None, "a click without a user id");
         let invalid = view_of(&click(26)).unwrap();
         assert_eq!((invalid.is_invalid, invalid.user), (true, None), "a robot is not a user");
+    }
+
+    #[test]
+    fn a_cost_beyond_the_bound_is_malformed_in_every_form() {
+        let of_cost = |cost_per_click_micros| Click { cost_per_click_micros, ..click(1) };
+        for (cost, expected) in
+            [(PRICE_MICROS_MAX, Ok(())), (PRICE_MICROS_MAX + 1, Err(Malformed::CostTooHigh)), (i64::MIN, Ok(()))]
+        {
+            let click = of_cost(cost);
+            let json = serde_json::to_vec(&click).unwrap();
+            for record in [encode_record(std::slice::from_ref(&click)), encode_record(&[click.clone(), click]), json] {
+                assert_eq!(decode_record(&record, &mut Vec::new()), expected);
+            }
+        }
     }
 
     #[test]

@@ -67,11 +67,42 @@ pub async fn all_terms(database: &Database) -> Result<Vec<Terms>, DatabaseError>
         .collect()
 }
 
-/// Adds the revisions that are not there yet, all or none.
+/// A revision that PostgreSQL does not take, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedTerms {
+    pub campaign_id: CampaignId,
+    pub revision: u64,
+    pub detail: String,
+}
+
+/// Adds the revisions that are not there yet. A revision that PostgreSQL refuses is returned, and the others are added:
+/// one campaign must not keep the others from being billed.
 ///
 /// # Errors
-/// `Sql`.
-pub async fn add_terms(database: &Database, revisions: &[NewTerms<'_>]) -> Result<(), DatabaseError> {
+/// `Sql` for what concerns no single row. Some revisions may be there then; repeating is harmless.
+pub async fn add_terms(database: &Database, revisions: &[NewTerms<'_>]) -> Result<Vec<RefusedTerms>, DatabaseError> {
+    let mut refused = Vec::new();
+    let mut pieces = vec![revisions];
+    while let Some(piece) = pieces.pop() {
+        let error = match add_all(database, piece).await {
+            Ok(()) => continue,
+            Err(error) if error.refuses_a_row() => error,
+            Err(error) => return Err(error),
+        };
+        if let [terms] = piece {
+            let (campaign_id, revision) = (terms.campaign_id, terms.revision);
+            refused.push(RefusedTerms { campaign_id, revision, detail: error.to_string() });
+        } else {
+            // Some row of the piece is refused: look for it in the halves.
+            let (first, second) = piece.split_at(piece.len() / 2);
+            pieces.extend([second, first]);
+        }
+    }
+    Ok(refused)
+}
+
+/// All or none.
+async fn add_all(database: &Database, revisions: &[NewTerms<'_>]) -> Result<(), DatabaseError> {
     let mut transaction = database.pool().begin().await?;
     for terms in revisions {
         sqlx::query(

@@ -2,4 +2,4 @@
 
 pub mod campaign_terms;
 
-pub use campaign_terms::{NewTerms, Terms, add_terms, all_terms};
+pub use campaign_terms::{NewTerms, RefusedTerms, Terms, add_terms, all_terms};

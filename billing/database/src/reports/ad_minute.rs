@@ -43,11 +43,13 @@ pub struct AdTotals {
 
 /// # Errors
 /// `Sql`; `OutOfRange` for a value that no writer of ours stores.
+///
+/// Costs saturate as everywhere (`CostSum::merge`): rows from before a click's cost had a bound must not hide the others.
 pub async fn totals_of_ad(database: &Database, ad_id: AdId, minutes: Range<Minute>) -> Result<AdTotals, DatabaseError> {
     let row = sqlx::query(
         "SELECT coalesce(sum(clicks), 0)::bigint, coalesce(max(revision), 0)::bigint, \
                 coalesce(min(array_position(ARRAY['open', 'fired', 'corrected', 'final'], state)), 4), \
-                coalesce(sum(cost_sum_micros), 0)::bigint, coalesce(sum(cost_count), 0)::bigint, \
+                least(coalesce(sum(cost_sum_micros), 0), 9223372036854775807)::bigint, coalesce(sum(cost_count), 0)::bigint, \
                 coalesce(array_agg(DISTINCT campaign_id) FILTER (WHERE cost_count > 0), '{}') \
          FROM reports.ad_minute WHERE minute >= $1 AND minute < $2 AND ad_id = $3",
     )

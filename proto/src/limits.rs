@@ -13,8 +13,8 @@ pub const NAME_BYTES_MAX: usize = 256;
 /// micros.
 pub const PRICE_MICROS_MAX: Micros = 1_000_000_000_000;
 
-/// The highest budget and tolerance of a campaign: a thousand million units of a currency, in micros. A campaign is never
-/// billed beyond its budget, so sums over thousands of campaigns fit 64 bits.
+/// The highest budget and tolerance of a campaign: a thousand million units of a currency, in micros. A campaign is
+/// never billed beyond its budget, so sums over thousands of campaigns fit 64 bits.
 pub const BUDGET_MICROS_MAX: Micros = 1_000_000_000_000_000;
 
 const _: () = assert!(

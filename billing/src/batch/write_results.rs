@@ -20,9 +20,9 @@ pub(super) struct Committed {
 
 /// Replaces the day's drafts by what was staged. All or nothing.
 ///
-/// 1. Bill the usage against what other days left of the budgets. 2. Record each campaign's result. 3. Unless the day is
-///    final with the same files and the same bill, record the run, and write the difference to finalised documents as
-///    documents and lines. 4. Commit.
+/// 1. Bill the usage against what other days left of the budgets. 2. Record each campaign's result. 3. Unless the day
+///    is final with the same files and the same bill, record the run, and write the difference to finalised documents
+///    as documents and lines. 4. Commit.
 pub(super) async fn write_results(
     stage: &mut Stage,
     run: &NewRun,

@@ -43,8 +43,8 @@ pub struct BilledUsage {
 /// What documents bill campaigns, by campaign and currency.
 pub type BilledByCampaign = BTreeMap<(i64, Currency), Micros>;
 
-/// Bills whole clicks, terms in order of revision, while the campaign's budget lasts: the one of its newest terms in the
-/// currency of the click's terms.
+/// Bills whole clicks, terms in order of revision, while the campaign's budget lasts: the one of its newest terms in
+/// the currency of the click's terms.
 ///
 /// `billed_elsewhere` is what documents of all *other* days bill each campaign: so `billed ≤ budget` holds over all
 /// days in whatever order they are run, and a rerun of one gives the same again.

@@ -16,8 +16,8 @@ pub enum Cause {
     BudgetCap,
     /// Counted, and without terms (campaign scope).
     UnknownCampaign,
-    /// Counted, under terms in a currency since left (campaign scope). Only results of older builds have it: such clicks
-    /// are billed in that currency.
+    /// Counted, under terms in a currency since left (campaign scope). Only results of older builds have it: such
+    /// clicks are billed in that currency.
     CurrencyChanged,
     /// The window is not final yet: the stream may still count it.
     StreamPending,

@@ -1,5 +1,5 @@
-//! One campaign whose terms or costs are beyond all bounds does not stop the others. The door refuses such values today;
-//! older builds took them.
+//! One campaign whose terms or costs are beyond all bounds does not stop the others. The door refuses such values
+//! today; older builds took them.
 
 use clicktally_billing::Day;
 use clicktally_database::billing::statement;

@@ -1,5 +1,5 @@
-//! `billing.invoice` and `billing.invoice_line`: drafts are written here. A draft has no ledger entries: they are posted
-//! when it becomes final (`finalisation.rs`).
+//! `billing.invoice` and `billing.invoice_line`: drafts are written here. A draft has no ledger entries: they are
+//! posted when it becomes final (`finalisation.rs`).
 
 use clicktally_proto::money::{Currency, Micros};
 use sqlx::PgConnection;

@@ -1,8 +1,8 @@
-//! The one transaction that makes a day's drafts final: `billing.ledger_entry`, `billing.finalisation`, and the states of
-//! `billing.invoice` and `billing.batch_run`. PostgreSQL's triggers refuse every later change.
+//! The one transaction that makes a day's drafts final: `billing.ledger_entry`, `billing.finalisation`, and the states
+//! of `billing.invoice` and `billing.batch_run`. PostgreSQL's triggers refuse every later change.
 //!
-//! This module decides neither what is ready nor what is posted. The caller reads the facts, applies the rules, and hands
-//! back rows.
+//! This module decides neither what is ready nor what is posted. The caller reads the facts, applies the rules, and
+//! hands back rows.
 
 use std::collections::BTreeMap;
 

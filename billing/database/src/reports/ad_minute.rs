@@ -44,7 +44,8 @@ pub struct AdTotals {
 /// # Errors
 /// `Sql`; `OutOfRange` for a value that no writer of ours stores.
 ///
-/// Costs saturate as everywhere (`CostSum::merge`): rows from before a click's cost had a bound must not hide the others.
+/// Costs saturate as everywhere (`CostSum::merge`): rows from before a click's cost had a bound must not hide the
+/// others.
 pub async fn totals_of_ad(database: &Database, ad_id: AdId, minutes: Range<Minute>) -> Result<AdTotals, DatabaseError> {
     let row = sqlx::query(
         "SELECT coalesce(sum(clicks), 0)::bigint, coalesce(max(revision), 0)::bigint, \

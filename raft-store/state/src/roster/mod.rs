@@ -67,12 +67,16 @@ impl Roster {
         self.nodes.insert(record.node, record);
     }
 
-    /// Forgets everything about a node. Returns whether it was registered.
+    /// Forgets everything about a registered node. Returns false for any other, and changes nothing: an unregistered
+    /// node may hold a worker id, and its removal is a rejection.
     pub(crate) fn remove(&mut self, node: NodeId) -> bool {
-        self.draining.remove(&node);
-        self.levels.remove(&node);
-        self.workers.release(node);
-        self.nodes.remove(&node).is_some()
+        let is_known = self.nodes.remove(&node).is_some();
+        if is_known {
+            self.draining.remove(&node);
+            self.levels.remove(&node);
+            self.workers.release(node);
+        }
+        is_known
     }
 
     /// Returns whether anything changed.
@@ -141,6 +145,15 @@ mod tests {
         assert_eq!(roster.common_level(), COMMAND_LEVEL_MIN, "node 2 has announced nothing");
         assert!(roster.set_level(2, 4));
         assert_eq!(roster.common_level(), 4);
+    }
+
+    #[test]
+    fn removing_an_unknown_node_changes_nothing_not_even_its_worker_id() {
+        let mut roster = roster();
+        roster.workers().lease(9, 100).unwrap();
+        let before = roster.clone();
+        assert!(!roster.remove(9));
+        assert_eq!(roster, before);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use anyhow::bail;
+use tokio::time::{Instant, sleep, timeout_at};
 
 /// How long a trial waits for anything that must happen. It bounds a hang and is never a verdict on speed: a machine
 /// that compiles beside the trial takes many times what an idle one does.
@@ -17,45 +18,46 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub async fn eventually<T, E: Display>(
     what: &str,
     deadline: Duration,
-    mut condition: impl AsyncFnMut() -> Result<T, E>,
+    condition: impl AsyncFnMut() -> Result<T, E>,
 ) -> anyhow::Result<T> {
-    let mut reason = None;
-    let looking = async {
-        loop {
-            match condition().await {
-                Ok(value) => return value,
-                Err(error) => reason = Some(error.to_string()),
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    };
-    if let Ok(value) = tokio::time::timeout(deadline, looking).await {
-        return Ok(value);
-    }
-    bail!("waited {deadline:?} in vain until {what}; the last look said: {}", reason.as_deref().unwrap_or("nothing"))
+    look(what, deadline, false, condition).await
 }
 
 /// Looks like [`eventually`], for work whose amount the machine's speed turns into any length of time. Gives up when
 /// the reason has stayed the same for [`HANG_MAX`], so the reason must name how far the work is.
 pub async fn eventually_by_progress<T, E: Display>(
     what: &str,
+    condition: impl AsyncFnMut() -> Result<T, E>,
+) -> anyhow::Result<T> {
+    look(what, HANG_MAX, true, condition).await
+}
+
+/// `is_extended`: the deadline counts from the last look whose reason differed from the one before.
+async fn look<T, E: Display>(
+    what: &str,
+    deadline: Duration,
+    is_extended: bool,
     mut condition: impl AsyncFnMut() -> Result<T, E>,
 ) -> anyhow::Result<T> {
-    let mut reason = String::new();
+    let mut reason: Option<String> = None;
+    let mut end = Instant::now() + deadline;
     loop {
-        let changed = eventually(what, HANG_MAX, async || match condition().await {
-            Ok(value) => Ok(Ok(value)),
-            Err(error) => {
-                let now = error.to_string();
-                if now == reason { Err(now) } else { Ok(Err(now)) }
+        match timeout_at(end, condition()).await {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => {
+                let now = Some(error.to_string());
+                if is_extended && now != reason {
+                    end = Instant::now() + deadline;
+                }
+                reason = now;
             }
-        });
-        match changed.await? {
-            Ok(value) => return Ok(value),
-            Err(progress) => reason = progress,
+            Err(_) => break,
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        if timeout_at(end, sleep(LOOK_EVERY)).await.is_err() {
+            break;
+        }
     }
+    bail!("waited {deadline:?} in vain until {what}; the last look said: {}", reason.as_deref().unwrap_or("nothing"))
 }
 
 #[cfg(test)]

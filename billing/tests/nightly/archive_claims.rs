@@ -48,12 +48,12 @@ pub(crate) async fn a_kill_between_upload_and_manifest_leaves_no_gap_and_no_copy
     assert_complete(&world, expected.rows, expected.malformed).await;
 }
 
-/// PostgreSQL knows who waits for the lock.
-async fn until_somebody_stands_by(world: &World) {
+/// PostgreSQL knows which sessions wait for the lock.
+async fn until_an_archiver_stands_by(world: &World) {
     let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
     let seen = async { while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&world.pool).await.unwrap() == 0 {} };
-    tokio::time::timeout(HANG_MAX, seen).await.expect("nobody waits for the lock");
+    tokio::time::timeout(HANG_MAX, seen).await.expect("an archiver waits for the lock");
 }
 
 pub(crate) async fn a_second_archiver_stands_by_and_the_manifest_takes_nothing_out_of_order(environment: &Environment) {
@@ -64,7 +64,7 @@ pub(crate) async fn a_second_archiver_stands_by_and_the_manifest_takes_nothing_o
     let mut second = pin!(world.archiver(100));
     tokio::select! {
         _ = &mut second => panic!("two archivers at once"),
-        () = until_somebody_stands_by(&world) => {}
+        () = until_an_archiver_stands_by(&world) => {}
     }
     drop(first);
     // Its turn comes once the first is gone.

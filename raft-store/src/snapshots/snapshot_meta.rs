@@ -32,5 +32,5 @@ pub(crate) fn read(source: &mut dyn Read, level: u16) -> Result<SnapshotMeta, Sn
 }
 
 fn of_frame(frame: &[u8]) -> Result<SnapshotMeta, SnapshotError> {
-    codec::decode(frame).map_err(|error| SnapshotError::of_contents("Meta", error))
+    codec::decode(frame).map_err(|error| SnapshotError::of_contents("a Meta chunk", error))
 }

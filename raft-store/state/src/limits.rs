@@ -7,7 +7,6 @@
 use crate::seen::SeenCharge;
 use crate::windows::CellCharge;
 
-pub use crate::seen::SEEN_BLOCK_BYTES;
 /// A cell without invalid clicks, costs and users. Any change of a charge changes the replicated law.
 pub use crate::windows::cell_run::CELL_BYTES;
 

@@ -11,7 +11,7 @@ use clicktally_proto::identity::shard_key::ShardId;
 use crate::check::{BrokenInvariant, require};
 
 /// The bytes that a block of seen ids is charged in addition to its ids.
-pub const SEEN_BLOCK_BYTES: u64 = 96;
+const SEEN_BLOCK_BYTES: u64 = 96;
 
 /// The blocks of each minute of event time, in the order in which they were committed.
 type Minutes = BTreeMap<Minute, Vec<Arc<SeenBlock>>>;
@@ -38,10 +38,7 @@ impl SeenCharge {
 
     pub(crate) fn of<'a>(blocks: impl IntoIterator<Item = &'a SeenBlock>) -> SeenCharge {
         let mut charge = SeenCharge::default();
-        for block in blocks {
-            charge.blocks += 1;
-            charge.packed_bytes += block.packed_bytes() as u64;
-        }
+        blocks.into_iter().for_each(|block| charge.add(block));
         charge
     }
 
@@ -95,6 +92,13 @@ impl SeenIds {
         if minutes.is_empty() {
             self.shards.remove(&shard);
         }
+    }
+
+    /// Breaks the order of a shard's blocks, so that a test can show what notices.
+    #[cfg(test)]
+    pub(crate) fn misplace(&mut self, shard: ShardId, block: Arc<SeenBlock>) {
+        let wrong = Minute(block.minute.0 + 1);
+        self.shards.entry(shard).or_default().entry(wrong).or_default().push(block);
     }
 
     /// The charge, counted from scratch: takes as long as there are blocks.
@@ -153,7 +157,7 @@ mod tests {
     #[test]
     fn each_rule_is_broken_once() {
         let mut misplaced = seen();
-        misplaced.shards.entry(SHARD).or_default().entry(Minute(7)).or_default().push(block(8));
+        misplaced.misplace(SHARD, block(8));
         assert_breaks(misplaced.check(), "a block of seen ids is under its own minute");
         let mut emptied = seen();
         emptied.shards.entry(SHARD).or_default().insert(Minute(7), Vec::new());

@@ -82,7 +82,7 @@ impl ChunkReader<'_> {
 
     pub(super) fn contents<T: DeserializeOwned>(&mut self, chunk: &Chunk) -> Result<T, SnapshotError> {
         let frame = self.frame(chunk)?;
-        codec::decode(&frame).map_err(|error| SnapshotError::of_contents(&format!("{:?}", chunk.kind), error))
+        codec::decode(&frame).map_err(|error| SnapshotError::of_contents(&format!("a {:?} chunk", chunk.kind), error))
     }
 
     /// Its contents as they were encoded.

@@ -59,7 +59,7 @@ fn take_head(chunks: &mut ChunkReader<'_>) -> Result<GroupState, SnapshotError> 
     let chunk = expect(chunks, ChunkKind::Head)?;
     let frame = chunks.frame(&chunk)?;
     let fields = if chunks.format == 3 { format_3::read(&frame) } else { codec::decode(&frame) };
-    let fields = fields.map_err(|error| SnapshotError::of_contents("Head", error))?;
+    let fields = fields.map_err(|error| SnapshotError::of_contents("a Head chunk", error))?;
     let mut head = HeadReader::new(chunks.format, fields);
     let state = GroupState::take_head(&mut head)?;
     head.finish()?;

@@ -127,11 +127,11 @@ pub enum SnapshotError {
 }
 
 impl SnapshotError {
-    /// Why the contents of a chunk cannot be decoded: another build wrote them, or they are damaged.
-    pub fn of_contents(chunk: &str, error: CodecError) -> SnapshotError {
+    /// Why a part of a snapshot cannot be decoded: another build wrote it, or it is damaged.
+    pub fn of_contents(part: &str, error: CodecError) -> SnapshotError {
         match error {
             CodecError::Version(_) => SnapshotError::Contents(error),
-            error => damaged(format!("a {chunk} chunk: {error}")),
+            error => damaged(format!("{part}: {error}")),
         }
     }
 }
@@ -139,7 +139,7 @@ impl SnapshotError {
 impl From<HeadError> for SnapshotError {
     fn from(error: HeadError) -> SnapshotError {
         match error {
-            HeadError::Codec { error: error @ CodecError::Version(_), .. } => SnapshotError::Contents(error),
+            HeadError::Codec { tag, error } => SnapshotError::of_contents(&format!("field {tag:?} of its head"), error),
             error => damaged(error.to_string()),
         }
     }

@@ -91,9 +91,9 @@ fn apply(criterion: &mut Criterion) {
         });
     });
     group.finish();
-    // Production makes one step after every `Audit::APPLIES_PER_STEP` applies.
+    // Production makes one step at every `Audit::ENTRIES_PER_STEP`th entry.
     let mut audit = Audit::default();
-    criterion.bench_function("audit: one step", |bencher| bencher.iter(|| audit.step(&replica.state)));
+    criterion.bench_function("audit: one step", |bencher| bencher.iter(|| audit.step(replica.index, &replica.state)));
     criterion.bench_function("audit: everything", |bencher| bencher.iter(|| replica.state.check()));
 }
 

@@ -37,4 +37,4 @@ mod at_size;
 pub use fail_stop::{FAIL_STOP_EXIT_CODE, on_fail_stop};
 pub use group::state_machine::APPLYING_NEWER;
 pub use open_error::OpenError;
-pub use peers::messages::MemberChange;
+pub use peers::messages::{MemberChange, MembersSeen};

@@ -1,7 +1,6 @@
 //! The part of a group that runs on this node. It does the leader's work if this node leads, and forwards requests to
 //! the leader otherwise.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,15 +14,16 @@ use clicktally_proto::identity::shard_key::GroupId;
 use clicktally_state::limits::COMMAND_BYTES_MAX;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
-use openraft::{BasicNode, ChangeMembers, RaftMetrics, ReadPolicy, ServerState};
+use openraft::{RaftMetrics, ReadPolicy, ServerState};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::group::errors::ProposeError;
+use crate::group::members::MEMBERS_DEADLINE;
 use crate::group::replica::Replica;
 use crate::group::state_machine::Raft;
 use crate::group_log::GroupLog;
 use crate::peers::heartbeats::HeartbeatTable;
-use crate::peers::messages::{LeaderAnswer, LeaderReply, LeaderRequest, MemberChange};
+use crate::peers::messages::{LeaderAnswer, LeaderReply, LeaderRequest};
 use crate::peers::network::ask;
 use crate::peers::transport::{PeerCall, PeerTarget, PeerTransport, TransportError};
 use crate::snapshots::group_snapshots::GroupSnapshots;
@@ -31,9 +31,7 @@ use crate::store_config::StoreConfig;
 use crate::type_config::{CommandBytes, TypeConfig};
 
 /// Deadline of a request to the leader, including the search for a leader. It is several elections long.
-const LEADER_DEADLINE: Duration = Duration::from_secs(5);
-/// Deadline of a change of members. It is longer, because a new member first catches up.
-const MEMBERS_DEADLINE: Duration = Duration::from_secs(120);
+pub(super) const LEADER_DEADLINE: Duration = Duration::from_secs(5);
 /// Pause before the next search for a leader.
 const SEARCH_PAUSE: Duration = Duration::from_millis(50);
 /// Value of `fresh_as_of` for a replica that was never proven fresh.
@@ -131,8 +129,11 @@ impl GroupCore {
     /// carried out.
     pub(crate) async fn ask_leader(&self, request: LeaderRequest) -> Result<LeaderAnswer, LeaderReply> {
         let deadline = match &request {
-            LeaderRequest::ChangeMembers(_) => MEMBERS_DEADLINE,
-            LeaderRequest::Propose { .. } | LeaderRequest::ReadIndex | LeaderRequest::Rebalance => LEADER_DEADLINE,
+            LeaderRequest::ChangeMembers(_) | LeaderRequest::ChangeMembersIf { .. } => MEMBERS_DEADLINE,
+            LeaderRequest::Propose { .. }
+            | LeaderRequest::ReadIndex
+            | LeaderRequest::Rebalance
+            | LeaderRequest::MembersEntry => LEADER_DEADLINE,
         };
         let until = Instant::now() + deadline;
         let mut believed = self.leader();
@@ -186,22 +187,14 @@ impl GroupCore {
         match request {
             LeaderRequest::Propose { command, level } => self.propose(command.clone(), *level).await,
             LeaderRequest::ReadIndex => self.read_index().await,
+            _ if !self.is_leader() => LeaderReply::NotLeader(self.leader()),
             LeaderRequest::Rebalance => {
-                if !self.is_leader() {
-                    return LeaderReply::NotLeader(self.leader());
-                }
                 self.is_rebalance_asked.store(true, Ordering::Release);
                 LeaderReply::Done(LeaderAnswer::Accepted)
             }
-            LeaderRequest::ChangeMembers(change) => {
-                if !self.is_leader() {
-                    return LeaderReply::NotLeader(self.leader());
-                }
-                match timeout(MEMBERS_DEADLINE, self.change_members(change)).await {
-                    Ok(reply) => reply,
-                    Err(_) => LeaderReply::Undecided("the members did not change within the deadline".to_owned()),
-                }
-            }
+            LeaderRequest::MembersEntry => LeaderReply::Done(LeaderAnswer::MembersEntry(self.members_seen())),
+            LeaderRequest::ChangeMembers(change) => self.change_members(change, None).await,
+            LeaderRequest::ChangeMembersIf { change, seen } => self.change_members(change, Some(*seen)).await,
         }
     }
 
@@ -256,48 +249,6 @@ impl GroupCore {
         }
     }
 
-    async fn change_members(&self, change: &MemberChange) -> LeaderReply {
-        let done = match change {
-            MemberChange::Add { node, address } => {
-                // The node joins as a learner first, so that no majority waits for a member that has no entries yet.
-                match self.raft.add_learner(*node, BasicNode::new(address), true).await {
-                    Ok(_) => {
-                        self.raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::from([*node])), true).await
-                    }
-                    failed => failed,
-                }
-            }
-            MemberChange::Remove { node } => {
-                let is_voter = self.raft.voter_ids().any(|voter| voter == *node);
-                let nodes = BTreeSet::from([*node]);
-                let change =
-                    if is_voter { ChangeMembers::RemoveVoters(nodes) } else { ChangeMembers::RemoveNodes(nodes) };
-                self.raft.change_membership(change, false).await
-            }
-            MemberChange::TransferLeader { to } => return self.transfer_leader(*to).await,
-        };
-        match done {
-            Ok(_) => LeaderReply::Done(LeaderAnswer::Accepted),
-            Err(error) => write_error(error),
-        }
-    }
-
-    async fn transfer_leader(&self, to: NodeId) -> LeaderReply {
-        if to == self.node {
-            return LeaderReply::Done(LeaderAnswer::Accepted);
-        }
-        if !self.raft.voter_ids().any(|voter| voter == to) {
-            return LeaderReply::Refused(format!("node {to} is not a voter of group {}", self.id.0));
-        }
-        if let Err(fatal) = self.raft.trigger().transfer_leader(to).await {
-            return LeaderReply::Halted(fatal.to_string());
-        }
-        match self.raft.wait(Some(LEADER_DEADLINE)).current_leader(to, "transfer of leadership").await {
-            Ok(_) => LeaderReply::Done(LeaderAnswer::Accepted),
-            Err(error) => LeaderReply::Undecided(error.to_string()),
-        }
-    }
-
     /// Proves that this replica holds every entry committed before the call, and records the time of the call.
     ///
     /// The time is taken before the leader is asked, so the leader's answer covers every entry that was committed by
@@ -347,7 +298,7 @@ fn settle(reply: LeaderReply) -> Result<LeaderAnswer, LeaderReply> {
     }
 }
 
-fn write_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> LeaderReply {
+pub(super) fn write_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> LeaderReply {
     match error {
         RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => LeaderReply::NotLeader(forward.leader_id),
         // Another leader may have committed the entry. Only the fences of the command can tell.

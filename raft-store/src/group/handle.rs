@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use crate::group::errors::{MemberError, ProposeError};
 use crate::group::group_core::{GroupCore, propose_error};
 use crate::group::status::GroupStatus;
-use crate::peers::messages::{LeaderAnswer, LeaderReply, LeaderRequest, MemberChange};
+use crate::peers::messages::{LeaderAnswer, LeaderReply, LeaderRequest, MemberChange, MembersSeen};
 use clicktally_state::group_state::GroupState;
 use clicktally_state::leadership::GroupReign;
 use clicktally_state::liveness::HeartbeatView;
@@ -149,18 +149,34 @@ impl Group {
     /// Adds a node whose peer interface is at `address`. The node joins as a learner and becomes a voter once it has
     /// caught up. This takes as long as the transfer of a snapshot.
     pub async fn add_member(&self, node: NodeId, address: &str) -> Result<(), MemberError> {
-        self.change_members(MemberChange::Add { node, address: address.to_owned() }).await
+        let seen = self.members_seen().await?;
+        self.change_members_if(MemberChange::Add { node, address: address.to_owned() }, seen).await
     }
 
     /// Removes a node. The node may be the leader, or may be gone for good.
     pub async fn remove_member(&self, node: NodeId) -> Result<(), MemberError> {
-        self.change_members(MemberChange::Remove { node }).await
+        let seen = self.members_seen().await?;
+        self.change_members_if(MemberChange::Remove { node }, seen).await
+    }
+
+    /// The present members, as the condition of a change. Ask before the change, in the caller's own future: a caller
+    /// that has stopped waiting then changes nothing later.
+    pub async fn members_seen(&self) -> Result<MembersSeen, MemberError> {
+        match self.ask_members(LeaderRequest::MembersEntry).await? {
+            LeaderAnswer::MembersEntry(seen) => Ok(seen),
+            other => Err(MemberError::Retry(format!("unexpected answer {other:?}"))),
+        }
+    }
+
+    /// Changes the members if nobody has changed them since `seen`.
+    pub async fn change_members_if(&self, change: MemberChange, seen: MembersSeen) -> Result<(), MemberError> {
+        self.ask_members(LeaderRequest::ChangeMembersIf { change, seen }).await.map(|_| ())
     }
 
     /// Transfers leadership to an up-to-date voter without waiting for an election. [`clicktally_state::leadership`]
     /// chooses the voter.
     pub async fn transfer_leader(&self, to: NodeId) -> Result<(), MemberError> {
-        self.change_members(MemberChange::TransferLeader { to }).await
+        self.ask_members(LeaderRequest::ChangeMembers(MemberChange::TransferLeader { to })).await.map(|_| ())
     }
 
     pub fn status(&self) -> GroupStatus {
@@ -191,10 +207,10 @@ impl Group {
         }
     }
 
-    async fn change_members(&self, change: MemberChange) -> Result<(), MemberError> {
-        let reply = self.ask_leader(LeaderRequest::ChangeMembers(change)).await;
+    async fn ask_members(&self, request: LeaderRequest) -> Result<LeaderAnswer, MemberError> {
+        let reply = self.ask_leader(request).await;
         match reply.map_err(|error| MemberError::Halt(error.to_string()))? {
-            Ok(_) => Ok(()),
+            Ok(answer) => Ok(answer),
             Err(LeaderReply::Refused(reason)) => Err(MemberError::Reject(reason)),
             Err(LeaderReply::Halted(reason)) => Err(MemberError::Halt(reason)),
             Err(reply) => Err(MemberError::Retry(propose_error(reply).to_string())),

@@ -7,6 +7,7 @@ pub(crate) mod state_machine;
 
 mod errors;
 mod handle;
+mod members;
 mod status;
 
 pub use errors::{MemberError, ProposeError};

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::storage::SnapshotName;
-use crate::type_config::{SnapshotMeta, TypeConfig, Vote};
+use crate::type_config::{LogId, SnapshotMeta, TypeConfig, Vote};
 
 /// Bytes of a snapshot in one call. The sender and the receiver each hold at most this much of a snapshot in memory.
 pub(crate) const SNAPSHOT_PIECE_BYTES: usize = 1024 * 1024;
@@ -75,22 +75,32 @@ pub(crate) enum FetchReply {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum LeaderRequest {
     /// An encoded command and its [`clicktally_proto::command::Command::level`].
-    Propose {
-        command: Bytes,
-        level: u16,
-    },
+    Propose { command: Bytes, level: u16 },
     /// Asks for the committed index, confirmed by a quorum.
     ReadIndex,
     /// Asks the leader to rebalance the load now, even if the gain is small.
     Rebalance,
+    /// A change by an older build, without a condition, or a transfer of leadership.
     ChangeMembers(MemberChange),
+    /// Asks for the entry that holds the present members.
+    MembersEntry,
+    /// Changes the members if `seen` still holds them.
+    ChangeMembersIf { change: MemberChange, seen: MembersSeen },
 }
+
+/// The entry that held the members when somebody decided to change them.
+///
+/// A request outlives the caller that stopped waiting for it. Without this condition, the delayed removal of a node that
+/// has been added back in the meantime would remove it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MembersSeen(pub(crate) Option<LogId>);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum LeaderAnswer {
     Outcome(Outcome),
     ReadIndex(u64),
     Accepted,
+    MembersEntry(MembersSeen),
 }
 
 #[derive(Debug, Serialize, Deserialize)]

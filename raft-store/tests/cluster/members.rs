@@ -1,6 +1,6 @@
-use clicktally_raft_store::OpenError;
 use clicktally_raft_store::group::MemberError;
 use clicktally_raft_store::store_config::SnapshotRules;
+use clicktally_raft_store::{MemberChange, OpenError};
 
 use crate::world::World;
 
@@ -25,6 +25,29 @@ async fn a_wiped_voter_is_refused_until_it_is_removed_and_added_back() {
     let status = world.group(leader, 0).status();
     assert_eq!(status.voters.len(), 3);
     assert_eq!(world.group(wiped, 0).read(|state| state.campaigns().len()), 10);
+    world.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delayed_change_of_members_is_refused_once_they_have_changed() {
+    let mut world = World::start(1, SnapshotRules::default()).await;
+    let leader = world.leader(0).await;
+    let moved = world.running().into_iter().find(|node| *node != leader).unwrap();
+    let group = world.group(leader, 0);
+    let (address, before) = (group.status().voters[&moved].clone(), group.members_seen().await.unwrap());
+    group.change_members_if(MemberChange::Remove { node: moved }, before).await.unwrap();
+    let between = group.members_seen().await.unwrap();
+    group.add_member(moved, &address).await.unwrap();
+    for (change, seen) in [
+        (MemberChange::Remove { node: moved }, before),
+        (MemberChange::Remove { node: moved }, between),
+        (MemberChange::Add { node: 4, address }, between),
+    ] {
+        let late = group.change_members_if(change, seen).await;
+        assert!(matches!(&late, Err(MemberError::Retry(why)) if why.contains("have changed")), "{late:?}");
+    }
+    assert_eq!(group.status().voters.len(), 3);
+    world.assert_equal_states(0).await;
     world.stop_all().await;
 }
 

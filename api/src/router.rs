@@ -79,7 +79,7 @@ pub(crate) mod tests {
     use crate::access::capture_slots::CaptureSlots;
     use crate::access::source::Sources;
     use crate::ports::id_minter::IdMinter;
-    use crate::ports::{BudgetLane, OwnShard, OwnShards};
+    use crate::ports::{BudgetLane, HaltedPart, HaltedParts, OwnShard, OwnShards};
 
     /// A node that owns nothing, with a log that is not there.
     struct Nothing;
@@ -110,6 +110,12 @@ pub(crate) mod tests {
         }
     }
 
+    impl HaltedParts for Nothing {
+        fn halted(&self) -> Vec<HaltedPart> {
+            Vec::new()
+        }
+    }
+
     /// A node without groups.
     pub(crate) fn state_of(roles: Roles, sources: Sources) -> ApiState {
         let minter = IdMinter::default();
@@ -124,6 +130,7 @@ pub(crate) mod tests {
             minter,
             budget: Arc::new(Nothing),
             shards: Arc::new(Nothing),
+            halted: Arc::new(Nothing),
             postgres: None,
             sources,
             capture_slots: CaptureSlots::default(),

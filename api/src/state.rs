@@ -12,7 +12,7 @@ use clicktally_raft_store::group::Group;
 use crate::access::capture_slots::CaptureSlots;
 use crate::access::source::Sources;
 use crate::ports::id_minter::IdMinter;
-use crate::ports::{BudgetLane, OwnShards};
+use crate::ports::{BudgetLane, HaltedParts, OwnShards};
 
 /// Those roles of this node that have routes of their own. Every node answers the other routes: health, metrics,
 /// members, campaigns.
@@ -36,6 +36,7 @@ pub struct ApiState {
     pub minter: IdMinter,
     pub budget: Arc<dyn BudgetLane>,
     pub shards: Arc<dyn OwnShards>,
+    pub halted: Arc<dyn HaltedParts>,
     /// Connects on first use. Without it, only minutes that the replicas hold can be queried.
     pub postgres: Option<Database>,
     pub sources: Sources,

@@ -70,6 +70,8 @@ pub struct ShardView {
     pub heir: Option<u64>,
     pub epoch: u64,
     pub committed_offset: u64,
+    #[serde(default)]
+    pub lag_records: Option<u64>,
     pub outcomes: OutcomesView,
 }
 

@@ -5,6 +5,7 @@
 pub mod config;
 
 pub mod actor_threads;
+pub mod halts;
 pub mod retry;
 
 pub mod shard;

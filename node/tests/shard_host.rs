@@ -9,6 +9,7 @@ use std::time::Duration;
 use clicktally_embedded::{Kafka, KafkaOptions};
 use clicktally_kafka::{FetchBy, KafkaConnection, KafkaLog, KafkaLogSettings};
 use clicktally_node::actor_threads::ActorThreads;
+use clicktally_node::halts::Halts;
 use clicktally_node::shard::{ShardHost, ShardHostConfig};
 use clicktally_proto::click::encode::encode_record;
 use clicktally_proto::click::record::Click;
@@ -32,6 +33,10 @@ use tokio::net::TcpListener;
 /// Nothing here takes a second on an idle machine; the limit is for one that is busy.
 const PATIENCE: Duration = Duration::from_secs(300);
 const NODE: u64 = 1;
+
+fn halts() -> Arc<Halts> {
+    Arc::new(Halts::new(Arc::new(SystemClock)))
+}
 
 async fn one_node(folder: &std::path::Path) -> RaftStore {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -165,7 +170,7 @@ async fn each_click_counts_once_through_restarts_and_changes_of_owner() {
         let config = ShardHostConfig { checkpoint_interval: Duration::from_millis(50) };
         let log: Arc<dyn ClickLog> = Arc::clone(&log) as _;
         let threads = ActorThreads::start("shards", 2).unwrap();
-        ShardHost::start(config, vec![Arc::clone(&group)], log, Arc::new(SystemClock), threads)
+        ShardHost::start(config, vec![Arc::clone(&group)], log, Arc::new(SystemClock), threads, halts())
     };
     let mut clicks = Clicks {
         minter: SnowflakeMinter::new(1),
@@ -267,8 +272,14 @@ async fn a_group_without_room_holds_its_shards_back_until_windows_leave_and_ever
     assign_all(&group).await;
     let config = ShardHostConfig { checkpoint_interval: Duration::from_millis(50) };
     let threads = ActorThreads::start("shards", 2).unwrap();
-    let host =
-        ShardHost::start(config, vec![Arc::clone(&group)], Arc::clone(&log) as _, Arc::new(SystemClock), threads);
+    let host = ShardHost::start(
+        config,
+        vec![Arc::clone(&group)],
+        Arc::clone(&log) as _,
+        Arc::new(SystemClock),
+        threads,
+        halts(),
+    );
     let is_final = |state: &GroupState| state.windows().values().all(|window| window.state() == WindowState::Final);
     until(&group, |state| total(state, |o| o.counted) == ADS && is_final(state)).await;
 

@@ -15,9 +15,12 @@ use clicktally_state::liveness::HeartbeatView;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::ports::OwnShard;
+use crate::ports::{HaltedPart, OwnShard};
 use crate::state::ApiState;
 use crate::text_forms::time_text::format_time;
+
+/// How long the log may take to say where it ends.
+const LOG_DEADLINE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ClusterView {
@@ -26,6 +29,8 @@ pub struct ClusterView {
     /// Every node of the cluster, over all groups.
     pub nodes: Vec<MemberStatus>,
     pub groups: Vec<GroupStatus>,
+    /// What stands still on the answering node until an operator acts.
+    pub halted: Vec<HaltedPart>,
 }
 
 /// A node over all groups, as the answering node sees it.
@@ -104,7 +109,8 @@ pub struct ShardStatus {
     pub heir: Option<NodeId>,
     pub epoch: u64,
     pub committed_offset: u64,
-    /// Records of the log not read yet at its last checkpoint; null on every node except its owner.
+    /// Records of the log that no checkpoint holds: the log's end, as it answers now, minus the committed offset. Null
+    /// if the log does not answer in time.
     pub lag_records: Option<u64>,
     /// How long it committed nothing when it last moved; null on every node except its owner, and if it had no owner
     /// before.
@@ -137,9 +143,20 @@ impl From<OutcomeCounts> for Outcomes {
 
 #[utoipa::path(get, path = "/v1/cluster", tag = "operations", responses((status = 200, body = ClusterView)))]
 pub async fn show_cluster(State(state): State<Arc<ApiState>>) -> Json<ClusterView> {
-    let (own, heard) = (state.shards.shards(), heard(&state));
-    let groups = state.groups.iter().map(|group| status_of(group, &own, &heard)).collect();
-    Json(ClusterView { node: state.node, nodes: members_of(&state, &heard), groups })
+    let (own, heard, ends) = (state.shards.shards(), heard(&state), log_ends(&state).await);
+    let groups = state.groups.iter().map(|group| status_of(group, &own, &heard, &ends)).collect();
+    let halted = state.halted.halted();
+    Json(ClusterView { node: state.node, nodes: members_of(&state, &heard), groups, halted })
+}
+
+/// The ends of all shards' logs, as far as the log answers in time.
+async fn log_ends(state: &ApiState) -> BTreeMap<ShardId, u64> {
+    let shards = (0..state.partitioner.partitions()).filter_map(|shard| u16::try_from(shard).ok()).map(ShardId);
+    let questions = shards.map(|shard| async move {
+        let end = tokio::time::timeout(LOG_DEADLINE, state.log.end_offset(shard)).await;
+        Some((shard, end.ok()?.ok()?))
+    });
+    futures::future::join_all(questions).await.into_iter().flatten().collect()
 }
 
 fn heard(state: &ApiState) -> HeartbeatView {
@@ -199,7 +216,12 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn status_of(group: &Group, own: &BTreeMap<ShardId, OwnShard>, heard: &HeartbeatView) -> GroupStatus {
+fn status_of(
+    group: &Group,
+    own: &BTreeMap<ShardId, OwnShard>,
+    heard: &HeartbeatView,
+    ends: &BTreeMap<ShardId, u64>,
+) -> GroupStatus {
     let raft = group.status();
     let staleness = group.staleness();
     let (leader, applied_index) = (group.leader(), *group.applied().borrow());
@@ -225,7 +247,7 @@ fn status_of(group: &Group, own: &BTreeMap<ShardId, OwnShard>, heard: &Heartbeat
         state_bytes: state.held().bytes(),
         log_bytes: raft.log_bytes,
         nodes: nodes_of(state),
-        shards: shards_of(state, own, heard),
+        shards: shards_of(state, own, heard, ends),
     })
 }
 
@@ -241,14 +263,19 @@ fn nodes_of(state: &GroupState) -> Vec<NodeStatus> {
     nodes.collect()
 }
 
-fn shards_of(state: &GroupState, own: &BTreeMap<ShardId, OwnShard>, heard: &HeartbeatView) -> Vec<ShardStatus> {
+fn shards_of(
+    state: &GroupState,
+    own: &BTreeMap<ShardId, OwnShard>,
+    heard: &HeartbeatView,
+    ends: &BTreeMap<ShardId, u64>,
+) -> Vec<ShardStatus> {
     let shards = state.shards().iter().map(|(shard, entry)| ShardStatus {
         shard: shard.0,
         owner: entry.owner,
         heir: entry.heir,
         epoch: entry.epoch.0,
         committed_offset: entry.committed_offset,
-        lag_records: own.get(shard).and_then(|own| own.lag_records),
+        lag_records: ends.get(shard).map(|end| end.saturating_sub(entry.committed_offset)),
         move_pause_ms: own.get(shard).and_then(|own| own.move_pause).map(millis),
         clicks_per_s: heard.loads.get(shard).map(|load| load.clicks_per_s),
         watermark: format_time(entry.watermark_ms),

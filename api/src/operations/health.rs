@@ -1,4 +1,7 @@
 //! `GET /healthz`: the process is alive. `GET /readyz`: it can take clicks and queries.
+//!
+//! A node with a halted part stays ready, and says so as "degraded". Its clicks are safe in the log, and a halted shard
+//! closes its budgets on every node alike. Taking the node out of the load balancer would turn a delay into an outage.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +12,7 @@ use clicktally_proto::identity::shard_key::ShardId;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::ports::HaltedPart;
 use crate::problem::{Problem, ProblemKind};
 use crate::state::ApiState;
 
@@ -18,13 +22,16 @@ const LOG_DEADLINE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Health {
-    /// "alive" or "ready".
+    /// "alive", "ready", or "degraded": ready, but parts of the node stand still until an operator acts.
     pub status: &'static str,
+    /// These parts. Absent if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub halted: Vec<HaltedPart>,
 }
 
 #[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, body = Health)))]
 pub async fn show_health() -> Json<Health> {
-    Json(Health { status: "alive" })
+    Json(Health { status: "alive", halted: Vec::new() })
 }
 
 #[utoipa::path(
@@ -51,8 +58,14 @@ pub async fn show_readiness(State(state): State<Arc<ApiState>>) -> Result<Json<H
         Err(_) => missing.push("the log did not answer in time".to_owned()),
     }
     if missing.is_empty() {
-        Ok(Json(Health { status: "ready" }))
+        let halted = state.halted.halted();
+        let status = if halted.is_empty() { "ready" } else { "degraded" };
+        Ok(Json(Health { status, halted }))
     } else {
+        missing.extend(state.halted.halted().into_iter().map(|part| match part.number {
+            Some(number) => format!("{} {number} is halted: {}", part.part, part.reason),
+            None => format!("{} is halted: {}", part.part, part.reason),
+        }));
         Err(Problem::new(ProblemKind::NotReady, missing.join("; ")))
     }
 }

@@ -13,8 +13,6 @@ pub trait OwnShards: Send + Sync {
 /// A shard that this node owns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OwnShard {
-    /// Records of the log not read yet at the last checkpoint; `None` before the first checkpoint.
-    pub lag_records: Option<u64>,
     /// How long the shard committed nothing when it moved here; `None` if it had no owner before.
     pub move_pause: Option<Duration>,
 }

@@ -100,6 +100,7 @@ mod tests {
             heir: None,
             epoch,
             committed_offset,
+            lag_records: None,
             outcomes: OutcomesView::default(),
         }
     }

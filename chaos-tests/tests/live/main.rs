@@ -18,6 +18,7 @@ mod elasticity;
 mod event_time;
 mod fail_points;
 mod full_disk;
+mod halted_parts;
 mod hot_key;
 mod load_generator;
 mod membership;

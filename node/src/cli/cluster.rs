@@ -1,5 +1,5 @@
-//! `clicktally cluster`: asks one node over HTTP. The status asks every node, because only a shard's owner knows its
-//! lag.
+//! `clicktally cluster`: asks one node over HTTP. The status asks every node, because only a node itself knows what
+//! stands still on it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use clicktally_proto::checkpoint::OutcomeCounts;
 use comfy_table::Table;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Output, say};
 
@@ -67,8 +67,8 @@ pub(super) async fn run(command: ClusterCommand, output: Output) -> anyhow::Resu
     match command.action {
         ClusterAction::Status => {
             let mut cluster: Value = send(client.get(&base)).await?.json().await?;
-            let known = known_to_owners(&client, &cluster).await;
-            fill_in(&mut cluster, &known);
+            let views = views_of_nodes(&client, &cluster).await;
+            fill_in(&mut cluster, &views);
             show(&cluster, output)?;
         }
         ClusterAction::HotKeys => {
@@ -146,14 +146,13 @@ async fn send(request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Respo
     Ok(answer)
 }
 
-/// The fields that only the owner of a shard knows.
-const OF_OWNERS: [&str; 2] = ["lag_records", "move_pause_ms"];
+/// A field that only the owner of a shard knows.
+const OF_OWNER: &str = "move_pause_ms";
 
-/// (node, shard) → its [`OF_OWNERS`].
-type KnownToOwners = BTreeMap<(u64, u64), [Value; OF_OWNERS.len()]>;
+/// Node → its view of the cluster, or why there is none.
+type Views = BTreeMap<u64, Result<Value, String>>;
 
-/// Asks each node for its own shards; a node that does not answer is left out.
-async fn known_to_owners(client: &reqwest::Client, cluster: &Value) -> KnownToOwners {
+async fn views_of_nodes(client: &reqwest::Client, cluster: &Value) -> Views {
     let nodes: BTreeMap<u64, &str> = each(cluster, "groups")
         .flat_map(|group| each(group, "nodes"))
         .filter_map(|node| Some((node["node"].as_u64()?, node["http_address"].as_str()?)))
@@ -161,31 +160,33 @@ async fn known_to_owners(client: &reqwest::Client, cluster: &Value) -> KnownToOw
     let answers = nodes.into_iter().map(|(node, address)| async move {
         let request = client.get(format!("http://{address}/v1/cluster")).timeout(NODE_DEADLINE);
         let view = async { anyhow::Ok(send(request).await?.json::<Value>().await?) }.await;
-        view.map(|view| known_to(node, &view)).unwrap_or_else(|error| {
-            tracing::warn!(node, address, error = format!("{error:#}"), "the lag of this node's shards is unknown");
-            KnownToOwners::new()
-        })
+        (node, view.map_err(|error| format!("{error:#}")))
     });
-    futures::future::join_all(answers).await.into_iter().flatten().collect()
+    futures::future::join_all(answers).await.into_iter().collect()
 }
 
-fn known_to(node: u64, view: &Value) -> KnownToOwners {
-    let shards = each(view, "groups").flat_map(|group| each(group, "shards"));
-    shards
-        .filter_map(|shard| Some(((node, shard["shard"].as_u64()?), OF_OWNERS.map(|name| shard[name].clone()))))
-        .collect()
-}
-
-fn fill_in(cluster: &mut Value, known: &KnownToOwners) {
+/// Adds what only the nodes themselves know: `move_pause_ms` of their shards, and under `halted` what stands still on
+/// them. A node that does not answer is listed there, too.
+fn fill_in(cluster: &mut Value, views: &Views) {
     for group in cluster["groups"].as_array_mut().into_iter().flatten() {
         for shard in group["shards"].as_array_mut().into_iter().flatten() {
-            let key = shard["owner"].as_u64().zip(shard["shard"].as_u64());
-            let values = key.and_then(|key| known.get(&key));
-            for (slot, name) in OF_OWNERS.into_iter().enumerate() {
-                shard[name] = values.map_or(Value::Null, |values| values[slot].clone());
-            }
+            let view = shard["owner"].as_u64().and_then(|owner| views.get(&owner)?.as_ref().ok());
+            let shards = view.into_iter().flat_map(|view| each(view, "groups")).flat_map(|group| each(group, "shards"));
+            let own = shards.into_iter().find(|own| own["shard"] == shard["shard"]);
+            shard[OF_OWNER] = own.map_or(Value::Null, |own| own[OF_OWNER].clone());
         }
     }
+    let halted = views.iter().flat_map(|(node, view)| match view {
+        Ok(view) => each(view, "halted").map(|part| with_node(*node, part)).collect(),
+        Err(error) => vec![json!({ "node": node, "part": "node", "reason": format!("it does not answer: {error}") })],
+    });
+    cluster["halted"] = halted.collect();
+}
+
+fn with_node(node: u64, part: &Value) -> Value {
+    let mut part = part.clone();
+    part["node"] = node.into();
+    part
 }
 
 fn each<'a>(value: &'a Value, list: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
@@ -220,6 +221,7 @@ fn show(cluster: &Value, output: Output) -> anyhow::Result<()> {
         nodes.add_row(cells.chain(counts.map(|name| known(&node[name]))).chain([heard]));
     }
     say(&nodes.to_string());
+    show_halted(cluster);
     for group in each(cluster, "groups") {
         say(&format!(
             "group {}: leader {}, term {}, watermark {}; node {} is {} and has applied up to {}",
@@ -245,6 +247,19 @@ fn show(cluster: &Value, output: Output) -> anyhow::Result<()> {
         say(&table.to_string());
     }
     Ok(())
+}
+
+fn show_halted(cluster: &Value) {
+    for part in each(cluster, "halted") {
+        let name = match &part["number"] {
+            Value::Null => known(&part["part"]),
+            number => format!("{} {number}", known(&part["part"])),
+        };
+        say(&format!("HALTED on node {}: {name}: {}", part["node"], known(&part["reason"])));
+        if let (Some(since), Some(consequence)) = (part["since"].as_str(), part["consequence"].as_str()) {
+            say(&format!("         since {since}: {consequence}"));
+        }
+    }
 }
 
 fn show_hot_keys(hot: &Value, output: Output) -> anyhow::Result<()> {
@@ -286,26 +301,27 @@ fn known(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
-    fn the_lag_of_a_shard_comes_from_its_present_owner() {
-        let shards = json!([
-            { "shard": 0, "owner": 1, "lag_records": null },
-            { "shard": 1, "owner": 2, "lag_records": null },
-            { "shard": 2, "owner": null, "lag_records": null },
-        ]);
+    fn what_only_a_node_knows_comes_from_that_node() {
+        let shards = json!([{ "shard": 0, "owner": 1 }, { "shard": 1, "owner": 2 }, { "shard": 2, "owner": null }]);
         let mut cluster = json!({ "groups": [{ "shards": shards }] });
-        // Node 1 owned shard 1 until a moment ago; node 2 has not made a checkpoint of it yet.
-        let said = json!({ "groups": [{ "shards": [
-            { "shard": 0, "lag_records": 7 }, { "shard": 1, "lag_records": 9 }, { "shard": 2, "lag_records": null },
-        ] }] });
-        fill_in(&mut cluster, &known_to(1, &said));
-        let lags: Vec<Option<u64>> =
-            each(&cluster["groups"][0], "shards").map(|shard| shard["lag_records"].as_u64()).collect();
-        assert_eq!(lags, [Some(7), None, None]);
+        // Node 1 owned shard 1 until a moment ago.
+        let view = json!({
+            "groups": [{ "shards": [
+                { "shard": 0, "move_pause_ms": 7 }, { "shard": 1, "move_pause_ms": 9 }, { "shard": 2, "move_pause_ms": 3 },
+            ] }],
+            "halted": [{ "part": "shard", "number": 0, "reason": "offset 5 is lost" }],
+        });
+        fill_in(&mut cluster, &Views::from([(1, Ok(view)), (2, Err("connection refused".to_owned()))]));
+        let pauses: Vec<Option<u64>> =
+            each(&cluster["groups"][0], "shards").map(|shard| shard[OF_OWNER].as_u64()).collect();
+        assert_eq!(pauses, [Some(7), None, None]);
+        let halted: Vec<(u64, &str)> = each(&cluster, "halted")
+            .map(|part| (part["node"].as_u64().unwrap(), part["reason"].as_str().unwrap()))
+            .collect();
+        assert_eq!(halted, [(1, "offset 5 is lost"), (2, "it does not answer: connection refused")]);
     }
 
     #[test]

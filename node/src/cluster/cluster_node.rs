@@ -30,6 +30,7 @@ use crate::cluster::membership;
 use crate::cluster::presence::heartbeat_interval;
 use crate::config::{Config, Role};
 use crate::duties::database;
+use crate::halts::{Halts, Part};
 use crate::shard::ShardHostConfig;
 
 /// How long the first election may take. The other founders may still be starting.
@@ -94,7 +95,8 @@ impl ClusterNode {
             )
         })??;
         let groups = Arc::clone(member.groups());
-        member.spawn(database::run(config.clone(), groups, Arc::clone(&clock), member.stopped()));
+        let duties = database::run(config.clone(), groups, Arc::clone(&clock), member.halts(), member.stopped());
+        member.spawn(Part::PostgreSql, duties);
         let minter = IdMinter::default();
         minter.arm(worker);
         let limits = PoolLimits { connections_max: QUERY_CONNECTIONS_MAX, acquire_timeout: QUERY_CONNECT_DEADLINE };
@@ -110,11 +112,12 @@ impl ClusterNode {
             minter,
             budget: Arc::new(member.budget_desk()),
             shards: member.meters().unwrap_or_default(),
+            halted: member.halts(),
             postgres: Some(database),
             sources: Sources::new(sources),
             capture_slots: CaptureSlots::default(),
         });
-        member.spawn(serve(http, router, member.stopped()));
+        member.spawn(Part::HttpInterface, serve(http, router, member.halts(), member.stopped()));
         Ok(())
     }
 
@@ -125,14 +128,14 @@ impl ClusterNode {
     }
 }
 
-async fn serve(listener: TcpListener, router: axum::Router, mut stop: watch::Receiver<bool>) {
+async fn serve(listener: TcpListener, router: axum::Router, halts: Arc<Halts>, mut stop: watch::Receiver<bool>) {
     let stopped = async move {
         // An error means that the node is gone, so stop as well.
         let _ = stop.wait_for(|stop| *stop).await;
     };
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(stopped).await {
-        tracing::error!(%error, "the HTTP interface has stopped");
+        halts.halted(Part::HttpInterface, &error);
     }
 }
 

@@ -32,6 +32,7 @@ use crate::cluster::leadership_keeper::LeadershipKeeper;
 use crate::cluster::membership::{self, JoinError};
 use crate::cluster::placement_actor::PlacementActor;
 use crate::cluster::presence::Presence;
+use crate::halts::{Halts, Part};
 use crate::shard::{ShardHost, ShardHostConfig, ShardMeters};
 use crate::sink::window_publisher;
 
@@ -71,6 +72,7 @@ pub struct Member {
     store: RaftStore,
     groups: Arc<[Group]>,
     clock: Arc<dyn Clock>,
+    halts: Arc<Halts>,
     log: Arc<dyn ClickLog>,
     actor_threads: Arc<ActorThreads>,
     /// `Some` until the shards are hosted on them.
@@ -92,6 +94,7 @@ impl Member {
             config,
             store,
             groups,
+            halts: Arc::new(Halts::new(Arc::clone(&clock))),
             clock,
             log,
             actor_threads: Arc::new(actor_threads),
@@ -117,15 +120,21 @@ impl Member {
         self.shards.as_ref().map(ShardHost::meters)
     }
 
+    /// The parts of this node that stand still until an operator acts.
+    pub fn halts(&self) -> Arc<Halts> {
+        Arc::clone(&self.halts)
+    }
+
     /// Turns true when this member stops.
     pub fn stopped(&self) -> watch::Receiver<bool> {
         self.stop.subscribe()
     }
 
     /// Runs a task beside the member's own tasks. It should end soon after [`Member::stopped`] turns true; otherwise it
-    /// is aborted.
-    pub fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(task);
+    /// is aborted. If it panics, `part` is halted.
+    pub fn spawn(&mut self, part: Part, task: impl Future<Output = ()> + Send + 'static) {
+        let halts = Arc::clone(&self.halts);
+        self.tasks.spawn(async move { halts.supervise(part, task).await });
     }
 
     /// Makes this node known, starts its work, and returns its Snowflake worker id. Waits for a leader as long as it
@@ -146,21 +155,25 @@ impl Member {
         let worker = membership::join(&self.groups, settings, record, incarnation, level, self.stopped()).await?;
         if can_aggregate && let Some(threads) = self.shard_threads.take() {
             let (shared, log, clock) = (self.shared_groups(), Arc::clone(&self.log), Arc::clone(&self.clock));
-            self.shards = Some(ShardHost::start(self.config.shard_host.clone(), shared, log, clock, threads));
+            let (config, halts) = (self.config.shard_host.clone(), Arc::clone(&self.halts));
+            self.shards = Some(ShardHost::start(config, shared, log, clock, threads, halts));
         }
         let clock = Arc::clone(&self.clock);
         let presence = Presence::new(self.store.announcer().clone(), myself, self.meters(), Arc::clone(&clock));
-        self.tasks.spawn(presence.clone().keep_alive(lease, self.stopped()));
+        self.spawn(Part::Presence, presence.clone().keep_alive(lease, self.stopped()));
         let keeper = LeadershipKeeper::new(node, Arc::clone(&self.groups), presence.clone(), clock, lease);
-        self.tasks.spawn(keeper.run(self.stopped()));
+        self.spawn(Part::Leadership, keeper.run(self.stopped()));
         self.presence = Some(presence);
         self.place_and_publish(lease).await.map_err(|Stopped| JoinError::Stopped)?;
         Ok(worker)
     }
 
     async fn place_and_publish(&mut self, lease: Duration) -> Result<(), Stopped> {
-        for (slot, group) in self.groups.iter().enumerate() {
-            self.tasks.spawn(window_publisher::run(group.clone(), Arc::clone(&self.log), self.stop.subscribe()));
+        let groups = Arc::clone(&self.groups);
+        for (slot, group) in groups.iter().enumerate() {
+            let (log, halts) = (Arc::clone(&self.log), Arc::clone(&self.halts));
+            let publisher = window_publisher::run(group.clone(), log, halts, self.stop.subscribe());
+            self.spawn(Part::WindowPublisher(group.id()), publisher);
             let placement = PlacementActor::new(group.clone(), Arc::clone(&self.groups), lease);
             self.actor_threads.run(slot, || placement.start()).await?;
         }

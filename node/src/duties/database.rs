@@ -16,7 +16,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::{Config, Role};
-use crate::retry::{self, Backoff};
+use crate::halts::{Halts, Part};
+use crate::retry::{self, Backoff, HALT_PAUSE};
 use crate::sink::kafka_out_topics::KafkaOutTopics;
 use crate::sink::postgres_tables::PostgresTables;
 use crate::sink::{catalog_writer, window_writer};
@@ -24,31 +25,52 @@ use crate::sink::{catalog_writer, window_writer};
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs until stopped.
-pub async fn run(config: Config, groups: Arc<[Group]>, clock: Arc<dyn Clock>, mut stop: watch::Receiver<bool>) {
-    let Some(database) = connect(&config.postgres.url, &mut stop).await else { return };
+pub async fn run(
+    config: Config,
+    groups: Arc<[Group]>,
+    clock: Arc<dyn Clock>,
+    halts: Arc<Halts>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let Some(database) = connect(&config.postgres.url, &halts, &mut stop).await else { return };
     let mut duties = JoinSet::new();
     if config.has(Role::Serve) {
-        let tables = Arc::new(PostgresTables::new(database.clone()));
+        let tables = Arc::new(PostgresTables::new(database.clone(), Arc::clone(&halts)));
         let topics = Arc::new(KafkaOutTopics::new(config.log.connection(), Arc::clone(&clock)));
-        duties.spawn(window_writer::run(tables, topics, stop.clone()));
-        duties.spawn(catalog_writer::run(groups, database.clone(), stop.clone()));
+        let windows = window_writer::run(tables, topics, Arc::clone(&halts), stop.clone());
+        duties.spawn(supervised(Part::WindowWriter, &halts, windows));
+        let terms = catalog_writer::run(groups, database.clone(), Arc::clone(&halts), stop.clone());
+        duties.spawn(supervised(Part::CatalogueWriter, &halts, terms));
     }
     if config.has(Role::Archive) {
-        duties.spawn(archive(config, database, clock, stop.clone()));
+        let archive = archive(config, database, clock, Arc::clone(&halts), stop.clone());
+        duties.spawn(supervised(Part::Archive, &halts, archive));
     }
     while duties.join_next().await.is_some() {}
 }
 
-async fn connect(url: &str, stop: &mut watch::Receiver<bool>) -> Option<Database> {
+fn supervised(
+    part: Part,
+    halts: &Arc<Halts>,
+    duty: impl Future<Output = ()> + Send + 'static,
+) -> impl Future<Output = ()> + Send + 'static {
+    let halts = Arc::clone(halts);
+    async move { halts.supervise(part, duty).await }
+}
+
+async fn connect(url: &str, halts: &Halts, stop: &mut watch::Receiver<bool>) -> Option<Database> {
     let mut backoff = Backoff::steady(RETRY_PAUSE);
     let mut is_told = false;
     loop {
         let error = match Database::connect_and_migrate(url).await {
-            Ok(database) => return Some(database),
+            Ok(database) => {
+                halts.works(Part::PostgreSql);
+                return Some(database);
+            }
             Err(error) => error,
         };
         if error.next_move() != NextMove::Retry {
-            tracing::error!(%error, "PostgreSQL cannot be used: reports and invoices are delayed until an operator acts");
+            halts.halted(Part::PostgreSql, &error);
         } else if !std::mem::replace(&mut is_told, true) {
             tracing::warn!(%error, "no PostgreSQL yet: counting goes on, reports and invoices are delayed");
         }
@@ -56,23 +78,40 @@ async fn connect(url: &str, stop: &mut watch::Receiver<bool>) -> Option<Database
     }
 }
 
-async fn archive(config: Config, database: Database, clock: Arc<dyn Clock>, mut stop: watch::Receiver<bool>) {
+async fn archive(
+    config: Config,
+    database: Database,
+    clock: Arc<dyn Clock>,
+    halts: Arc<Halts>,
+    mut stop: watch::Receiver<bool>,
+) {
     let metrics = match BillingMetrics::register(prometheus::default_registry()) {
         Ok(metrics) => metrics,
         Err(error) => {
-            tracing::error!(%error, "the archive does not run");
+            halts.halted(Part::Archive, &error);
             return;
         }
     };
     let mut backoff = Backoff::steady(RETRY_PAUSE);
     loop {
-        match archive_until_error(&config, &database, &clock, &metrics, &mut stop).await {
+        let ended = {
+            let mut attempt = Box::pin(archive_until_error(&config, &database, &clock, &metrics, &mut stop));
+            tokio::select! {
+                ended = &mut attempt => ended,
+                // It archives, or stands by for the node that does.
+                () = tokio::time::sleep(HALT_PAUSE) => {
+                    halts.works(Part::Archive);
+                    attempt.await
+                }
+            }
+        };
+        match ended {
             Ok(()) => return,
             Err(error) => {
                 if error.next_move() == NextMove::Retry {
                     tracing::warn!(%error, "the archive was interrupted; it reads on from its manifest");
                 } else {
-                    tracing::error!(%error, "nothing is archived until an operator acts");
+                    halts.halted(Part::Archive, &error);
                 }
                 if retry::pause(backoff.after(error.next_move()), &mut stop).await.is_none() {
                     return;

@@ -57,7 +57,7 @@ impl ShardMeters {
 impl OwnShards for ShardMeters {
     fn shards(&self) -> BTreeMap<ShardId, OwnShard> {
         let meters = self.0.lock();
-        let seen = |meter: &Meter| OwnShard { lag_records: meter.lag_records, move_pause: meter.move_pause };
+        let seen = |meter: &Meter| OwnShard { move_pause: meter.move_pause };
         meters.iter().map(|(&shard, meter)| (shard, seen(meter))).collect()
     }
 }

@@ -27,7 +27,6 @@ pub(super) struct ShardMetrics {
     moves: IntCounterVec,
     pub(super) checkpoint_failures: IntCounter,
     pub(super) shards_owned: IntGauge,
-    pub(super) shards_halted: IntGauge,
 }
 
 /// Why a shard came here.
@@ -101,7 +100,6 @@ impl ShardMetrics {
                     .expect(FIXED),
             ),
             shards_owned: gauge("clicktally_shards_owned", "shards counted by this process"),
-            shards_halted: gauge("clicktally_shards_halted", "shards stopped by an error that needs a person"),
         }
     }
 

@@ -23,6 +23,7 @@ use super::meters::ShardMeters;
 use super::metrics::MoveCause;
 use super::shard_life::{Arrival, Orders, ShardLife};
 use crate::actor_threads::ActorThreads;
+use crate::halts::{Halts, Part};
 
 /// How long shards may take to commit what they have read. After that the host stops without those commits.
 const FINISH_DEADLINE: Duration = Duration::from_secs(1);
@@ -52,6 +53,7 @@ struct Watcher {
     threads: Arc<ActorThreads>,
     lives: TaskTracker,
     meters: Arc<ShardMeters>,
+    halts: Arc<Halts>,
     finish: CancellationToken,
     stop: CancellationToken,
 }
@@ -80,6 +82,7 @@ impl ShardHost {
         log: Arc<dyn ClickLog>,
         clock: Arc<dyn Clock>,
         threads: ActorThreads,
+        halts: Arc<Halts>,
     ) -> ShardHost {
         let threads = Arc::new(threads);
         let (finish, stop) = (CancellationToken::new(), CancellationToken::new());
@@ -91,11 +94,16 @@ impl ShardHost {
             threads: Arc::clone(&threads),
             lives: lives.clone(),
             meters: Arc::clone(&meters),
+            halts: Arc::clone(&halts),
             finish: finish.clone(),
             stop: stop.clone(),
         };
         let watch = tokio::spawn(async move {
-            join_all(groups.into_iter().map(|group| watcher.watch_assignments(group))).await;
+            let watches = groups.into_iter().map(|group| {
+                let part = Part::ShardWatch(group.id());
+                halts.supervise(part, watcher.watch_assignments(group))
+            });
+            join_all(watches).await;
         });
         ShardHost { finish, stop, watch, threads, lives, meters }
     }
@@ -195,6 +203,7 @@ impl Watcher {
             log: Arc::clone(&self.log),
             clock: Arc::clone(&self.clock),
             meters: Arc::clone(&self.meters),
+            halts: Arc::clone(&self.halts),
             checkpoint_interval: self.config.checkpoint_interval,
             arrival,
             orders: ordered,
@@ -203,7 +212,8 @@ impl Watcher {
         let lives = self.lives.clone();
         let begin = move || drop(lives.spawn_local(life.live()));
         if let Err(stopped) = self.threads.run(usize::from(shard.0), begin).await {
-            tracing::error!(shard = shard.0, error = %stopped, "cannot start a shard");
+            let reason = format!("cannot start shard {}: {stopped}; restart this node", shard.0);
+            self.halts.halted(Part::ShardWatch(group.id()), &reason);
             return None;
         }
         Some(Running { epoch, orders, stop })

@@ -22,6 +22,7 @@ use clicktally_raft_store::blocking;
 use clicktally_raft_store::group::Group;
 use clicktally_state::shards::ShardEntry;
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::commit_answer::{BACKOFF_MAX, BACKOFF_MIN};
@@ -29,10 +30,13 @@ use super::meters::ShardMeters;
 use super::metrics::{METRICS, MoveCause};
 use super::shard_actor::{Finish, ShardActor, ShardEnd, ShardParts, Stop};
 use super::shard_state::{ShardState, ShardTerms};
+use crate::halts::{Halts, Part};
 use crate::retry::Backoff;
 
 /// How long an owner may take to commit what it has read. After that the shard moves on, and the heir reads it again.
 const LAST_COMMIT_DEADLINE: Duration = Duration::from_secs(2);
+/// How often a halted shard reports its lag.
+const LAG_PERIOD: Duration = Duration::from_secs(1);
 
 /// What the owner of a shard must do with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +63,7 @@ pub(super) struct ShardLife {
     pub(super) log: Arc<dyn ClickLog>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) meters: Arc<ShardMeters>,
+    pub(super) halts: Arc<Halts>,
     pub(super) checkpoint_interval: Duration,
     /// `None` if the shard had no owner before.
     pub(super) arrival: Option<Arrival>,
@@ -94,12 +99,14 @@ impl ShardLife {
                     }
                 }
                 ShardEnd::Halted(reason) => {
-                    tracing::error!(shard, reason, "the shard is halted until an operator acts");
-                    let said = i64::from(!is_broken(Mutant::HaltUnsaid));
-                    METRICS.shards_halted.add(said);
-                    self.stop.cancelled().await;
-                    METRICS.shards_halted.sub(said);
-                    break;
+                    if !is_broken(Mutant::HaltUnsaid) {
+                        self.halts.halted(Part::Shard(self.shard), &reason);
+                    }
+                    let is_stopped = self.stand_still(orders).await;
+                    self.halts.works(Part::Shard(self.shard));
+                    if is_stopped {
+                        break;
+                    }
                 }
                 ShardEnd::Fenced | ShardEnd::Stopped => break,
             }
@@ -108,6 +115,30 @@ impl ShardLife {
         METRICS.shards_owned.dec();
         METRICS.forget(self.shard);
         self.meters.end(self.shard);
+    }
+
+    /// Waits for other orders, which a halted shard obeys like any other: its heir may be able to go on. Returns true if
+    /// it was stopped instead. Meanwhile its lag grows, and is reported.
+    async fn stand_still(&self, halted_under: Orders) -> bool {
+        let mut orders = self.orders.clone();
+        let mut ticks = tokio::time::interval(LAG_PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return true,
+                // The watch has ended if the host stops, which the token tells as well.
+                Ok(_) = orders.wait_for(|orders| *orders != halted_under) => return false,
+                _ = ticks.tick() => self.report_lag().await,
+            }
+        }
+    }
+
+    async fn report_lag(&self) {
+        let committed = self.group.read(|state| state.shard(self.shard).map(|entry| entry.committed_offset));
+        if let (Some(committed), Ok(end)) = (committed, self.log.end_offset(self.shard).await) {
+            self.meters.lag(self.shard, end.saturating_sub(committed));
+            METRICS.lag(self.shard, end.saturating_sub(committed));
+        }
     }
 
     async fn own(&self) -> ShardEnd {

@@ -20,6 +20,7 @@ use prometheus::IntGauge;
 use tokio::sync::watch;
 
 use super::singleton;
+use crate::halts::{Halts, Part};
 use crate::retry::{self, Backoff};
 
 const ROUND: Duration = Duration::from_millis(200);
@@ -65,8 +66,9 @@ impl Offered {
     }
 }
 
-pub async fn run(groups: Arc<[Group]>, database: Database, mut stop: watch::Receiver<bool>) {
-    while let Some(mut held) = singleton::obtain(&database, AdvisoryLock::CatalogWriter, &mut stop).await {
+pub async fn run(groups: Arc<[Group]>, database: Database, halts: Arc<Halts>, mut stop: watch::Receiver<bool>) {
+    let duty = AdvisoryLock::CatalogWriter;
+    while let Some(mut held) = singleton::obtain(&database, duty, Part::CatalogueWriter, &halts, &mut stop).await {
         let mut offered = Offered::default();
         let mut pause = ROUND;
         loop {
@@ -89,12 +91,15 @@ pub async fn run(groups: Arc<[Group]>, database: Database, mut stop: watch::Rece
                 continue;
             }
             let refused = match write(&database, &news).await {
-                Ok(refused) => refused,
+                Ok(refused) => {
+                    halts.works(Part::CatalogueWriter);
+                    refused
+                }
                 Err(error) => {
                     if error.next_move() == NextMove::Retry {
                         tracing::warn!(%error, "campaign terms not written yet; trying again");
                     } else {
-                        tracing::error!(%error, "campaign terms are not billable until an operator acts");
+                        halts.halted(Part::CatalogueWriter, &error);
                     }
                     pause = Backoff::steady(ROUND).after(error.next_move());
                     if !held.is_held().await {

@@ -3,6 +3,8 @@
 //! `clicktally_database::reports` has the transaction and its promises. This adapter gives it the writer's session
 //! and rows.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use clicktally_database::reports::{self, BatchOutcome, TopicRange, WindowBatch};
 use clicktally_database::{AdvisoryLock, Database, DatabaseError, LockSession};
@@ -12,14 +14,16 @@ use tokio::sync::watch;
 use super::singleton;
 use super::window_rows::WindowRows;
 use super::window_writer::{OutProgress, SinkError, WindowTables, WriterSession};
+use crate::halts::{Halts, Part};
 
 pub struct PostgresTables {
     database: Database,
+    halts: Arc<Halts>,
 }
 
 impl PostgresTables {
-    pub fn new(database: Database) -> PostgresTables {
-        PostgresTables { database }
+    pub fn new(database: Database, halts: Arc<Halts>) -> PostgresTables {
+        PostgresTables { database, halts }
     }
 }
 
@@ -32,7 +36,9 @@ impl From<DatabaseError> for SinkError {
 #[async_trait]
 impl WindowTables for PostgresTables {
     async fn obtain(&self, stop: &mut watch::Receiver<bool>) -> Option<Box<dyn WriterSession>> {
-        let session = singleton::obtain(&self.database, AdvisoryLock::WindowWriter, stop).await?;
+        let session =
+            singleton::obtain(&self.database, AdvisoryLock::WindowWriter, Part::WindowWriter, &self.halts, stop)
+                .await?;
         Some(Box::new(PostgresSession { session }))
     }
 }

@@ -6,22 +6,33 @@ use clicktally_database::{AdvisoryLock, Database, LockSession};
 use clicktally_proto::next_move::NextMove;
 use tokio::sync::watch;
 
+use crate::halts::{Halts, Part};
 use crate::retry::{self, Backoff};
 
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Waits for the duty that the lock stands for; `None` when stopped meanwhile.
-pub async fn obtain(database: &Database, duty: AdvisoryLock, stop: &mut watch::Receiver<bool>) -> Option<LockSession> {
+pub async fn obtain(
+    database: &Database,
+    duty: AdvisoryLock,
+    part: Part,
+    halts: &Halts,
+    stop: &mut watch::Receiver<bool>,
+) -> Option<LockSession> {
     let mut backoff = Backoff::steady(RETRY_PAUSE);
     loop {
         let pause = match database.try_lock(duty).await {
             Ok(Some(session)) => return Some(session),
-            Ok(None) => RETRY_PAUSE,
+            Ok(None) => {
+                // Another node has the duty.
+                halts.works(part);
+                RETRY_PAUSE
+            }
             Err(error) => {
                 if error.next_move() == NextMove::Retry {
                     tracing::debug!(?duty, %error, "PostgreSQL does not answer");
                 } else {
-                    tracing::error!(?duty, %error, "this duty is not done until an operator acts");
+                    halts.halted(part, &error);
                 }
                 backoff.after(error.next_move())
             }

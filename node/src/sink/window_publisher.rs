@@ -14,6 +14,7 @@ use clicktally_raft_store::group::{Group, ProposeError};
 use tokio::sync::watch;
 
 use super::window_news::WindowNews;
+use crate::halts::{Halts, Part};
 use crate::retry::{self, HALT_PAUSE};
 
 /// Records handed to the log at once. This bounds memory, and the records that a failed publish repeats.
@@ -41,7 +42,8 @@ impl PublishError {
 }
 
 /// Runs on every node, and publishes where the node leads.
-pub async fn run(group: Group, log: Arc<dyn ClickLog>, mut stop: watch::Receiver<bool>) {
+pub async fn run(group: Group, log: Arc<dyn ClickLog>, halts: Arc<Halts>, mut stop: watch::Receiver<bool>) {
+    let part = Part::WindowPublisher(group.id());
     let mut ticks = tokio::time::interval(ROUND);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -49,16 +51,20 @@ pub async fn run(group: Group, log: Arc<dyn ClickLog>, mut stop: watch::Receiver
             _ = ticks.tick() => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
-        if group.is_leader()
-            && let Err(error) = publish_news(&group, log.as_ref()).await
-        {
-            if error.next_move() == NextMove::Retry {
+        if !group.is_leader() {
+            halts.works(part);
+            continue;
+        }
+        match publish_news(&group, log.as_ref()).await {
+            Ok(()) => halts.works(part),
+            Err(error) if error.next_move() == NextMove::Retry => {
                 tracing::warn!(group = group.id().0, %error, "windows not published yet; trying again");
-                continue;
             }
-            tracing::error!(group = group.id().0, %error, "no window is published until an operator acts");
-            if retry::pause(HALT_PAUSE, &mut stop).await.is_none() {
-                return;
+            Err(error) => {
+                halts.halted(part, &error);
+                if retry::pause(HALT_PAUSE, &mut stop).await.is_none() {
+                    return;
+                }
             }
         }
     }

@@ -18,6 +18,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use super::window_rows::WindowRows;
+use crate::halts::{Halts, Part};
 use crate::retry::{self, Backoff};
 
 /// A correction counts again if its write is repeated because the outcome of the first commit is unknown.
@@ -90,10 +91,15 @@ pub trait OutReader: Send {
 }
 
 /// Runs on every node that serves. One of them writes.
-pub async fn run(tables: Arc<dyn WindowTables>, topics: Arc<dyn OutTopics>, mut stop: watch::Receiver<bool>) {
+pub async fn run(
+    tables: Arc<dyn WindowTables>,
+    topics: Arc<dyn OutTopics>,
+    halts: Arc<Halts>,
+    mut stop: watch::Receiver<bool>,
+) {
     while let Some(mut session) = tables.obtain(&mut stop).await {
         let written = tokio::select! {
-            written = write_until_error(session.as_mut(), topics.as_ref()) => written,
+            written = write_until_error(session.as_mut(), topics.as_ref(), &halts) => written,
             _ = stop.wait_for(|stop| *stop) => return,
         };
         let pause = match written {
@@ -101,7 +107,7 @@ pub async fn run(tables: Arc<dyn WindowTables>, topics: Arc<dyn OutTopics>, mut 
                 if error.next_move() == NextMove::Retry {
                     tracing::warn!(%error, "window writer interrupted; continuing from the committed offsets");
                 } else {
-                    tracing::error!(%error, "no window reaches PostgreSQL until an operator acts");
+                    halts.halted(Part::WindowWriter, &error);
                 }
                 Backoff::steady(RETRY_PAUSE).after(error.next_move())
             }
@@ -114,13 +120,18 @@ pub async fn run(tables: Arc<dyn WindowTables>, topics: Arc<dyn OutTopics>, mut 
     }
 }
 
-async fn write_until_error(session: &mut dyn WriterSession, topics: &dyn OutTopics) -> Result<(), SinkError> {
+async fn write_until_error(
+    session: &mut dyn WriterSession,
+    topics: &dyn OutTopics,
+    halts: &Halts,
+) -> Result<(), SinkError> {
     let mut reader = topics.read_from(session.progress().await?).await?;
     loop {
         match tokio::time::timeout(RETRY_PAUSE, reader.next()).await {
             Ok(rows) => {
                 let rows = rows?;
                 session.write(&rows).await?;
+                halts.works(Part::WindowWriter);
                 CORRECTIONS.inc_by(rows.corrections());
             }
             Err(_idle) => {

@@ -4,9 +4,13 @@
 
 mod table_claims;
 
+use std::sync::Arc;
+
 use clicktally_database::Database;
 use clicktally_embedded::{Postgres, PostgresOptions};
+use clicktally_node::halts::Halts;
 use clicktally_node::sink::postgres_tables::PostgresTables;
+use clicktally_proto::clock::SystemClock;
 
 use table_claims::{
     Rows, one_writes_as_long_as_its_session_lasts, rows_and_offsets_come_together_once_and_never_go_back,
@@ -16,7 +20,8 @@ use table_claims::{
 async fn postgresql_keeps_what_the_window_writer_relies_on() {
     let folder = tempfile::tempdir().unwrap();
     let mut postgres = Postgres::start(PostgresOptions::for_tests(folder.path().join("postgres"))).await.unwrap();
-    let tables = PostgresTables::new(Database::connect_and_migrate(&postgres.url()).await.unwrap());
+    let halts = Arc::new(Halts::new(Arc::new(SystemClock)));
+    let tables = PostgresTables::new(Database::connect_and_migrate(&postgres.url()).await.unwrap(), halts);
     let pool = sqlx::PgPool::connect(&postgres.url()).await.unwrap();
     let rows = async || {
         let rows: Vec<(i64, i64, i64)> =

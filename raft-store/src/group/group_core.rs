@@ -18,7 +18,6 @@ use openraft::{RaftMetrics, ReadPolicy, ServerState};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::group::errors::ProposeError;
-use crate::group::members::MEMBERS_DEADLINE;
 use crate::group::replica::Replica;
 use crate::group::state_machine::Raft;
 use crate::group_log::GroupLog;
@@ -32,6 +31,8 @@ use crate::type_config::{CommandBytes, TypeConfig};
 
 /// Deadline of a request to the leader, including the search for a leader. It is several elections long.
 pub(super) const LEADER_DEADLINE: Duration = Duration::from_secs(5);
+/// Deadline of a change of members. It is longer, because a new member first catches up.
+pub(super) const MEMBERS_DEADLINE: Duration = Duration::from_secs(120);
 /// Pause before the next search for a leader.
 const SEARCH_PAUSE: Duration = Duration::from_millis(50);
 /// Value of `fresh_as_of` for a replica that was never proven fresh.

@@ -1,7 +1,6 @@
 //! The leader's part of a change of members.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use clicktally_proto::identity::ids::NodeId;
 use openraft::async_runtime::WatchReceiver;
@@ -10,12 +9,9 @@ use openraft::raft::Precondition;
 use openraft::{BasicNode, ChangeMembers};
 use tokio::time::timeout;
 
-use crate::group::group_core::{GroupCore, LEADER_DEADLINE, write_error};
+use crate::group::group_core::{GroupCore, LEADER_DEADLINE, MEMBERS_DEADLINE, write_error};
 use crate::peers::messages::{LeaderAnswer, LeaderReply, MemberChange, MembersSeen};
 use crate::type_config::{LogId, TypeConfig};
-
-/// Deadline of a change of members. It is longer than others, because a new member first catches up.
-pub(super) const MEMBERS_DEADLINE: Duration = Duration::from_secs(120);
 
 type Changed = Result<LogId, LeaderReply>;
 

@@ -159,6 +159,7 @@ fn shard_view(shard: ShardId, entry: &ShardEntry) -> ShardView {
         heir: entry.heir,
         epoch: entry.epoch.0,
         committed_offset: entry.committed_offset,
+        lag_records: None,
         outcomes: OutcomesView::from(&entry.outcomes),
     }
 }

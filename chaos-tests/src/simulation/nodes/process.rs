@@ -8,6 +8,7 @@ use std::time::Duration;
 use clicktally_budget::BudgetRules;
 use clicktally_node::actor_threads::ActorThreads;
 use clicktally_node::cluster::member::{Member, MemberConfig, Seams};
+use clicktally_node::halts::Part;
 use clicktally_node::shard::ShardHostConfig;
 use clicktally_node::sink::window_writer;
 use clicktally_proto::clock::Clock;
@@ -129,15 +130,17 @@ async fn run(world: Arc<World>, node: NodeId, life: u64) -> Ended {
     }
     world.host(node, |host| host.has_joined = true);
     let groups = Arc::clone(member.groups());
-    until_stopped(&mut member, operator::run(Arc::clone(&world), node, Arc::clone(&groups)));
+    let operator = operator::run(Arc::clone(&world), node, Arc::clone(&groups));
+    until_stopped(&mut member, Part::Placement, operator);
     let tables = Arc::new(NodeTables { world: Arc::clone(&world), node });
     let topics = Arc::new(NodeOutTopics(Arc::clone(&world)));
     let stop = member.stopped();
-    until_stopped(&mut member, window_writer::run(tables, topics, stop));
+    let halts = member.halts();
+    until_stopped(&mut member, Part::WindowWriter, window_writer::run(tables, topics, halts, stop));
     for group in groups.iter() {
         let (clock, desk) = (Arc::clone(&clock), member.budget_desk());
         let probe = Probe { world: Arc::clone(&world), node, group: group.clone(), desk, clock };
-        until_stopped(&mut member, probe.run());
+        until_stopped(&mut member, Part::Placement, probe.run());
     }
     let _ = stopped.wait_for(|stop| *stop).await;
     world.line(format_args!("node {node} stops in order"));
@@ -145,9 +148,9 @@ async fn run(world: Arc<World>, node: NodeId, life: u64) -> Ended {
     Ended::InOrder
 }
 
-fn until_stopped(member: &mut Member, work: impl Future<Output = ()> + Send + 'static) {
+fn until_stopped(member: &mut Member, part: Part, work: impl Future<Output = ()> + Send + 'static) {
     let mut stopped = member.stopped();
-    member.spawn(async move {
+    member.spawn(part, async move {
         tokio::select! {
             () = work => {}
             _ = stopped.wait_for(|stop| *stop) => {}

@@ -13,8 +13,8 @@ use crate::simulation::click_oracle::{ClickOracle, declared_late};
 use crate::simulation::recount::RecountComparison;
 use crate::simulation::sim_sink::rows_held;
 
-/// The metric of a shard that halts until an operator repairs it.
-const SHARDS_HALTED: &str = "clicktally_shards_halted";
+/// The metric of the parts that stand still until an operator acts.
+const HALTED: &str = "clicktally_halted";
 
 /// The first violation, if any, in one node's replicas of all groups. The oracle must know every committed watermark.
 pub(super) fn judge(world: &World, oracle: &mut ClickOracle, groups: &[Group]) -> Result<(), Violation> {
@@ -53,8 +53,9 @@ pub(super) fn judge(world: &World, oracle: &mut ClickOracle, groups: &[Group]) -
 /// A shard whose log has lost counted records must halt and report it. The metric is that of all nodes together.
 fn said_so(truncated: &BTreeMap<ShardId, u64>) -> Option<Violation> {
     let families = prometheus::default_registry().gather();
-    let halted = families.iter().filter(|family| family.name() == SHARDS_HALTED);
-    let halted: f64 = halted.flat_map(|family| family.get_metric()).map(|metric| metric.get_gauge().get_value()).sum();
+    let parts = families.iter().filter(|family| family.name() == HALTED).flat_map(|family| family.get_metric());
+    let shards = parts.filter(|part| part.get_label().iter().any(|label| label.value() == "shard"));
+    let halted: f64 = shards.map(|part| part.get_gauge().get_value()).sum();
     let detail = format!("the log of shards {:?} was cut, and no shard says that it stands still", truncated.keys());
     (!truncated.is_empty() && halted < 1.0).then(|| breach(Invariant::Liveness, detail))
 }

@@ -16,6 +16,7 @@ use super::fill::Filled;
 use super::replicas::Replicas;
 use super::report::Rate;
 use crate::actor_threads::ActorThreads;
+use crate::halts::Halts;
 use crate::shard::{ShardHost, ShardHostConfig};
 
 pub(super) struct Counted {
@@ -49,7 +50,8 @@ pub(super) async fn count(
     let before = Reading::now();
     let config = ShardHostConfig { checkpoint_interval: Duration::from_secs(1) };
     let threads = ActorThreads::start("shards", threads)?;
-    let host = ShardHost::start(config, vec![Arc::clone(&group)], log, Arc::clone(&clock), threads);
+    let halts = Arc::new(Halts::new(Arc::clone(&clock)));
+    let host = ShardHost::start(config, vec![Arc::clone(&group)], log, Arc::clone(&clock), threads, halts);
     let mut applied = group.applied();
     while group.read(|state| outcomes(state).read) < filled.clicks {
         applied.changed().await.context("the replica stopped")?;

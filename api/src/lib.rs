@@ -27,6 +27,7 @@ pub mod operations;
 
 pub mod history_error;
 pub mod problem;
+pub mod request;
 pub mod text_forms;
 
 pub use router::router;

@@ -8,6 +8,9 @@ use clicktally_raft_store::group::ProposeError;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+/// The one content coding of bodies that is decoded.
+const ENCODING_ACCEPTED: &str = "gzip";
+
 /// What a client is told to wait before it tries again, in seconds.
 pub const RETRY_AFTER_S: u64 = 1;
 
@@ -58,6 +61,7 @@ problem_kinds! {
     NotFound = "not-found", NOT_FOUND, "There is nothing here";
     MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "This path does not support the method";
     RoleAbsent = "role-absent", MISDIRECTED_REQUEST, "This node does not have the required role";
+    UnsupportedEncoding = "unsupported-encoding", UNSUPPORTED_MEDIA_TYPE, "The content encoding is not supported";
     BodyTooLarge = "body-too-large", PAYLOAD_TOO_LARGE, "The request is too large";
     AlreadyExists = "already-exists", CONFLICT, "It already exists";
     CurrencyFixed = "currency-fixed", CONFLICT, "The currency of a campaign cannot change";
@@ -89,13 +93,16 @@ pub struct Problem {
 pub struct ItemError {
     /// Position in the request, from 0.
     pub index: usize,
+    /// The field that is wrong; absent if the item as a whole is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
     pub r#type: String,
     pub detail: String,
 }
 
 impl ItemError {
-    pub fn new(index: usize, kind: ProblemKind, detail: impl Into<String>) -> ItemError {
-        ItemError { index, r#type: kind.uri().to_owned(), detail: detail.into() }
+    pub fn new(index: usize, field: Option<&str>, kind: ProblemKind, detail: impl Into<String>) -> ItemError {
+        ItemError { index, field: field.map(str::to_owned), r#type: kind.uri().to_owned(), detail: detail.into() }
     }
 }
 
@@ -138,6 +145,9 @@ impl IntoResponse for Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+        }
+        if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(ENCODING_ACCEPTED));
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -9,8 +9,8 @@ use axum::{Json, Router};
 use utoipa::OpenApi;
 use utoipa_scalar::{Scalar, Servable};
 
-use crate::capture::post_clicks::BODY_BYTES_MAX;
 use crate::problem::{Problem, ProblemKind};
+use crate::request::body_bytes::BODY_BYTES_MAX;
 use crate::routes::{Document, NodeRole, ROUTES};
 use crate::state::{ApiState, Roles};
 
@@ -67,12 +67,13 @@ pub(crate) mod tests {
 
     use async_trait::async_trait;
     use axum::body::Body;
-    use axum::http::StatusCode;
+    use axum::http::{StatusCode, header};
     use clicktally_budget::BudgetAnswer;
     use clicktally_proto::click_log::{ClickLog, LogError, OutRecord, ShardReader};
     use clicktally_proto::clock::SystemClock;
     use clicktally_proto::identity::ids::CampaignId;
     use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
+    use proptest::prelude::*;
     use tower::ServiceExt;
 
     use super::*;
@@ -146,11 +147,18 @@ pub(crate) mod tests {
     }
 
     async fn ask(node: &Router, method: &str, path: &str) -> (StatusCode, String) {
-        let request = Request::builder().method(method).uri(path).body(Body::from("{}")).unwrap();
+        let (status, _, body) = send(node, method, path, b"{}").await;
+        (status, body)
+    }
+
+    /// Status, content type and body of the answer.
+    async fn send(node: &Router, method: &str, path: &str, body: &[u8]) -> (StatusCode, String, String) {
+        let request = Request::builder().method(method).uri(path).body(Body::from(body.to_vec())).unwrap();
         let response = node.clone().oneshot(request).await.unwrap();
         let status = response.status();
+        let kind = response.headers().get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap().to_owned());
         let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
-        (status, String::from_utf8_lossy(&body).into_owned())
+        (status, kind.unwrap_or_default(), String::from_utf8_lossy(&body).into_owned())
     }
 
     /// The path of a row with 1 in place of each parameter.
@@ -200,6 +208,48 @@ pub(crate) mod tests {
             let (status, body) = ask(&node, route.method.as_str(), &concrete(route.path)).await;
             let is_refused = status == StatusCode::UNAUTHORIZED;
             assert_eq!(is_refused, route.caller.is_enforced(), "{} {}: {body}", route.method, route.path);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_path_or_a_query_that_cannot_be_read_is_a_problem() {
+        let node = node_with(Roles { capture: true, serve: true });
+        let with_parameter = ROUTES.iter().filter(|route| route.path.contains('{'));
+        let paths = with_parameter.map(|route| (route.method.as_str(), concrete(route.path).replacen("/1", "/%FF", 1)));
+        let twice = ["/v1/ads/1/aggregated_count?last_minutes=1&last_minutes=2", "/v1/ads/top_k?k=1&k=1"];
+        let twice = twice.into_iter().chain(["/v1/campaigns?limit=1&limit=2", "/v1/reconciliation?day=x&day=y"]);
+        for (method, path) in paths.chain(twice.map(|path| ("GET", path.to_owned()))) {
+            let (status, kind, body) = send(&node, method, &path, b"{}").await;
+            assert_eq!(
+                (status, kind.as_str()),
+                (StatusCode::BAD_REQUEST, "application/problem+json"),
+                "{path}: {body}"
+            );
+            assert_eq!(body.contains("is given twice"), path.contains('&'), "{path}: {body}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn no_body_is_an_error_of_this_node(
+            json in "[\\[\\]{}\",:0-9a-z_ \n]{0,60}", bytes in proptest::collection::vec(any::<u8>(), 0..60),
+            field in "(campaign_id|campaign_ids|advertiser_id|budget|node|ad_id|timestamp)",
+            value in "(null|1e999|18446744073709551617|-1|\"\\\\ud800\"|\\[null\\]|\\{\\}|7)",
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let node = node_with(Roles { capture: true, serve: true });
+            let fields = format!("{{\"{field}\": {value}, \"{field}\": {value}}}");
+            let once = format!("{{\"{field}\": {value}}}");
+            for body in [json.as_bytes(), &bytes, fields.as_bytes(), once.as_bytes()] {
+                for route in ROUTES.iter().filter(|route| [Method::POST, Method::PUT].contains(&route.method)) {
+                    let (method, path) = (route.method.as_str(), concrete(route.path));
+                    let (status, kind, answer) = runtime.block_on(send(&node, method, &path, body));
+                    prop_assert_ne!(status, StatusCode::INTERNAL_SERVER_ERROR, "{} {}", path, answer);
+                    prop_assert!(status.is_success() || kind == "application/problem+json", "{} {}", path, answer);
+                }
+            }
         }
     }
 

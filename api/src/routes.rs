@@ -121,7 +121,8 @@ macro_rules! routes {
                 title = "clicktally",
                 description = "Counts ad clicks exactly once, in real time and again for the invoice.\n\nErrors are RFC 9457 \
                     problems with a stable `type`. Times are RFC 3339 UTC or epoch seconds. Money is integer millionths with a \
-                    currency.",
+                    currency. Ids and amounts above 2^53 - 1 are strings of digits, so that no client rounds them; requests \
+                    may send either form. Bodies may be compressed with gzip.",
                 license(name = "Apache-2.0", identifier = "Apache-2.0")
             ),
             paths($($module::$handler,)+)
@@ -214,6 +215,26 @@ mod tests {
         let enforced: Vec<_> =
             ROUTES.iter().filter(|route| route.caller.is_enforced()).map(|route| route.path).collect();
         assert_eq!(enforced, ["/v1/clicks"]);
+    }
+
+    #[test]
+    fn no_id_and_no_amount_of_an_answer_is_a_number_that_a_float_would_round() {
+        let document = serde_json::to_value(Document::openapi()).unwrap();
+        let exact = ["#/components/schemas/ExactNumber", "#/components/schemas/Scalar"];
+        let mut checked = 0;
+        for (schema, definition) in document["components"]["schemas"].as_object().unwrap() {
+            let Some(properties) = definition["properties"].as_object() else { continue };
+            for (name, property) in properties {
+                if !name.ends_with("_id") && !name.ends_with("_micros") {
+                    continue;
+                }
+                let text = property.to_string();
+                let is_exact = exact.iter().any(|reference| text.contains(reference));
+                assert!(is_exact || property["type"] == "string", "{schema}.{name}: {property}");
+                checked += 1;
+            }
+        }
+        assert!(checked >= 8, "only {checked} properties were checked");
     }
 
     #[test]

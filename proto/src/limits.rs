@@ -6,6 +6,9 @@ use crate::money::Micros;
 /// Parquet.
 pub const ID_MAX: u64 = i64::MAX as u64;
 
+/// The largest id of a node, 2^53 − 1. Answers write node ids as JSON numbers, and JavaScript rounds larger ones.
+pub const NODE_ID_MAX: u64 = (1 << 53) - 1;
+
 /// The longest name of a campaign, in UTF-8 bytes. The HTTP interface enforces it, and so does apply.
 pub const NAME_BYTES_MAX: usize = 256;
 

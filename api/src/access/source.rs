@@ -32,7 +32,11 @@ impl Sources {
         if self.by_token.is_empty() {
             return Some(ANONYMOUS);
         }
-        let offered = headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")?;
+        let (scheme, offered) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return None;
+        }
+        let offered = offered.trim_start();
         // Compares every token, each in full, so the time taken does not show how close a guess is. Lengths are no
         // secret.
         self.by_token.iter().fold(None, |found, (token, source)| {
@@ -61,7 +65,20 @@ mod tests {
         for (token, source) in [("Bearer secret", "shop"), ("Bearer hidden", "news"), ("Bearer secret-too", "blog")] {
             assert_eq!(authenticate(token).as_deref(), Some(source));
         }
-        for refused in ["Bearer secre", "Bearer secret2", "Bearer ", "secret", "Basic secret"] {
+        // The name of a scheme has no case (RFC 9110, 11.1); a token has.
+        for scheme in ["bearer secret", "BEARER secret", "Bearer  secret", " bearer secret "] {
+            assert_eq!(authenticate(scheme).as_deref(), Some("shop"), "{scheme}");
+        }
+        for refused in [
+            "Bearer SECRET",
+            "Bearersecret",
+            "bearer",
+            "Bearer secre",
+            "Bearer secret2",
+            "Bearer ",
+            "secret",
+            "Basic secret",
+        ] {
             assert_eq!(authenticate(refused), None, "{refused}");
         }
         assert!(!format!("{sources:?}").contains("secret"));

@@ -3,18 +3,17 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use clicktally_budget::{BudgetAnswer, BudgetDecision, CHECK_DEADLINE, close_missing};
 use clicktally_proto::identity::ids::CampaignId;
-use clicktally_proto::money::Money;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::check_metrics::BUDGET_CHECK;
 use crate::problem::Problem;
+use crate::request::body_bytes::BodyBytes;
 use crate::state::ApiState;
+use crate::text_forms::exact_number::ExactNumber;
 use crate::text_forms::json_scalar::{Scalar, parse_id};
 use crate::text_forms::money_body::MoneyBody;
 use crate::text_forms::time_text::format_time;
@@ -32,14 +31,13 @@ pub struct BudgetCheck {
 /// The answer about one campaign.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct BudgetAnswerBody {
-    pub campaign_id: CampaignId,
+    pub campaign_id: ExactNumber,
     /// serve, throttle or pause.
     pub decision: &'static str,
     /// With throttle: how many of a thousand impressions to serve.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serve_permille: Option<u16>,
-    #[schema(value_type = Option<MoneyBody>)]
-    pub remaining: Option<Money>,
+    pub remaining: Option<MoneyBody>,
     pub as_of: Option<String>,
     pub staleness_ms: Option<u64>,
     /// From this time on the answer means pause.
@@ -63,10 +61,9 @@ pub struct BudgetAnswers {
 )]
 pub async fn check_budget(
     State(state): State<Arc<ApiState>>,
-    body: Result<Bytes, BytesRejection>,
+    BodyBytes(body): BodyBytes,
 ) -> Result<Json<BudgetAnswers>, Problem> {
     let started = state.clock.monotonic();
-    let body = body.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
     let campaigns = read_campaigns(&body).map_err(Problem::invalid)?;
     // An answer that comes too late is none: every campaign without an answer is closed below.
     let checked = tokio::time::timeout(CHECK_DEADLINE, state.budget.check(campaigns.clone())).await;
@@ -85,8 +82,11 @@ fn read_campaigns(body: &[u8]) -> Result<Vec<CampaignId>, String> {
         (None, Some(_)) => return Err(format!("campaign_ids must hold 1 to {CAMPAIGNS_MAX} ids")),
         _ => return Err("give either campaign_id or campaign_ids".to_owned()),
     };
-    let parsed: Option<Vec<CampaignId>> = asked.into_iter().map(|id| parse_id(&id.into_text())).collect();
-    parsed.ok_or_else(|| "a campaign id must be a whole number from 1 to 2^63 - 1".to_owned())
+    let parsed = asked.into_iter().enumerate().map(|(index, id)| {
+        let wrong = || format!("campaign id {index} must be a whole number from 1 to 2^63 - 1 (counted from 0)");
+        parse_id(&id.into_text()).ok_or_else(wrong)
+    });
+    parsed.collect()
 }
 
 fn to_body(answer: BudgetAnswer) -> BudgetAnswerBody {
@@ -96,10 +96,10 @@ fn to_body(answer: BudgetAnswer) -> BudgetAnswerBody {
         BudgetDecision::Pause => ("pause", None),
     };
     BudgetAnswerBody {
-        campaign_id: answer.campaign_id,
+        campaign_id: answer.campaign_id.into(),
         decision,
         serve_permille,
-        remaining: answer.remaining,
+        remaining: answer.remaining.map(MoneyBody::from),
         as_of: (answer.as_of_ms > 0).then(|| format_time(answer.as_of_ms)),
         staleness_ms: answer.staleness.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         expires_at: format_time(answer.expires_at_ms),

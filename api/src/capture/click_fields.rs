@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
+use clicktally_proto::click::json_object::{JsonError, JsonObject};
 use clicktally_proto::click::record::Click;
 use clicktally_proto::event_time::UnixMillis;
 use clicktally_proto::limits::PRICE_MICROS_MAX;
-use serde::Deserialize;
 use thiserror::Error;
 use utoipa::ToSchema;
 
@@ -25,19 +25,25 @@ pub const LABEL_BYTES_MAX: usize = 64;
 pub const IMPRESSION_TOKEN_BYTES_MAX: usize = 2_048;
 
 /// A click as sent. A field that this version does not know is refused, not ignored: a producer that sends `valid` or
-/// `price` would otherwise believe that the field has an effect.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+/// `price` would otherwise believe that the field has an effect. `null` is the same as leaving the field out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, ToSchema)]
 pub struct IncomingClick {
-    /// The producer's own id; a repeat of it is the same click. Minted here if it is missing.
-    pub event_id: Option<Scalar>,
+    /// The producer's own id; a repeat of it is the same click. A whole number means its digits, however many there
+    /// are. Minted here if it is missing.
+    #[schema(value_type = Option<Scalar>)]
+    pub event_id: Option<String>,
     /// When clicked: RFC 3339 or epoch seconds, within 5 minutes of arrival. Required.
-    pub timestamp: Option<Scalar>,
+    #[schema(value_type = Option<Scalar>)]
+    pub timestamp: Option<String>,
     /// 1 to 2^63 − 1, as a number or a decimal string. Required.
-    pub campaign_id: Option<Scalar>,
+    #[schema(value_type = Option<Scalar>)]
+    pub campaign_id: Option<String>,
     /// 1 to 2^63 − 1, as a number or a decimal string. Required.
-    pub ad_id: Option<Scalar>,
-    pub user_id: Option<Scalar>,
+    #[schema(value_type = Option<Scalar>)]
+    pub ad_id: Option<String>,
+    /// A whole number means its digits.
+    #[schema(value_type = Option<Scalar>)]
+    pub user_id: Option<String>,
     pub ip_address: Option<String>,
     pub user_agent: Option<String>,
     pub device_type: Option<String>,
@@ -45,15 +51,41 @@ pub struct IncomingClick {
     pub region: Option<String>,
     pub ad_format: Option<String>,
     /// In the campaign's currency, informative: the campaign's terms decide what is owed.
-    pub cost_per_click: Option<Scalar>,
+    #[schema(value_type = Option<Scalar>)]
+    pub cost_per_click: Option<String>,
     pub impression_token: Option<String>,
+}
+
+impl IncomingClick {
+    /// # Errors
+    /// Names the field that cannot be read, has the wrong type, occurs twice or is not known.
+    pub fn read(json: &[u8]) -> Result<IncomingClick, JsonError> {
+        let mut fields = JsonObject::read(json)?;
+        let incoming = IncomingClick {
+            event_id: fields.name("event_id")?,
+            timestamp: fields.measure("timestamp")?,
+            campaign_id: fields.name("campaign_id")?,
+            ad_id: fields.name("ad_id")?,
+            user_id: fields.name("user_id")?,
+            ip_address: fields.text("ip_address")?,
+            user_agent: fields.text("user_agent")?,
+            device_type: fields.text("device_type")?,
+            country: fields.text("country")?,
+            region: fields.text("region")?,
+            ad_format: fields.text("ad_format")?,
+            cost_per_click: fields.measure("cost_per_click")?,
+            impression_token: fields.text("impression_token")?,
+        };
+        fields.refuse_unknown()?;
+        Ok(incoming)
+    }
 }
 
 /// Why a click is refused. Nothing of it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ClickRefusal {
     #[error("not a click: {0}")]
-    Malformed(String),
+    Malformed(#[from] JsonError),
     #[error("{0} is missing")]
     Missing(&'static str),
     #[error("{0} must be a whole number from 1 to 9223372036854775807")]
@@ -78,8 +110,21 @@ pub enum ClickRefusal {
 }
 
 impl ClickRefusal {
+    /// The field that is wrong. `None`: the item is not a JSON object.
+    pub fn field(&self) -> Option<&str> {
+        match self {
+            ClickRefusal::Malformed(error) => error.field(),
+            ClickRefusal::Missing(field) | ClickRefusal::Id(field) | ClickRefusal::TooLong { field, .. } => Some(field),
+            ClickRefusal::Timestamp | ClickRefusal::ClockDifference { .. } => Some("timestamp"),
+            ClickRefusal::EmptyEventId => Some("event_id"),
+            ClickRefusal::IpAddress => Some("ip_address"),
+            ClickRefusal::Price(_) | ClickRefusal::NegativePrice | ClickRefusal::PriceTooHigh => Some("cost_per_click"),
+        }
+    }
+
     pub fn problem_kind(&self) -> ProblemKind {
         match self {
+            ClickRefusal::Malformed(JsonError::Unexpected { .. }) => ProblemKind::ClickFieldInvalid,
             ClickRefusal::Malformed(_) => ProblemKind::ClickMalformed,
             ClickRefusal::Missing(_) => ProblemKind::ClickFieldMissing,
             ClickRefusal::ClockDifference { .. } => ProblemKind::ClickTimestampOutOfRange,
@@ -97,12 +142,12 @@ impl ClickRefusal {
 
 /// The click without its id, which the caller sets. A click without an `event_id` gets no source: its id is minted.
 pub fn check(incoming: IncomingClick, source: &str, evidence: u32, now_ms: UnixMillis) -> Result<Click, ClickRefusal> {
-    let event_id = text("event_id", incoming.event_id.map(Scalar::into_text), EVENT_ID_BYTES_MAX)?;
+    let event_id = text("event_id", incoming.event_id, EVENT_ID_BYTES_MAX)?;
     if event_id.as_deref() == Some("") {
         return Err(ClickRefusal::EmptyEventId);
     }
     let source = if event_id.is_some() { source.to_owned() } else { String::new() };
-    let label = |field, value| Ok(text(field, value, LABEL_BYTES_MAX)?.unwrap_or_default());
+    let label = |field, value| text(field, value, LABEL_BYTES_MAX).map(Option::unwrap_or_default);
     Ok(Click {
         click_id: 0,
         campaign_id: id("campaign_id", incoming.campaign_id)?,
@@ -111,7 +156,7 @@ pub fn check(incoming: IncomingClick, source: &str, evidence: u32, now_ms: UnixM
         ingest_time_ms: now_ms,
         event_id: event_id.unwrap_or_default(),
         source,
-        user_id: text("user_id", incoming.user_id.map(Scalar::into_text), USER_ID_BYTES_MAX)?.unwrap_or_default(),
+        user_id: text("user_id", incoming.user_id, USER_ID_BYTES_MAX)?.unwrap_or_default(),
         ip_address: ip_address(incoming.ip_address)?,
         user_agent: text("user_agent", incoming.user_agent, USER_AGENT_BYTES_MAX)?.unwrap_or_default(),
         device_type: label("device_type", incoming.device_type)?,
@@ -133,13 +178,13 @@ fn text(field: &'static str, value: Option<String>, limit: usize) -> Result<Opti
     }
 }
 
-fn id(field: &'static str, value: Option<Scalar>) -> Result<u64, ClickRefusal> {
-    let text = value.ok_or(ClickRefusal::Missing(field))?.into_text();
+fn id(field: &'static str, value: Option<String>) -> Result<u64, ClickRefusal> {
+    let text = value.ok_or(ClickRefusal::Missing(field))?;
     parse_id(&text).ok_or(ClickRefusal::Id(field))
 }
 
-fn event_time(value: Option<Scalar>, now_ms: UnixMillis) -> Result<UnixMillis, ClickRefusal> {
-    let text = value.ok_or(ClickRefusal::Missing("timestamp"))?.into_text();
+fn event_time(value: Option<String>, now_ms: UnixMillis) -> Result<UnixMillis, ClickRefusal> {
+    let text = value.ok_or(ClickRefusal::Missing("timestamp"))?;
     let event_time_ms = parse_time(&text).ok_or(ClickRefusal::Timestamp)?;
     let off_ms = event_time_ms.abs_diff(now_ms);
     if off_ms > CLOCK_DIFFERENCE_MAX_MS {
@@ -155,9 +200,9 @@ fn ip_address(value: Option<String>) -> Result<String, ClickRefusal> {
     }
 }
 
-fn price(value: Option<Scalar>) -> Result<i64, ClickRefusal> {
+fn price(value: Option<String>) -> Result<i64, ClickRefusal> {
     let Some(value) = value else { return Ok(0) };
-    let micros = parse_scaled(&value.into_text(), 6, Finer::Refuse).map_err(ClickRefusal::Price)?;
+    let micros = parse_scaled(&value, 6, Finer::Refuse).map_err(ClickRefusal::Price)?;
     match micros {
         ..0 => Err(ClickRefusal::NegativePrice),
         0..=PRICE_MICROS_MAX => Ok(micros),
@@ -174,7 +219,7 @@ mod tests {
     const NOW_MS: u64 = 1_700_000_000_000;
 
     fn checked(json: &str) -> Result<Click, ClickRefusal> {
-        check(serde_json::from_str(json).unwrap(), "shop", 0, NOW_MS)
+        check(IncomingClick::read(json.as_bytes())?, "shop", 0, NOW_MS)
     }
 
     #[test]
@@ -233,6 +278,22 @@ mod tests {
     }
 
     #[test]
+    fn two_ids_that_a_float_makes_equal_stay_two() {
+        let of = |id: &str| {
+            let click = format!(
+                r#"{{"event_id": {id}, "user_id": {id}, "timestamp": 1700000000, "campaign_id": 1, "ad_id": 1}}"#
+            );
+            checked(&click).map(|click| (click.event_id, click.user_id))
+        };
+        for id in ["18446744073709551616", "18446744073709551617", "\"18446744073709551617\""] {
+            let digits = id.trim_matches('"').to_owned();
+            assert_eq!(of(id), Ok((digits.clone(), digits)));
+        }
+        let refusal = of("1.8446744073709552e19").unwrap_err();
+        assert_eq!((refusal.field(), refusal.problem_kind()), (Some("event_id"), ProblemKind::ClickFieldInvalid));
+    }
+
+    #[test]
     fn a_click_to_be_minted_has_no_source() {
         assert_eq!(checked(r#"{"timestamp": 1700000000, "campaign_id": 1, "ad_id": 1}"#).unwrap().source, "");
     }
@@ -241,10 +302,10 @@ mod tests {
         #[test]
         fn garbage_never_panics(timestamp in ".{0,30}", ad_id in ".{0,30}", price in ".{0,30}", ip in ".{0,30}", now_ms in any::<u64>()) {
             let incoming = IncomingClick {
-                timestamp: Some(Scalar::Text(timestamp)),
-                ad_id: Some(Scalar::Text(ad_id)),
-                campaign_id: Some(Scalar::Number(7.into())),
-                cost_per_click: Some(Scalar::Text(price)),
+                timestamp: Some(timestamp),
+                ad_id: Some(ad_id),
+                campaign_id: Some("7".to_owned()),
+                cost_per_click: Some(price),
                 ip_address: Some(ip),
                 ..IncomingClick::default()
             };

@@ -10,3 +10,6 @@ pub mod click_fields;
 pub mod records;
 
 pub mod post_clicks;
+
+#[cfg(test)]
+mod forms_agree_tests;

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode, header};
 use clicktally_proto::click::invalid_traffic::EVIDENCE_AUTOMATED;
 use clicktally_proto::click::record::Click;
@@ -23,9 +21,8 @@ use super::click_fields::{ClickRefusal, IncomingClick, check};
 use super::records::pack;
 use crate::ports::id_minter::IdMinter;
 use crate::problem::{ItemError, Problem, ProblemKind};
+use crate::request::body_bytes::BodyBytes;
 use crate::state::ApiState;
-
-pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// How long a request waits for the log before the client is told to retry.
 pub const PUBLISH_DEADLINE: Duration = Duration::from_secs(5);
@@ -57,7 +54,8 @@ pub struct CapturedClick {
         (status = 202, description = "Durable in the log, except those listed under `errors`", body = Captured),
         (status = 400, description = "No click of the request is valid", body = Problem),
         (status = 401, description = "No known bearer token", body = Problem),
-        (status = 413, description = "More than 1 MiB or more than 1,000 clicks", body = Problem),
+        (status = 413, description = "More than 1 MiB (also decompressed) or more than 1,000 clicks", body = Problem),
+        (status = 415, description = "A Content-Encoding other than gzip", body = Problem),
         (status = 421, description = "This node lacks the role 'capture'", body = Problem),
         (status = 503, description = "Not acknowledged; repeat the request with the same event ids", body = Problem),
     )
@@ -65,7 +63,7 @@ pub struct CapturedClick {
 pub async fn post_clicks(
     State(state): State<Arc<ApiState>>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Result<BodyBytes, Problem>,
 ) -> Result<(StatusCode, Json<Captured>), Problem> {
     let source = state
         .sources
@@ -74,7 +72,8 @@ pub async fn post_clicks(
     let _slot = state.capture_slots.take().ok_or_else(|| {
         Problem::new(ProblemKind::Overloaded, "this node has reached its limit of captures in flight: try another node")
     })?;
-    let items = read_items(&body.map_err(unread)?, is_ndjson(&headers)).map_err(unreadable)?;
+    let BodyBytes(body) = body?;
+    let items = read_items(&body, is_ndjson(&headers)).map_err(unreadable)?;
 
     let now_ms = state.clock.now_ms();
     let sorted = sort_items(items, source, evidence_of(&headers), now_ms, &state.minter)?;
@@ -121,12 +120,11 @@ fn sort_items(
     let mut sorted = Sorted { clicks: Vec::with_capacity(items.len()), results: Vec::new(), errors: Vec::new() };
     let mut seen = HashSet::with_capacity(items.len());
     for (index, item) in items.into_iter().enumerate() {
-        let checked =
-            item.map_err(ClickRefusal::Malformed).and_then(|incoming| check(incoming, source, evidence, now_ms));
+        let checked = item.map_err(ClickRefusal::from).and_then(|incoming| check(incoming, source, evidence, now_ms));
         let mut click = match checked {
             Ok(click) => click,
             Err(refusal) => {
-                sorted.errors.push(ItemError::new(index, refusal.problem_kind(), refusal.to_string()));
+                sorted.errors.push(ItemError::new(index, refusal.field(), refusal.problem_kind(), refusal.to_string()));
                 continue;
             }
         };
@@ -158,21 +156,14 @@ fn evidence_of(headers: &HeaderMap) -> u32 {
 
 fn is_ndjson(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let value = value.to_ascii_lowercase();
     ["application/x-ndjson", "application/ndjson", "application/jsonl"].iter().any(|known| value.starts_with(known))
-}
-
-fn unread(rejection: BytesRejection) -> Problem {
-    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        let detail = format!("the body exceeds {BODY_BYTES_MAX} bytes: split the request");
-        return Problem::new(ProblemKind::BodyTooLarge, detail);
-    }
-    Problem::invalid(rejection.body_text())
 }
 
 fn unreadable(error: BodyError) -> Problem {
     let kind = match error {
         BodyError::TooMany => ProblemKind::BodyTooLarge,
-        BodyError::Empty | BodyError::NotJson(_) => ProblemKind::InvalidRequest,
+        BodyError::Empty | BodyError::Unclosed(_) | BodyError::BehindArray => ProblemKind::InvalidRequest,
     };
     Problem::new(kind, error.to_string())
 }
@@ -186,7 +177,7 @@ mod tests {
     use super::*;
 
     fn item(json: &str) -> Item {
-        serde_json::from_str(json).map_err(|error| error.to_string())
+        IncomingClick::read(json.as_bytes())
     }
 
     #[test]

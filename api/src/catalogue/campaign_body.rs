@@ -2,13 +2,14 @@
 
 use clicktally_proto::command::CampaignTerms;
 use clicktally_proto::event_time::UnixMillis;
-use clicktally_proto::identity::ids::{AdvertiserId, CampaignId};
+use clicktally_proto::identity::ids::CampaignId;
 use clicktally_proto::limits::{BUDGET_MICROS_MAX, NAME_BYTES_MAX, PRICE_MICROS_MAX};
 use clicktally_proto::money::{Micros, Money};
 use clicktally_state::catalogue::Campaign;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::text_forms::exact_number::ExactNumber;
 use crate::text_forms::json_scalar::{Scalar, parse_id};
 use crate::text_forms::money_body::MoneyBody;
 use crate::text_forms::time_text::format_time;
@@ -21,8 +22,7 @@ pub struct CampaignInput {
     /// Required with POST; with PUT it may be left out, or must equal the path.
     pub campaign_id: Option<Scalar>,
     pub advertiser_id: Scalar,
-    #[serde(default)]
-    pub name: String,
+    pub name: Option<String>,
     pub cost_per_click: MoneyBody,
     pub budget: MoneyBody,
     /// The most that may be at risk beyond the budget before the budget lane pauses; default 0.
@@ -31,18 +31,14 @@ pub struct CampaignInput {
 
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct CampaignOutput {
-    pub campaign_id: CampaignId,
-    pub advertiser_id: AdvertiserId,
+    pub campaign_id: ExactNumber,
+    pub advertiser_id: ExactNumber,
     pub name: String,
-    #[schema(value_type = MoneyBody)]
-    pub cost_per_click: Money,
-    #[schema(value_type = MoneyBody)]
-    pub budget: Money,
-    #[schema(value_type = MoneyBody)]
-    pub tolerance: Money,
+    pub cost_per_click: MoneyBody,
+    pub budget: MoneyBody,
+    pub tolerance: MoneyBody,
     /// Clicks counted by the stream at the prices in force then. Never used for an invoice.
-    #[schema(value_type = MoneyBody)]
-    pub stream_spend: Money,
+    pub stream_spend: MoneyBody,
     pub stream_clicks: u64,
     /// Clicks from this time on are billed by these terms.
     pub effective_from: String,
@@ -53,10 +49,10 @@ pub struct CampaignOutput {
 impl CampaignOutput {
     pub fn of(campaign: &Campaign) -> CampaignOutput {
         let terms = &campaign.terms;
-        let money = |amount_micros: Micros| Money { amount_micros, currency: terms.currency };
+        let money = |amount_micros: Micros| MoneyBody::from(Money { amount_micros, currency: terms.currency });
         CampaignOutput {
-            campaign_id: terms.campaign_id,
-            advertiser_id: terms.advertiser_id,
+            campaign_id: terms.campaign_id.into(),
+            advertiser_id: terms.advertiser_id.into(),
             name: terms.name.clone(),
             cost_per_click: money(terms.cost_per_click_micros),
             budget: money(terms.budget_micros),
@@ -91,11 +87,12 @@ impl CampaignInput {
         };
         let advertiser_id = parse_id(&self.advertiser_id.into_text())
             .ok_or("advertiser_id must be a whole number from 1 to 2^63 - 1")?;
-        if self.name.len() > NAME_BYTES_MAX {
+        let name = self.name.unwrap_or_default();
+        if name.len() > NAME_BYTES_MAX {
             return Err(format!("name is longer than {NAME_BYTES_MAX} bytes"));
         }
         // PostgreSQL refuses U+0000, and reports and invoices print names.
-        if self.name.chars().any(char::is_control) {
+        if name.chars().any(char::is_control) {
             return Err("name contains a control character, such as a line break or U+0000: remove it".to_owned());
         }
         let currency = self.budget.currency;
@@ -103,18 +100,16 @@ impl CampaignInput {
             if money.currency != currency {
                 return Err(format!("{field} is in {}, the budget in {currency}", money.currency));
             }
-            if money.amount_micros < 0 {
-                return Err(format!("{field} must not be negative"));
+            match money.amount_micros.to_i64() {
+                Some(..0) => Err(format!("{field} must not be negative")),
+                Some(micros) if micros <= max => Ok(micros),
+                _ => Err(format!("{field} must be at most {max} micros")),
             }
-            if money.amount_micros > max {
-                return Err(format!("{field} must be at most {max} micros"));
-            }
-            Ok(money.amount_micros)
         };
         Ok(CampaignTerms {
             campaign_id,
             advertiser_id,
-            name: self.name,
+            name,
             currency,
             cost_per_click_micros: amount("cost_per_click", self.cost_per_click, PRICE_MICROS_MAX)?,
             budget_micros: amount("budget", self.budget, BUDGET_MICROS_MAX)?,
@@ -172,6 +167,10 @@ mod tests {
             assert!(refused.contains("name contains a control character"), "{refused}");
         }
         assert_eq!(terms(|body| body["name"] = "Été 🌞".into(), None).unwrap().name, "Été 🌞");
+        assert_eq!(terms(|body| body["name"] = serde_json::Value::Null, None).unwrap().name, "", "null is absence");
+        let text = terms(|body| body["budget"]["amount_micros"] = "9007199254740993".into(), None).unwrap_err();
+        assert!(text.contains("budget must be at most"), "{text}");
+        assert_eq!(terms(|body| body["budget"]["amount_micros"] = "42".into(), None).unwrap().budget_micros, 42);
         assert!(terms(|body| body["buget"] = 1.into(), None).unwrap_err().contains("buget"));
     }
 }

@@ -5,9 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use clicktally_proto::command::{CampaignTerms, Command, Outcome, Rejection};
 use clicktally_proto::identity::ids::CampaignId;
@@ -17,9 +15,12 @@ use utoipa::ToSchema;
 
 use super::campaign_body::{CampaignInput, CampaignOutput};
 use crate::problem::{Problem, ProblemKind};
+use crate::request::body_bytes::BodyBytes;
+use crate::request::path_text::PathText;
+use crate::request::query::QueryParameters;
 use crate::state::ApiState;
 use crate::text_forms::json_scalar::parse_id;
-use crate::text_forms::query_parameters::{ParameterError, Parameters, refuse_unknown, whole_number};
+use crate::text_forms::query_parameters::{ParameterError, refuse_unknown, whole_number};
 
 pub const PAGE_ITEMS_MAX: u32 = 1_000;
 
@@ -45,21 +46,18 @@ pub struct CampaignPage {
         (status = 503, description = "Not decided in time; the change may have been applied", body = Problem),
     )
 )]
-pub async fn create_campaign(
-    State(state): State<Arc<ApiState>>,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Tagged, Problem> {
+pub async fn create_campaign(State(state): State<Arc<ApiState>>, body: BodyBytes) -> Result<Tagged, Problem> {
     // Revision 0 means that the campaign does not exist yet.
-    let terms = read_input(body)?.into_terms(None, Some(0), state.clock.now_ms()).map_err(Problem::invalid)?;
+    let terms = read_input(&body)?.into_terms(None, Some(0), state.clock.now_ms()).map_err(Problem::invalid)?;
     let already = ProblemKind::AlreadyExists;
-    set(&state, terms, already, StatusCode::CREATED).await
+    set(&state, terms, false, already, StatusCode::CREATED).await
 }
 
 #[utoipa::path(
     put, path = "/v1/campaigns/{campaign_id}", tag = "campaigns", request_body = CampaignInput,
     params(
         ("campaign_id" = u64, Path),
-        ("If-Match" = Option<String>, Header, description = "the ETag of the revision to replace; without it, any revision"),
+        ("If-Match" = Option<String>, Header, description = "the ETag of the revision to replace; *: the campaign must exist, at any revision; without it, any revision, and a campaign that does not exist is created"),
     ),
     responses(
         (status = 200, body = CampaignOutput),
@@ -71,15 +69,19 @@ pub async fn create_campaign(
 )]
 pub async fn put_campaign(
     State(state): State<Arc<ApiState>>,
-    Path(campaign_id): Path<String>,
+    PathText(campaign_id): PathText,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: BodyBytes,
 ) -> Result<Tagged, Problem> {
     let campaign_id = id_of(&campaign_id)?;
-    let expected = expected_revision(&headers)?;
+    let (expected, must_exist) = match IfMatch::of(&headers)? {
+        IfMatch::Absent => (None, false),
+        IfMatch::Exists => (None, true),
+        IfMatch::Revision(revision) => (Some(revision), false),
+    };
     let terms =
-        read_input(body)?.into_terms(Some(campaign_id), expected, state.clock.now_ms()).map_err(Problem::invalid)?;
-    set(&state, terms, ProblemKind::RevisionMoved, StatusCode::OK).await
+        read_input(&body)?.into_terms(Some(campaign_id), expected, state.clock.now_ms()).map_err(Problem::invalid)?;
+    set(&state, terms, must_exist, ProblemKind::RevisionMoved, StatusCode::OK).await
 }
 
 #[utoipa::path(
@@ -88,7 +90,7 @@ pub async fn put_campaign(
 )]
 pub async fn get_campaign(
     State(state): State<Arc<ApiState>>,
-    Path(campaign_id): Path<String>,
+    PathText(campaign_id): PathText,
 ) -> Result<Tagged, Problem> {
     let campaign_id = id_of(&campaign_id)?;
     let campaign = look_up(&state, campaign_id)
@@ -106,9 +108,8 @@ pub async fn get_campaign(
 )]
 pub async fn list_campaigns(
     State(state): State<Arc<ApiState>>,
-    parameters: Result<Query<Parameters>, QueryRejection>,
+    QueryParameters(parameters): QueryParameters,
 ) -> Result<Json<CampaignPage>, Problem> {
-    let Query(parameters) = parameters.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
     let invalid = |error: ParameterError| Problem::invalid(error.to_string());
     refuse_unknown(&parameters, &["cursor", "limit"]).map_err(invalid)?;
     let limit = whole_number(&parameters, "limit", 100, PAGE_ITEMS_MAX).map_err(invalid)?;
@@ -135,13 +136,16 @@ fn page(state: &ApiState, after: CampaignId, limit: usize) -> CampaignPage {
     let has_more = campaigns.len() > limit;
     let items: Vec<CampaignOutput> =
         campaigns.values().take(limit).map(|campaign| CampaignOutput::of(campaign)).collect();
-    let next_cursor = items.last().filter(|_| has_more).map(|campaign| campaign.campaign_id.to_string());
+    let last = campaigns.keys().take(limit).next_back();
+    let next_cursor = last.filter(|_| has_more).map(CampaignId::to_string);
     CampaignPage { items, next_cursor }
 }
 
+/// `must_exist`: the campaign is changed, never created.
 async fn set(
     state: &ApiState,
     wanted: CampaignTerms,
+    must_exist: bool,
     moved: ProblemKind,
     status: StatusCode,
 ) -> Result<Tagged, Problem> {
@@ -153,6 +157,10 @@ async fn set(
         // The check below must see every edit that was committed before this request.
         group.read_barrier().await?;
         let current = look_up(state, campaign_id);
+        if must_exist && current.is_none() {
+            let detail = format!("campaign {campaign_id} does not exist, so 'If-Match: *' fails: create it with POST");
+            return Err(Problem::new(ProblemKind::RevisionMoved, detail));
+        }
         let terms = guarded(current.as_deref(), wanted.clone())?;
         match group.propose(&Command::SetCampaign(terms.clone())).await? {
             Outcome::CampaignSet { revision } => {
@@ -217,15 +225,37 @@ fn id_of(text: &str) -> Result<CampaignId, Problem> {
     parse_id(text).ok_or_else(|| Problem::invalid("a campaign id must be a whole number from 1 to 2^63 - 1"))
 }
 
-fn read_input(body: Result<Bytes, BytesRejection>) -> Result<CampaignInput, Problem> {
-    let body = body.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
-    serde_json::from_slice(&body).map_err(|error| Problem::invalid(error.to_string()))
+fn read_input(BodyBytes(body): &BodyBytes) -> Result<CampaignInput, Problem> {
+    serde_json::from_slice(body).map_err(|error| Problem::invalid(error.to_string()))
 }
 
-fn expected_revision(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
-    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
-    let tag = value.to_str().ok().and_then(|text| text.trim().strip_prefix('"')?.strip_suffix('"')?.parse().ok());
-    tag.map(Some).ok_or_else(|| Problem::invalid("If-Match must be an ETag of this interface, such as \"42\""))
+/// The precondition of an edit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum IfMatch {
+    Absent,
+    /// `*`: there is a campaign, at any revision.
+    Exists,
+    Revision(u64),
+}
+
+impl IfMatch {
+    fn of(headers: &HeaderMap) -> Result<IfMatch, Problem> {
+        let mut values = headers.get_all(header::IF_MATCH).into_iter();
+        let (Some(value), None) = (values.next(), values.next()) else {
+            return if headers.contains_key(header::IF_MATCH) {
+                Err(Problem::invalid("If-Match is given twice: give it once"))
+            } else {
+                Ok(IfMatch::Absent)
+            };
+        };
+        let text = value.to_str().unwrap_or("").trim();
+        if text == "*" {
+            return Ok(IfMatch::Exists);
+        }
+        let revision = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')?.parse().ok());
+        let detail = "If-Match must be * or an ETag of this interface, such as \"42\"";
+        revision.map(IfMatch::Revision).ok_or_else(|| Problem::invalid(detail))
+    }
 }
 
 #[cfg(test)]
@@ -326,6 +356,18 @@ mod tests {
         let (_, kept) = world.send("GET", "/v1/campaigns/7", None, &Value::Null).await;
         assert_eq!((&kept["budget"]["currency"], &kept["revision"]), (&json!("USD"), &created["revision"]));
 
+        // A star names any revision of a campaign that exists, and so never creates one.
+        let (status, edited) = world.send("PUT", "/v1/campaigns/7", Some("*"), &body("USD", 150)).await;
+        assert_eq!((status, &edited["budget"]["amount_micros"]), (StatusCode::OK, &json!(150)), "{edited}");
+        let tag = format!("\"{}\"", edited["revision"]);
+        let mut other = body("USD", 100);
+        other["campaign_id"] = json!(8);
+        let (status, refused) = world.send("PUT", "/v1/campaigns/8", Some("*"), &other).await;
+        assert_eq!(
+            (status, &refused["type"]),
+            (StatusCode::PRECONDITION_FAILED, &json!(ProblemKind::RevisionMoved.uri()))
+        );
+
         // In its currency the campaign changes as before: with a revision, without one, and with two edits at once.
         let (status, _) = world.send("PUT", "/v1/campaigns/7", Some(tag.as_str()), &body("USD", 200)).await;
         assert_eq!(status, StatusCode::OK);
@@ -352,11 +394,18 @@ mod tests {
 
     #[test]
     fn an_etag_is_a_quoted_revision() {
-        let mut headers = HeaderMap::new();
-        assert_eq!(expected_revision(&headers), Ok(None));
-        headers.insert(header::IF_MATCH, "\"42\"".parse().unwrap());
-        assert_eq!(expected_revision(&headers), Ok(Some(42)));
-        headers.insert(header::IF_MATCH, "42".parse().unwrap());
-        assert!(expected_revision(&headers).is_err());
+        let of = |values: &[&str]| {
+            let headers = values.iter().map(|value| (header::IF_MATCH, value.parse().unwrap()));
+            IfMatch::of(&headers.fold(HeaderMap::new(), |mut headers, (name, value)| {
+                headers.append(name, value);
+                headers
+            }))
+        };
+        assert_eq!(of(&[]), Ok(IfMatch::Absent));
+        assert_eq!(of(&["\"42\""]), Ok(IfMatch::Revision(42)));
+        assert_eq!(of(&[" * "]), Ok(IfMatch::Exists));
+        for refused in [&["42"][..], &["W/\"42\""], &["\"x\""], &["**"], &["\"1\"", "\"2\""]] {
+            assert!(of(refused).is_err(), "{refused:?}");
+        }
     }
 }

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use clicktally_proto::command::{Command, Outcome, Rejection};
 use clicktally_proto::identity::ids::NodeId;
 
 use super::members::node_id;
 use crate::problem::{Problem, ProblemKind};
+use crate::request::path_text::PathText;
 use crate::state::ApiState;
 
 #[utoipa::path(
@@ -21,7 +22,7 @@ use crate::state::ApiState;
         (status = 503, description = "Not decided in time; repeat it", body = Problem),
     )
 )]
-pub async fn drain_node(State(state): State<Arc<ApiState>>, Path(node): Path<String>) -> Result<StatusCode, Problem> {
+pub async fn drain_node(State(state): State<Arc<ApiState>>, PathText(node): PathText) -> Result<StatusCode, Problem> {
     set_draining(&state, node_id(&node)?, true).await
 }
 
@@ -34,7 +35,7 @@ pub async fn drain_node(State(state): State<Arc<ApiState>>, Path(node): Path<Str
         (status = 503, description = "Not decided in time; repeat it", body = Problem),
     )
 )]
-pub async fn undo_drain(State(state): State<Arc<ApiState>>, Path(node): Path<String>) -> Result<StatusCode, Problem> {
+pub async fn undo_drain(State(state): State<Arc<ApiState>>, PathText(node): PathText) -> Result<StatusCode, Problem> {
     set_draining(&state, node_id(&node)?, false).await
 }
 

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use clicktally_proto::event_time::Minute;
-use clicktally_proto::identity::ids::{AdId, CampaignId};
 use clicktally_raft_store::group::Group;
 use clicktally_state::windows::{Cell, Window};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::state::ApiState;
+use crate::text_forms::exact_number::ExactNumber;
 
 /// How many keys an answer names.
 pub const HOT_KEYS_MAX: usize = 20;
@@ -32,8 +32,8 @@ pub struct HotKeys {
 
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct HotKey {
-    pub campaign_id: CampaignId,
-    pub ad_id: AdId,
+    pub campaign_id: ExactNumber,
+    pub ad_id: ExactNumber,
     pub clicks: u64,
     /// Share of all clicks, 0 to 1.
     pub share: f64,
@@ -68,7 +68,8 @@ impl HotKeys {
             }
             keys.extend(candidates.into_iter().map(|(campaign_id, ad_id)| {
                 let cells = windows.iter().filter_map(|window| window.cell(campaign_id, ad_id));
-                HotKey { campaign_id, ad_id, clicks: cells.map(|cell| weight(&cell)).sum(), share: 0.0 }
+                let clicks = cells.map(|cell| weight(&cell)).sum();
+                HotKey { campaign_id: campaign_id.into(), ad_id: ad_id.into(), clicks, share: 0.0 }
             }));
         }
         keys.retain(|key| key.clicks > 0);
@@ -161,7 +162,8 @@ mod tests {
             let mut expected: Vec<(u64, u64)> = by_ad.into_iter().collect();
             expected.sort_by_key(|(ad, clicks)| (std::cmp::Reverse(*clicks), *ad));
             expected.truncate(HOT_KEYS_MAX);
-            let found: Vec<(u64, u64)> = hot.keys.iter().map(|key| (key.ad_id, key.clicks)).collect();
+            let found: Vec<(u64, u64)> =
+                hot.keys.iter().map(|key| (key.ad_id.to_u64().unwrap(), key.clicks)).collect();
             prop_assert_eq!(found, expected);
             prop_assert_eq!(hot.clicks, counts.values().sum::<u64>());
         }
@@ -172,7 +174,11 @@ mod tests {
         let mut counts: BTreeMap<(u32, u64), u64> = (1..=100).map(|ad| ((5, ad), 10)).collect();
         counts.insert((5, 42), 9_020);
         let hot = HotKeys::of(&[windows(&counts), Vec::new()]);
-        assert_eq!((hot.keys[0].ad_id, hot.keys[0].clicks, hot.keys.len()), (42, 9_020, 1), "the others are rare");
+        assert_eq!(
+            (hot.keys[0].ad_id, hot.keys[0].clicks, hot.keys.len()),
+            (42_u64.into(), 9_020, 1),
+            "the others are rare"
+        );
         assert!((hot.keys[0].share - 9_020.0 / 10_010.0).abs() < 1e-9, "{}", hot.keys[0].share);
     }
 

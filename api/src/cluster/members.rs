@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use clicktally_proto::command::{Command, Outcome, Rejection};
 use clicktally_proto::identity::ids::NodeId;
+use clicktally_proto::limits::NODE_ID_MAX;
 use clicktally_raft_store::group::{Group, MemberError};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::problem::{Problem, ProblemKind};
+use crate::request::body_bytes::BodyBytes;
+use crate::request::path_text::PathText;
 use crate::state::ApiState;
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -32,14 +33,11 @@ pub struct NewMember {
         (status = 503, description = "Not decided in time; repeat it", body = Problem),
     )
 )]
-pub async fn add_member(
-    State(state): State<Arc<ApiState>>,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<StatusCode, Problem> {
-    let body = body.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
+pub async fn add_member(State(state): State<Arc<ApiState>>, BodyBytes(body): BodyBytes) -> Result<StatusCode, Problem> {
     let member: NewMember = serde_json::from_slice(&body).map_err(|error| Problem::invalid(error.to_string()))?;
-    if member.node == 0 || !member.peer_address.contains(':') {
-        return Err(Problem::invalid("give a node id above 0 and a peer_address as host:port".to_owned()));
+    if !(1..=NODE_ID_MAX).contains(&member.node) || !member.peer_address.contains(':') {
+        let detail = format!("give a node id from 1 to {NODE_ID_MAX} and a peer_address as host:port");
+        return Err(Problem::invalid(detail));
     }
     for group in &state.groups {
         group.add_member(member.node, &member.peer_address).await.map_err(|error| refused(&error))?;
@@ -57,7 +55,7 @@ pub async fn add_member(
 )]
 pub async fn remove_member(
     State(state): State<Arc<ApiState>>,
-    Path(node): Path<String>,
+    PathText(node): PathText,
 ) -> Result<StatusCode, Problem> {
     let node = node_id(&node)?;
     for group in &state.groups {

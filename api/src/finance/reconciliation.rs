@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use clicktally_database::Day;
 use clicktally_database::billing::{CauseTotals, differences_by_cause};
 use serde::Serialize;
@@ -12,8 +11,9 @@ use utoipa::ToSchema;
 
 use crate::history_error::{HistoryError, configured, in_time};
 use crate::problem::{Problem, ProblemKind};
+use crate::request::query::QueryParameters;
 use crate::state::ApiState;
-use crate::text_forms::query_parameters::{Parameters, refuse_unknown};
+use crate::text_forms::query_parameters::refuse_unknown;
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Reconciliation {
@@ -51,9 +51,8 @@ impl From<CauseTotals> for Difference {
 )]
 pub async fn show_reconciliation(
     State(state): State<Arc<ApiState>>,
-    parameters: Result<Query<Parameters>, QueryRejection>,
+    QueryParameters(parameters): QueryParameters,
 ) -> Result<Json<Reconciliation>, Problem> {
-    let Query(parameters) = parameters.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
     refuse_unknown(&parameters, &["day"]).map_err(|error| Problem::invalid(error.to_string()))?;
     let day: Day = parameters
         .get("day")

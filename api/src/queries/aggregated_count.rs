@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use clicktally_proto::counts::user_sketch::UserSketch;
 use clicktally_proto::counts::window_count::WindowState;
 use clicktally_proto::identity::ids::AdId;
@@ -20,15 +19,17 @@ use super::minute_range::{MinuteRange, parse_range};
 use super::minute_source::{EpochDay, Plan, plan};
 use crate::history_error::{HistoryError, configured, in_time};
 use crate::problem::{Problem, ProblemKind};
+use crate::request::path_text::PathText;
+use crate::request::query::QueryParameters;
 use crate::state::ApiState;
+use crate::text_forms::exact_number::ExactNumber;
 use crate::text_forms::json_scalar::parse_id;
 use crate::text_forms::money_body::MoneyBody;
-use crate::text_forms::query_parameters::Parameters;
 use crate::text_forms::time_text::format_time;
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AggregatedCount {
-    pub ad_id: AdId,
+    pub ad_id: ExactNumber,
     /// Inclusive.
     pub from: String,
     /// Exclusive.
@@ -60,13 +61,11 @@ pub struct AggregatedCount {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Cost {
-    #[schema(value_type = MoneyBody)]
-    pub sum: Money,
+    pub sum: MoneyBody,
     /// How many clicks the sum covers.
     pub click_count: u64,
     /// Rounded down to millionths.
-    #[schema(value_type = MoneyBody)]
-    pub average_cost_per_click: Money,
+    pub average_cost_per_click: MoneyBody,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -105,11 +104,10 @@ impl Source {
 )]
 pub async fn aggregated_count(
     State(state): State<Arc<ApiState>>,
-    Path(ad_id): Path<String>,
-    parameters: Result<Query<Parameters>, QueryRejection>,
+    PathText(ad_id): PathText,
+    QueryParameters(parameters): QueryParameters,
 ) -> Result<Json<AggregatedCount>, Problem> {
     let ad_id = parse_id(&ad_id).ok_or_else(|| Problem::invalid("ad_id must be a whole number from 1 to 2^63 - 1"))?;
-    let Query(parameters) = parameters.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
     let now_ms = state.clock.now_ms();
     let range = parse_range(&parameters, now_ms).map_err(|error| Problem::invalid(error.to_string()))?;
     let views: Vec<GroupView> = state.groups.iter().map(|group| GroupView::of(group, range)).collect();
@@ -187,7 +185,7 @@ impl Answer {
         let complete_to_ms = self.views.iter().map(|view| view.complete_to_ms).min().unwrap_or(0);
         let watermark_ms = self.views.iter().map(|view| view.watermark_ms).min().unwrap_or(0);
         AggregatedCount {
-            ad_id,
+            ad_id: ad_id.into(),
             from: format_time(range.from.start_ms()),
             to: format_time(range.to.start_ms()),
             click_count: self.count.clicks,
@@ -215,7 +213,7 @@ fn currency_of(state: &ApiState, costs: &AdCosts) -> Option<Currency> {
 }
 
 fn cost_of(costs: &AdCosts, currency: Currency) -> Option<Cost> {
-    let money = |amount_micros| Money { amount_micros, currency };
+    let money = |amount_micros| MoneyBody::from(Money { amount_micros, currency });
     Some(Cost {
         sum: money(costs.sum.sum_micros),
         click_count: costs.sum.count,

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use clicktally_proto::event_time::Minute;
 use clicktally_proto::identity::ids::AdId;
 use serde::Serialize;
@@ -15,7 +14,9 @@ use super::aggregated_count::greatest_staleness_ms;
 use super::group_view::GroupView;
 use super::minute_range::MinuteRange;
 use crate::problem::Problem;
+use crate::request::query::QueryParameters;
 use crate::state::ApiState;
+use crate::text_forms::exact_number::ExactNumber;
 use crate::text_forms::query_parameters::{ParameterError, Parameters, refuse_unknown, whole_number};
 use crate::text_forms::time_text::format_time;
 
@@ -43,7 +44,7 @@ pub struct TopAds {
 pub struct RankedAd {
     /// From 1.
     pub rank: usize,
-    pub ad_id: AdId,
+    pub ad_id: ExactNumber,
     pub click_count: u64,
 }
 
@@ -61,9 +62,9 @@ pub struct RankedAd {
 )]
 pub async fn top_k(
     State(state): State<Arc<ApiState>>,
-    parameters: Result<Query<Parameters>, QueryRejection>,
+    QueryParameters(parameters): QueryParameters,
 ) -> Result<Json<TopAds>, Problem> {
-    answer(state, parameters, ["window_minutes", "k"]).await
+    answer(state, &parameters, ["window_minutes", "k"]).await
 }
 
 #[utoipa::path(
@@ -80,18 +81,17 @@ pub async fn top_k(
 )]
 pub async fn popular_ads(
     State(state): State<Arc<ApiState>>,
-    parameters: Result<Query<Parameters>, QueryRejection>,
+    QueryParameters(parameters): QueryParameters,
 ) -> Result<Json<TopAds>, Problem> {
-    answer(state, parameters, ["window_size", "top_n"]).await
+    answer(state, &parameters, ["window_size", "top_n"]).await
 }
 
 async fn answer(
     state: Arc<ApiState>,
-    parameters: Result<Query<Parameters>, QueryRejection>,
+    parameters: &Parameters,
     names: [&'static str; 2],
 ) -> Result<Json<TopAds>, Problem> {
-    let Query(parameters) = parameters.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
-    let (window_minutes, k) = window_and_k(&parameters, names).map_err(|error| Problem::invalid(error.to_string()))?;
+    let (window_minutes, k) = window_and_k(parameters, names).map_err(|error| Problem::invalid(error.to_string()))?;
     let lowest = state.groups.iter().map(|group| group.read(|state| state.watermark_ms())).min().unwrap_or(0);
     let to = Minute::of(lowest);
     let range = MinuteRange { from: Minute(to.0.saturating_sub(window_minutes)), to };
@@ -134,7 +134,7 @@ fn rank(clicks: HashMap<AdId, u64>, k: usize) -> Vec<RankedAd> {
     ads.sort_unstable_by(order);
     ads.into_iter()
         .enumerate()
-        .map(|(position, (ad_id, click_count))| RankedAd { rank: position + 1, ad_id, click_count })
+        .map(|(position, (ad_id, click_count))| RankedAd { rank: position + 1, ad_id: ad_id.into(), click_count })
         .collect()
 }
 
@@ -152,7 +152,7 @@ mod tests {
             let mut expected: Vec<(u64, u64)> = clicks.iter().map(|(ad, n)| (*ad, *n)).filter(|(_, n)| *n > 0).collect();
             expected.sort_by_key(|(ad, n)| (std::cmp::Reverse(*n), *ad));
             expected.truncate(k);
-            let ranked: Vec<(u64, u64)> = rank(clicks, k).iter().map(|ad| (ad.ad_id, ad.click_count)).collect();
+            let ranked: Vec<(u64, u64)> = rank(clicks, k).iter().map(|ad| (ad.ad_id.to_u64().unwrap(), ad.click_count)).collect();
             prop_assert_eq!(ranked, expected);
         }
     }

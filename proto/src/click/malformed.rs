@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::click::json_object::JsonError;
 use crate::click::record::{CLICKS_PER_RECORD_MAX, COLUMN_BYTES_MAX};
 use crate::limits::PRICE_MICROS_MAX;
 use crate::next_move::NextMove;
@@ -38,7 +39,7 @@ pub enum Malformed {
     #[error("field {0} is larger than its type")]
     TooLarge(u64),
     #[error("not a JSON click: {0}")]
-    Json(String),
+    Json(#[from] JsonError),
 }
 
 impl Malformed {

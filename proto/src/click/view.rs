@@ -12,6 +12,7 @@ use crate::click::fields::{
 };
 use crate::click::found_columns::FoundColumns;
 use crate::click::invalid_traffic;
+use crate::click::json_click::read_json_click;
 use crate::click::malformed::Malformed;
 use crate::click::record::{CLICKS_PER_RECORD_MAX, Click};
 use crate::counts::user_mark::UserMark;
@@ -54,8 +55,7 @@ fn decode_into(record: &[u8], into: &mut Vec<ClickView>) -> Result<(), Malformed
     match record.first() {
         None => return Err(Malformed::Empty),
         Some(b'{') => {
-            let click: Click = serde_json::from_slice(record).map_err(|e| Malformed::Json(e.to_string()))?;
-            into.push(view_of(&click)?);
+            into.push(view_of(&read_json_click(record)?)?);
             return Ok(());
         }
         Some(_) => {}
@@ -132,8 +132,7 @@ pub fn decode_record_owned(record: &[u8]) -> Result<Vec<Click>, Malformed> {
     decode_into(record, &mut Vec::new())?;
     let owned = |bytes: &[u8]| <Click as prost::Message>::decode(bytes).map_err(|_| Malformed::Truncated(0));
     if record.first() == Some(&b'{') {
-        let click = serde_json::from_slice(record).map_err(|e| Malformed::Json(e.to_string()))?;
-        return Ok(vec![click]);
+        return Ok(vec![read_json_click(record)?]);
     }
     if !is_batch(record) {
         return Ok(vec![owned(record)?]);

@@ -24,6 +24,8 @@ impl Cluster {
         node.insert("http_listen".into(), http.to_string().into());
         node.insert("peer_listen".into(), peer.to_string().into());
         node.insert("data_dir".into(), folder.display().to_string().into());
+        let cluster = config.get_mut("cluster").and_then(toml::Value::as_table_mut).context("no [cluster]")?;
+        cluster.insert("joins".into(), true.into());
         let path = folder.with_extension("toml");
         std::fs::write(&path, config.to_string())?;
         Ok((NodeProcess::new(id, format!("http://{http}"), binary_beside_this_program()?, path), peer))

@@ -33,7 +33,8 @@ enum ClusterAction {
     Status,
     /// The ads that take the largest shares of the newest minutes' clicks.
     HotKeys,
-    /// Lets a running node join: it votes in every group, and gets its share of the shards.
+    /// Lets a running node join: it votes in every group, and gets its share of the shards. Its configuration has
+    /// `joins = true` under `[cluster]`.
     Add {
         /// The node's id, never used before by another machine.
         #[arg(long)]

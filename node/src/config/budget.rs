@@ -1,11 +1,18 @@
 //! `[budget]`: when a budget check says no.
 
+use super::error::ConfigError;
 use super::section::section;
 
 section! {
     #[derive(Debug)]
-    pub struct BudgetSection {
+    ["budget"] pub struct BudgetSection {
         /// How far the counting may be behind before the budget lane pauses.
-        pub counting_lag_max_ms: u64 = 10_000,
+        pub counting_lag_max_ms: u64 = 10_000, in 1_000..=600_000;
+    }
+}
+
+impl BudgetSection {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        self.check_keys()
     }
 }

@@ -6,22 +6,26 @@ use super::error::{ConfigError, invalid};
 use super::section::section;
 use crate::shard::LIVE_SPAN_MAX_MS;
 
+/// A day: windows stay in memory for as long.
+const RETAIN_FINAL_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+
 section! {
     #[derive(Debug)]
-    pub struct EventTimeSection {
+    ["event_time"] pub struct EventTimeSection {
         /// How far behind the newest click of a shard an on-time click may be.
-        pub out_of_orderness_ms: u64 = EventTimeRules::default().out_of_orderness_ms,
+        pub out_of_orderness_ms: u64 = EventTimeRules::default().out_of_orderness_ms, in 0..=LIVE_SPAN_MAX_MS;
         /// For how long after its end a window takes corrections. A later click is not counted, but invoiced.
-        pub allowed_lateness_ms: u64 = EventTimeRules::default().allowed_lateness_ms,
+        pub allowed_lateness_ms: u64 = EventTimeRules::default().allowed_lateness_ms, in 0..=LIVE_SPAN_MAX_MS;
         /// For how long after it became final a window stays readable in replicated state.
-        pub retain_final_ms: u64 = EventTimeRules::default().retain_final_ms,
+        pub retain_final_ms: u64 = EventTimeRules::default().retain_final_ms, in 0..=RETAIN_FINAL_MS_MAX;
         /// A click further ahead of its record's arrival is quarantined. A click that is less far ahead is counted.
-        pub max_ahead_ms: u64 = EventTimeRules::default().max_ahead_ms,
+        pub max_ahead_ms: u64 = EventTimeRules::default().max_ahead_ms, in 0..=LIVE_SPAN_MAX_MS;
     }
 }
 
 impl EventTimeSection {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
+        self.check_keys()?;
         let span_ms = self.allowed_lateness_ms.saturating_add(self.out_of_orderness_ms);
         if span_ms.saturating_add(self.max_ahead_ms) > LIVE_SPAN_MAX_MS {
             return invalid(format!(

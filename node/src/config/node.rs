@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clicktally_proto::identity::ids::NodeId;
+use clicktally_proto::limits::NODE_ID_MAX;
 use serde::{Deserialize, Serialize};
 
+use super::bound::{ADVERTISED_ADDRESS, Bound, Folder, LISTEN_ADDRESS};
 use super::error::{ConfigError, invalid};
 use super::section::section;
 
@@ -21,41 +23,48 @@ pub enum Role {
     Archive,
 }
 
+/// What a node does.
+struct Roles;
+
+impl Bound<Vec<Role>> for Roles {
+    fn allowed(&self) -> String {
+        "one or more of capture, aggregate, serve, archive, each once".to_owned()
+    }
+
+    fn allows(&self, value: &Vec<Role>) -> bool {
+        !value.is_empty() && value.iter().enumerate().all(|(at, role)| !value[..at].contains(role))
+    }
+
+    fn shown(&self, value: &Vec<Role>) -> Option<String> {
+        Some(format!("{value:?}").to_lowercase())
+    }
+}
+
 section! {
     #[derive(Debug)]
-    pub struct NodeSection {
-        /// Unique, never 0, never reused for another machine.
-        pub id: NodeId = 1,
+    ["node"] pub struct NodeSection {
+        /// Unique, and never reused for another machine.
+        pub id: NodeId = 1, in 1..=NODE_ID_MAX;
         /// What this node does: `capture`, `aggregate`, `serve`, `archive`.
-        pub roles: Vec<Role> = vec![Role::Capture, Role::Aggregate, Role::Serve, Role::Archive],
+        pub roles: Vec<Role> = vec![Role::Capture, Role::Aggregate, Role::Serve, Role::Archive], in Roles;
         /// The address of the HTTP interface, `IP:PORT`.
-        pub http_listen: String = "127.0.0.1:8080".into(),
+        pub http_listen: String = "127.0.0.1:8080".into(), in LISTEN_ADDRESS;
         /// The address that other nodes get; empty: `http_listen`.
-        pub http_advertise: String = String::new(),
+        pub http_advertise: String = String::new(), in ADVERTISED_ADDRESS;
         /// The address of the interface for other nodes, `IP:PORT`.
-        pub peer_listen: String = "127.0.0.1:7080".into(),
+        pub peer_listen: String = "127.0.0.1:7080".into(), in LISTEN_ADDRESS;
         /// The folder of everything that this node stores.
-        pub data_dir: PathBuf = PathBuf::from("clicktally-data"),
-        /// Threads that host shard and budget actors, 1 to 64.
-        pub actor_threads: usize = 2,
+        pub data_dir: PathBuf = PathBuf::from("clicktally-data"), in Folder;
+        /// Threads that host shard and budget actors.
+        pub actor_threads: usize = 2, in 1..=64;
     }
 }
 
 impl NodeSection {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        if self.id == 0 {
-            return invalid("node.id must not be 0");
-        }
-        if self.roles.is_empty() {
-            return invalid("node.roles is empty: name at least one of capture, aggregate, serve, archive");
-        }
-        if !(1..=64).contains(&self.actor_threads) {
-            return invalid(format!("node.actor_threads must be 1..=64, is {}", self.actor_threads));
-        }
-        for (name, address) in [("node.http_listen", &self.http_listen), ("node.peer_listen", &self.peer_listen)] {
-            if address.parse::<std::net::SocketAddr>().is_err() {
-                return invalid(format!("{name} must be IP:PORT, is '{address}'"));
-            }
+        self.check_keys()?;
+        if self.http_listen == self.peer_listen {
+            return invalid("node.http_listen and node.peer_listen must differ: each is an interface of its own");
         }
         Ok(())
     }

@@ -4,15 +4,23 @@ use std::fmt;
 
 use url::Url;
 
+use super::bound::POSTGRES_URL;
+use super::error::ConfigError;
 use super::section::section;
 
 /// The text shown instead of a secret.
 pub(super) const MASK: &str = "********";
 
 section! {
-    pub struct PostgresSection {
+    ["postgres"] pub struct PostgresSection {
         /// The address of the database, `postgres://user:password@host:port/database`.
-        pub url: String = "postgres://clicktally@127.0.0.1:5432/clicktally".into(),
+        pub url: String = "postgres://clicktally@127.0.0.1:5432/clicktally".into(), in POSTGRES_URL;
+    }
+}
+
+impl PostgresSection {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        self.check_keys()
     }
 }
 

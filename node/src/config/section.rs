@@ -1,12 +1,12 @@
 //! One section of the file: the only place that writes its keys.
 
-/// Declares a section. Each key is written once, as its documentation, name, type and default. The parser, `config
-/// show`, the errors about unknown keys and `docs/configuration.md` follow from that line.
+/// Declares a section. Each key is written once, as its documentation, name, type, default and bound. The parser, the
+/// check, `config show`, the errors about unknown keys and `docs/configuration.md` follow from that line.
 macro_rules! section {
     (
         $(#[$meta:meta])*
-        pub struct $name:ident {
-            $($(#[doc = $doc:literal])+ pub $key:ident: $kind:ty = $default:expr,)+
+        [$section:literal] pub struct $name:ident {
+            $($(#[doc = $doc:literal])+ pub $key:ident: $kind:ty = $default:expr, in $bound:expr;)+
         }
     ) => {
         $(#[$meta])*
@@ -22,11 +22,26 @@ macro_rules! section {
             }
         }
 
-        #[cfg(test)]
         impl $name {
-            /// Each key with its documentation.
-            pub(super) const KEYS: &'static [(&'static str, &'static str)] =
-                &[$((stringify!($key), concat!($($doc),+)),)+];
+            /// # Errors
+            /// Names the first key whose value is out of its bound.
+            fn check_keys(&self) -> Result<(), super::error::ConfigError> {
+                $(super::bound::check($section, stringify!($key), &$bound, &self.$key)?;)+
+                Ok(())
+            }
+
+            /// Each key, what it may be, and its documentation.
+            #[cfg(test)]
+            pub(super) fn keys() -> Vec<(&'static str, String, &'static str)> {
+                fn allowed<T>(bound: &impl super::bound::Bound<T>, _: fn(&$name) -> &T) -> String {
+                    bound.allowed()
+                }
+                vec![$((
+                    stringify!($key),
+                    allowed(&$bound, |section: &$name| &section.$key),
+                    concat!($($doc),+),
+                ),)+]
+            }
         }
     };
 }

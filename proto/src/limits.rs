@@ -12,6 +12,14 @@ pub const NODE_ID_MAX: u64 = (1 << 53) - 1;
 /// The longest name of a campaign, in UTF-8 bytes. The HTTP interface enforces it, and so does apply.
 pub const NAME_BYTES_MAX: usize = 256;
 
+/// The longest texts that a click may carry, in UTF-8 bytes. Capture enforces them, and so does whatever reads clicks
+/// from a foreign log.
+pub const EVENT_ID_BYTES_MAX: usize = 256;
+pub const USER_ID_BYTES_MAX: usize = 256;
+pub const USER_AGENT_BYTES_MAX: usize = 1_024;
+/// Device type, country, region, ad format.
+pub const LABEL_BYTES_MAX: usize = 64;
+
 /// The highest price of a click, and the highest cost that a click itself may name: a million units of a currency, in
 /// micros.
 pub const PRICE_MICROS_MAX: Micros = 1_000_000_000_000;

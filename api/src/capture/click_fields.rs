@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use clicktally_proto::click::json_object::{JsonError, JsonObject};
 use clicktally_proto::click::record::Click;
 use clicktally_proto::event_time::UnixMillis;
-use clicktally_proto::limits::PRICE_MICROS_MAX;
+use clicktally_proto::limits::{
+    EVENT_ID_BYTES_MAX, LABEL_BYTES_MAX, PRICE_MICROS_MAX, USER_AGENT_BYTES_MAX, USER_ID_BYTES_MAX,
+};
 use thiserror::Error;
 use utoipa::ToSchema;
 
@@ -17,11 +19,6 @@ use crate::text_forms::time_text::parse_time;
 /// The most by which the time of a click may differ from its arrival, in either direction.
 pub const CLOCK_DIFFERENCE_MAX_MS: u64 = 5 * 60_000;
 
-pub const EVENT_ID_BYTES_MAX: usize = 256;
-pub const USER_ID_BYTES_MAX: usize = 256;
-pub const USER_AGENT_BYTES_MAX: usize = 1_024;
-/// Device type, country, region, ad format.
-pub const LABEL_BYTES_MAX: usize = 64;
 pub const IMPRESSION_TOKEN_BYTES_MAX: usize = 2_048;
 
 /// A click as sent. A field that this version does not know is refused, not ignored: a producer that sends `valid` or

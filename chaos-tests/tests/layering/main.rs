@@ -17,7 +17,7 @@ use crate::sources::{Source, production_sources, root};
 
 /// Crates that may not see a library of [`IO_CRATES`], directly or through anything they depend on, because it could
 /// do I/O or tell the time.
-const FREE_OF_IO: [&str; 3] = ["raft-store/state", "proto/budget", "proto"];
+const FREE_OF_IO: [&str; 4] = ["raft-store/state", "proto/budget", "proto", "node/foreign-logs"];
 
 const IO_CRATES: &[&str] = &[
     "tokio",

@@ -24,6 +24,7 @@ mod load_generator;
 mod membership;
 mod memory_budget;
 mod node_faults;
+mod playback;
 mod real_log;
 mod replay;
 mod service_faults;

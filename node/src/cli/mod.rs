@@ -2,6 +2,7 @@
 
 mod billing;
 mod cluster;
+mod load;
 mod result;
 
 use std::path::PathBuf;
@@ -85,7 +86,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         match cli.verb {
             Verb::Up(options) => up::run(options, say).await?,
             Verb::Node { config } => run_node(&Config::load(config.as_deref())?).await?,
-            Verb::Load(options) => result::show(&crate::tools::load::run(options).await?, cli.output)?,
+            Verb::Load(options) => return load::run(options, cli.output).await,
             Verb::Bench(options) => {
                 let form = match cli.output {
                     Output::Table => crate::tools::bench::OutputForm::Table,

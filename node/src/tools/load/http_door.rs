@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use chrono::DateTime;
 use reqwest::StatusCode;
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use serde::Deserialize;
 use tokio::sync::{Mutex, mpsc};
 
@@ -30,58 +30,118 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug, Deserialize)]
 struct CaptureAnswer {
     accepted: usize,
-    errors: Vec<serde_json::Value>,
+    errors: Vec<RefusedItem>,
+}
+
+/// Capture's answer to a batch of which it takes no click.
+#[derive(Debug, Deserialize)]
+struct RefusedBatch {
+    errors: Vec<RefusedItem>,
+}
+
+/// A click that the server refuses. No repeat would change that.
+#[derive(Debug, Deserialize)]
+pub(super) struct RefusedItem {
+    /// Position in the batch.
+    pub(super) index: usize,
+    #[serde(rename = "type")]
+    problem: String,
+    pub(super) detail: String,
+}
+
+impl RefusedItem {
+    /// The last part of the problem's address, such as `click-field-invalid`.
+    pub(super) fn kind(&self) -> &str {
+        self.problem.rsplit('/').next().unwrap_or_default()
+    }
 }
 
 pub(super) fn open(options: &LoadOptions, watch: &Arc<LoadWatch>) -> anyhow::Result<Door> {
-    let client = reqwest::Client::builder()
-        .timeout(REQUEST_DEADLINE)
-        .connect_timeout(CONNECT_DEADLINE)
-        .pool_max_idle_per_host(REQUESTS_MAX)
-        .build()
-        .context("cannot make an HTTP client")?;
+    let sender = HttpSender::new(options, watch)?;
     let (queue, batches) = mpsc::channel(QUEUE_BATCHES_MAX);
-    let sender = Arc::new(Sender {
-        client,
-        urls: options.urls.iter().map(|url| format!("{}/v1/clicks", url.trim_end_matches('/'))).collect(),
-        give_up: Duration::from_secs(options.give_up_s),
-        watch: watch.clone(),
-        batches: Mutex::new(batches),
-    });
+    let workers = Arc::new(Workers { sender, batches: Mutex::new(batches) });
     let task = tokio::spawn(async move {
-        let workers = (0..REQUESTS_MAX).map(|worker| sender.clone().work(worker));
+        let workers = (0..REQUESTS_MAX).map(|worker| workers.clone().work(worker));
         futures::future::try_join_all(workers).await.map(|_| ())
     });
     Ok(Door::new("HTTP", options.http_batch, queue, task))
 }
 
-struct Sender {
-    client: reqwest::Client,
-    urls: Vec<String>,
-    give_up: Duration,
-    watch: Arc<LoadWatch>,
+struct Workers {
+    sender: HttpSender,
     batches: Mutex<mpsc::Receiver<Batch>>,
 }
 
-impl Sender {
+impl Workers {
     /// Takes batches until there are no more. Workers start at different nodes, and stay with the node that answers.
-    async fn work(self: Arc<Sender>, worker: usize) -> anyhow::Result<()> {
-        let mut node = worker % self.urls.len();
+    async fn work(self: Arc<Workers>, worker: usize) -> anyhow::Result<()> {
+        let mut node = worker % self.sender.urls.len();
         loop {
             let Some(batch) = self.batches.lock().await.recv().await else { return Ok(()) };
-            let body = body_of(&batch);
-            let outcome = tokio::time::timeout(self.give_up, self.deliver(&mut node, &batch, &body)).await;
-            outcome.with_context(|| {
-                format!("a batch was not acknowledged within {:?} by any of {:?}", self.give_up, self.urls)
-            })??;
-            self.watch.add_acknowledged(batch.len());
+            let refused = self.sender.deliver(&mut node, &body_of(&batch), batch.len()).await?;
+            let malformed = batch.iter().filter(|click| click.fate == Fate::Malformed).count();
+            ensure!(
+                refused.len() == malformed,
+                "{} refused {} clicks of a batch that has {malformed} malformed ones; the first: {:?}",
+                self.sender.urls[node],
+                refused.len(),
+                refused.first()
+            );
         }
     }
+}
 
-    async fn deliver(&self, node: &mut usize, batch: &[PlannedClick], body: &str) -> anyhow::Result<()> {
+/// Sends batches, each until it is answered.
+pub(super) struct HttpSender {
+    client: reqwest::Client,
+    urls: Vec<String>,
+    give_up: Duration,
+    authorization: Option<HeaderValue>,
+    watch: Arc<LoadWatch>,
+}
+
+impl HttpSender {
+    pub(super) fn new(options: &LoadOptions, watch: &Arc<LoadWatch>) -> anyhow::Result<HttpSender> {
+        let client = reqwest::Client::builder()
+            .timeout(REQUEST_DEADLINE)
+            .connect_timeout(CONNECT_DEADLINE)
+            .pool_max_idle_per_host(REQUESTS_MAX)
+            .build()
+            .context("cannot make an HTTP client")?;
+        Ok(HttpSender {
+            client,
+            urls: options.urls.iter().map(|url| format!("{}/v1/clicks", url.trim_end_matches('/'))).collect(),
+            give_up: Duration::from_secs(options.give_up_s),
+            authorization: options.token.authorization()?,
+            watch: watch.clone(),
+        })
+    }
+
+    /// Returns once every click of the batch is durable or refused; the refused ones in their order. Starts at `node`,
+    /// and leaves there the one that answered.
+    pub(super) async fn deliver(
+        &self,
+        node: &mut usize,
+        body: &str,
+        clicks: usize,
+    ) -> anyhow::Result<Vec<RefusedItem>> {
+        let answer = tokio::time::timeout(self.give_up, self.repeat_until_answered(node, body, clicks)).await;
+        let refused = answer.with_context(|| {
+            format!("a batch was not acknowledged within {:?} by any of {:?}", self.give_up, self.urls)
+        })??;
+        self.watch.add_acknowledged(clicks);
+        Ok(refused)
+    }
+
+    async fn repeat_until_answered(
+        &self,
+        node: &mut usize,
+        body: &str,
+        clicks: usize,
+    ) -> anyhow::Result<Vec<RefusedItem>> {
         loop {
-            let pause = match self.attempt(&self.urls[*node], batch, body).await? {
-                Attempt::Acknowledged => return Ok(()),
+            let pause = match self.attempt(&self.urls[*node], body, clicks).await? {
+                Attempt::Answered(refused) => return Ok(refused),
                 Attempt::Busy(pause) => pause.min(PAUSE_MAX),
                 Attempt::Unclear => {
                     *node = (*node + 1) % self.urls.len();
@@ -93,12 +153,15 @@ impl Sender {
         }
     }
 
-    /// Fails if the answer is a verdict on the clicks that no repeat would change.
-    async fn attempt(&self, url: &str, batch: &[PlannedClick], body: &str) -> anyhow::Result<Attempt> {
-        let request = self.client.post(url).header(CONTENT_TYPE, "application/x-ndjson").body(body.to_owned());
+    /// Fails if the answer is a verdict on the whole batch that no repeat would change.
+    async fn attempt(&self, url: &str, body: &str, clicks: usize) -> anyhow::Result<Attempt> {
+        let mut request = self.client.post(url).header(CONTENT_TYPE, "application/x-ndjson").body(body.to_owned());
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization.clone());
+        }
         let Ok(response) = request.send().await else { return Ok(Attempt::Unclear) };
         let status = response.status();
-        if status.as_u16() == 429 {
+        if status == StatusCode::TOO_MANY_REQUESTS {
             let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
             return Ok(Attempt::Busy(Duration::from_secs(after.unwrap_or(1))));
         }
@@ -107,33 +170,35 @@ impl Sender {
             return Ok(Attempt::Unclear);
         }
         let Ok(text) = response.text().await else { return Ok(Attempt::Unclear) };
-        let malformed = batch.iter().filter(|click| click.fate == Fate::Malformed).count();
-        if status.as_u16() == 400 && malformed == batch.len() {
-            return Ok(Attempt::Acknowledged);
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            bail!(
+                "{url} does not know the token ({status}): give that of a source by --token-file, CLICKTALLY_TOKEN or --token"
+            );
+        }
+        if status == StatusCode::BAD_REQUEST
+            && let Ok(RefusedBatch { errors }) = serde_json::from_str(&text)
+            && errors.len() == clicks
+        {
+            return Ok(Attempt::Answered(errors));
         }
         if !status.is_success() {
             bail!("{url} refused a batch with {status}: {text}");
         }
-        let answer: CaptureAnswer = serde_json::from_str(&text).context("cannot decode capture's answer")?;
-        ensure!(
-            answer.errors.len() == malformed,
-            "{url} refused {} clicks of a batch that has {malformed} malformed ones; the first: {:?}",
-            answer.errors.len(),
-            answer.errors.first()
-        );
+        let CaptureAnswer { accepted, errors } =
+            serde_json::from_str(&text).context("cannot decode capture's answer")?;
         // An answer that does not match this batch, or only a part of it, does not acknowledge it.
         ensure!(
-            answer.accepted + malformed == batch.len(),
-            "{url} took {} clicks of a batch of {} with {malformed} malformed ones",
-            answer.accepted,
-            batch.len()
+            accepted + errors.len() == clicks && errors.is_sorted_by(|a, b| a.index < b.index),
+            "{url} took {accepted} clicks of a batch of {clicks} and refused {}",
+            errors.len()
         );
-        Ok(Attempt::Acknowledged)
+        Ok(Attempt::Answered(errors))
     }
 }
 
 enum Attempt {
-    Acknowledged,
+    /// Every click is durable, except these.
+    Answered(Vec<RefusedItem>),
     Busy(Duration),
     Unclear,
 }
@@ -146,7 +211,7 @@ fn body_of(batch: &[PlannedClick]) -> String {
     body
 }
 
-fn write_line(body: &mut String, click: &PlannedClick) {
+pub(super) fn write_line(body: &mut String, click: &PlannedClick) {
     let millis = i64::try_from(click.event_time_ms).unwrap_or(i64::MAX);
     let timestamp = DateTime::from_timestamp_millis(millis).unwrap_or_default().format("%Y-%m-%dT%H:%M:%S%.3fZ");
     let text = |value: &str| serde_json::Value::from(value).to_string();

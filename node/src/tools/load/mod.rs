@@ -10,8 +10,9 @@
 
 pub mod options;
 pub mod plan;
-pub mod real_input;
+pub mod playback;
 pub mod tally;
+pub mod token;
 
 mod ad_mix;
 mod door;

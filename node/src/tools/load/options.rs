@@ -6,7 +6,8 @@ use clap::Args;
 use clicktally_proto::identity::shard_key::SALTS;
 use thiserror::Error;
 
-use super::real_input::RealInputOptions;
+use super::playback::options::PlaybackOptions;
+use super::token::TokenOptions;
 
 /// Percentages refer to the generated clicks (without steady ads) and may be fractions.
 #[derive(Debug, Clone, Args)]
@@ -42,7 +43,7 @@ pub struct LoadOptions {
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
     pub span_s: u64,
     /// Names this load in its click identities, so that a second load does not repeat the first. Default: the start
-    /// time.
+    /// time; for --from none, so that a second play of a file repeats the first.
     #[arg(long)]
     pub run_id: Option<String>,
 
@@ -118,7 +119,10 @@ pub struct LoadOptions {
     pub quiet: bool,
 
     #[command(flatten)]
-    pub real_input: RealInputOptions,
+    pub token: TokenOptions,
+
+    #[command(flatten)]
+    pub playback: PlaybackOptions,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -62,6 +62,18 @@ pub(super) fn bar(total: u64, quiet: bool) -> ProgressBar {
     bar
 }
 
+/// For a file, whose number of rows is known at its end only.
+pub(super) fn row_spinner(quiet: bool) -> ProgressBar {
+    if quiet {
+        return ProgressBar::hidden();
+    }
+    let spinner = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} {human_pos} rows {per_sec} {msg}") {
+        spinner.set_style(style);
+    }
+    spinner
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

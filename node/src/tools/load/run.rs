@@ -9,9 +9,10 @@ use tokio::time::MissedTickBehavior;
 
 use super::door::Door;
 use super::plan::{DoorKind, Plan, PlannedClick};
+use super::playback::totals::PlaybackTotals;
 use super::progress::{LoadWatch, bar};
 use super::tally::Tally;
-use super::{LoadOptions, http_door, log_door, real_input};
+use super::{LoadOptions, http_door, log_door, playback};
 
 /// How often clicks become due.
 const TICK: Duration = Duration::from_millis(20);
@@ -23,7 +24,7 @@ const UNPACED_CLICKS: u64 = 1_000;
 const CATCH_UP_MS: u64 = 1_000;
 
 /// What was done, and what must come of it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct LoadSummary {
     pub sent: u64,
     pub unique_valid: u64,
@@ -34,11 +35,14 @@ pub struct LoadSummary {
     pub duplicates: u64,
     pub invalid: u64,
     pub malformed: u64,
-    /// Rows of a real input that were no clicks.
+    /// Rows of a real input that were not played.
     pub skipped_rows: u64,
     /// HTTP batches sent again.
     pub repeats: u64,
     pub elapsed_ms: u64,
+    /// What became of each row of a real input.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub playback: Option<PlaybackTotals>,
     #[serde(skip)]
     pub tally: Tally,
 }
@@ -54,24 +58,25 @@ pub async fn run_watched(options: LoadOptions, watch: Arc<LoadWatch>) -> anyhow:
     options.check()?;
     let clock = SystemClock;
     let started = clock.monotonic();
-    let mut doors = Doors::open(&options, &watch)?;
     let mut tally = Tally::default();
-    let mut skipped_rows = 0;
-    if options.real_input.from.is_some() {
-        skipped_rows = real_input::play(&options, clock, &mut doors, &mut tally).await?;
+    let mut totals = None;
+    if options.playback.from.is_some() {
+        totals = Some(playback::play(&options, clock, &watch, &mut tally).await?);
     } else {
+        let mut doors = Doors::open(&options, &watch)?;
         generate(&options, clock, &mut doors, &mut tally, &watch).await?;
+        doors.finish().await?;
     }
-    doors.finish().await?;
-    if let Some(path) = &options.expect {
+    let is_broken_off = totals.as_ref().is_some_and(|totals| totals.failure.is_some());
+    if let Some(path) = options.expect.as_ref().filter(|_| !is_broken_off) {
         tally.write(path)?;
     }
     let elapsed_ms = u64::try_from((clock.monotonic() - started).as_millis())?;
-    Ok(LoadSummary::of(tally, skipped_rows, watch.repeats(), elapsed_ms))
+    Ok(LoadSummary::of(tally, totals, watch.repeats(), elapsed_ms))
 }
 
 impl LoadSummary {
-    fn of(tally: Tally, skipped_rows: u64, repeats: u64, elapsed_ms: u64) -> LoadSummary {
+    fn of(tally: Tally, playback: Option<PlaybackTotals>, repeats: u64, elapsed_ms: u64) -> LoadSummary {
         LoadSummary {
             sent: tally.sent,
             unique_valid: tally.unique_valid,
@@ -81,9 +86,10 @@ impl LoadSummary {
             duplicates: tally.duplicates,
             invalid: tally.invalid,
             malformed: tally.malformed,
-            skipped_rows,
+            skipped_rows: playback.as_ref().map_or(0, |totals| totals.rows - totals.played),
             repeats,
             elapsed_ms,
+            playback,
             tally,
         }
     }
@@ -163,7 +169,7 @@ impl Pace {
 }
 
 /// The doors that are open.
-pub(super) struct Doors {
+struct Doors {
     http: Option<Door>,
     log: Option<Door>,
 }
@@ -175,7 +181,7 @@ impl Doors {
         Ok(Doors { http, log })
     }
 
-    pub(super) fn take(&mut self, tally: &mut Tally, click: PlannedClick) {
+    fn take(&mut self, tally: &mut Tally, click: PlannedClick) {
         let wanted = if click.door == DoorKind::Http { &mut self.http } else { &mut self.log };
         // The plan draws open doors only.
         if let Some(door) = wanted {
@@ -184,7 +190,7 @@ impl Doors {
         }
     }
 
-    pub(super) async fn flush(&mut self, everything: bool) -> anyhow::Result<()> {
+    async fn flush(&mut self, everything: bool) -> anyhow::Result<()> {
         for door in [&mut self.http, &mut self.log].into_iter().flatten() {
             door.flush(everything).await?;
         }

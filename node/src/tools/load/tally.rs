@@ -39,7 +39,12 @@ pub struct Tally {
 impl Tally {
     pub fn add(&mut self, click: &PlannedClick) {
         self.sent += 1;
-        if click.fate != Fate::Malformed && !self.event_ids.contains(&click.event_id) {
+        if click.fate != Fate::Malformed {
+            // The first click of an id is the one that is judged, as in the product.
+            if self.event_ids.contains(&click.event_id) {
+                self.duplicates += 1;
+                return;
+            }
             self.event_ids.insert(click.event_id.clone());
         }
         match click.fate {
@@ -87,4 +92,40 @@ impl Tally {
 pub fn read_expected(path: &Path) -> anyhow::Result<Vec<ExpectedCount>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::DoorKind;
+    use super::*;
+
+    #[test]
+    fn a_repeated_event_id_counts_once_whatever_its_second_click_says() {
+        let click = |event_id: &str, fate, ad_id| PlannedClick {
+            door: DoorKind::Http,
+            fate,
+            event_id: event_id.to_owned(),
+            ad_id,
+            campaign_id: 1,
+            event_time_ms: 60_000,
+            user_agent: "".into(),
+            country: "".into(),
+            device_type: "".into(),
+            ip_address: String::new(),
+            user_id: String::new(),
+            cost_per_click_micros: 0,
+        };
+        let mut tally = Tally::default();
+        for click in [
+            click("a", Fate::Counted, 1),
+            click("a", Fate::Counted, 2),
+            click("b", Fate::Invalid, 1),
+            click("b", Fate::Counted, 1),
+        ] {
+            tally.add(&click);
+        }
+        let expected: Vec<_> = tally.expected().map(|count| (count.ad_id, count.clicks)).collect();
+        assert_eq!(expected, [(1, 1)]);
+        assert_eq!((tally.sent, tally.unique_valid, tally.invalid, tally.duplicates), (4, 1, 1, 2));
+    }
 }

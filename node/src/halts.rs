@@ -39,6 +39,7 @@ pub enum Part {
     WindowWriter,
     CatalogueWriter,
     Archive,
+    LogTopics,
     HttpInterface,
 }
 
@@ -55,6 +56,7 @@ impl Part {
             Part::WindowWriter => "window writer",
             Part::CatalogueWriter => "catalogue writer",
             Part::Archive => "archive",
+            Part::LogTopics => "log topics",
             Part::HttpInterface => "http interface",
         }
     }
@@ -79,6 +81,7 @@ impl Part {
             Part::WindowWriter => "reports do not get newer",
             Part::CatalogueWriter => "new campaign terms are not billable",
             Part::Archive => "invoices wait, and the log loses old clicks when its retention ends",
+            Part::LogTopics => "clicks may be lost, or counts may seem fresher than they are",
             Part::HttpInterface => "this node answers nothing",
         }
     }

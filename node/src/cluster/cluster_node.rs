@@ -13,7 +13,6 @@ use clicktally_api::{ApiState, Roles};
 use clicktally_budget::BudgetRules;
 use clicktally_database::{Database, PoolLimits};
 use clicktally_kafka::{KafkaLog, KafkaLogSettings};
-use clicktally_proto::click_log::ClickLog;
 use clicktally_proto::clock::{Clock, SystemClock};
 use clicktally_proto::command::{COMMAND_LEVEL, NodeRecord};
 use clicktally_proto::identity::shard_key::Partitioner;
@@ -29,7 +28,7 @@ use crate::cluster::member::{Member, MemberConfig, Seams};
 use crate::cluster::membership;
 use crate::cluster::presence::heartbeat_interval;
 use crate::config::{Config, Role};
-use crate::duties::database;
+use crate::duties::{database, log_topics};
 use crate::halts::{Halts, Part};
 use crate::shard::ShardHostConfig;
 
@@ -57,14 +56,14 @@ impl ClusterNode {
         let http = bind("node.http_listen", &config.node.http_listen).await?;
         let peers = bind("node.peer_listen", &config.node.peer_listen).await?;
 
-        // Open the log first: without its topics there is nothing to count, and a wrong partition count must stop the
-        // node here.
+        // Open the log first: without its topics there is nothing to count, and wrong partitions or settings must stop
+        // the node here.
         let log = open_log(&config, Partitioner::new(config.cluster.groups)).await?;
 
         let threads = |name| ActorThreads::start(name, config.node.actor_threads).context("starting actor threads");
         let seams = Seams {
             clock: Arc::clone(&clock),
-            log: Arc::clone(&log),
+            log: Arc::<KafkaLog>::clone(&log),
             storage: Arc::new(DiskStorage::new(config.node.data_dir.join("raft"))),
             transport: Arc::new(HttpTransport::new(&config.cluster.name)?),
             shard_threads: threads("shards")?,
@@ -84,7 +83,7 @@ impl ClusterNode {
         &mut self,
         config: Config,
         http: TcpListener,
-        log: Arc<dyn ClickLog>,
+        log: Arc<KafkaLog>,
         clock: Arc<dyn Clock>,
     ) -> anyhow::Result<()> {
         let member = &mut self.member;
@@ -97,6 +96,8 @@ impl ClusterNode {
         let groups = Arc::clone(member.groups());
         let duties = database::run(config.clone(), groups, Arc::clone(&clock), member.halts(), member.stopped());
         member.spawn(Part::PostgreSql, duties);
+        let topics = log_topics::watch_topics(Arc::clone(&log), member.halts(), member.stopped());
+        member.spawn(Part::LogTopics, topics);
         let minter = IdMinter::default();
         minter.arm(worker);
         let limits = PoolLimits { connections_max: QUERY_CONNECTIONS_MAX, acquire_timeout: QUERY_CONNECT_DEADLINE };
@@ -147,7 +148,7 @@ async fn bind(key: &str, address: &str) -> anyhow::Result<TcpListener> {
 
 /// # Errors
 /// Fails if the log is unreachable for the whole deadline, or if its topics do not fit this cluster.
-async fn open_log(config: &Config, partitioner: Partitioner) -> anyhow::Result<Arc<dyn ClickLog>> {
+async fn open_log(config: &Config, partitioner: Partitioner) -> anyhow::Result<Arc<KafkaLog>> {
     let settings = KafkaLogSettings {
         connection: config.log.connection(),
         partitioner,

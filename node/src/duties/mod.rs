@@ -1,4 +1,5 @@
-//! A node's duties besides counting, each at its own pace: the connection to PostgreSQL, and the work that waits for
-//! it.
+//! A node's duties besides counting, each at its own pace: the connection to PostgreSQL, the work that waits for it,
+//! and the check of the log's topics.
 
 pub mod database;
+pub mod log_topics;

@@ -1,14 +1,16 @@
 //! [`ClickLog`] on Apache Kafka: one fetcher or consumer for all shards of a node, one durable producer.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clicktally_proto::click_log::{ClickLog, LogError, OutRecord, RAW_CLICKS, ShardReader};
 use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
-use rdkafka::admin::AdminOptions;
+use rdkafka::admin::{AdminOptions, ResourceSpecifier};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::util::Timeout;
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +18,7 @@ use super::client_error::log_error;
 use super::connection::{DurableProducer, KafkaConnection};
 use super::direct::{DirectShardReader, Fetcher};
 use super::librdkafka_reader::LibrdkafkaShardReader;
-use super::topics;
+use super::topics::{self, TopicSpec};
 
 /// How long one question to the log may take before the caller is told to ask again.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -84,15 +86,58 @@ impl KafkaLog {
         Ok(KafkaLog { settings, reading, queries, producer, is_stopping })
     }
 
-    /// Makes the topics that are missing. A topic that exists keeps its settings.
+    /// Makes the topics that are missing, and checks the settings of all of them.
     ///
     /// # Errors
-    /// [`LogError::Fatal`] if the raw topic has another number of partitions than the cluster has shards.
+    /// [`LogError::Fatal`] if the raw topic has another number of partitions than the cluster has shards, or if a topic
+    /// has settings under which clicks would be lost or counts would seem fresh. It names the cure of each.
     pub async fn ensure_topics(&self) -> Result<(), LogError> {
-        let specs = topics::all(self.settings.partitioner);
+        self.make_topics().await?;
+        self.check_topics().await
+    }
+
+    /// Checks the settings of all topics.
+    ///
+    /// # Errors
+    /// As [`KafkaLog::ensure_topics`].
+    pub async fn check_topics(&self) -> Result<(), LogError> {
+        let KafkaLogSettings { connection, partitioner, replication, .. } = &self.settings;
+        let specs = topics::all(*partitioner, *replication);
+        let copies = self.copies().await?;
+        let admin = connection.admin().map_err(log_error)?;
+        let asked: Vec<_> = specs.iter().map(|spec| ResourceSpecifier::Topic(spec.name)).collect();
+        let options = AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT));
+        let mut wrong = Vec::new();
+        for (spec, described) in specs.iter().zip(admin.describe_configs(&asked, &options).await.map_err(log_error)?) {
+            let described = described.map_err(|code| {
+                LogError::Unavailable(format!("the settings of topic {} cannot be read: {code}", spec.name))
+            })?;
+            let values = described.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?)));
+            let copies = copies.get(spec.name).copied().unwrap_or(0);
+            wrong.extend(spec.complaints(&values.collect(), copies, *replication, connection.brokers()));
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(LogError::Fatal(wrong.join("; "))) }
+    }
+
+    /// The copies of each topic's partition that has the fewest.
+    async fn copies(&self) -> Result<BTreeMap<String, usize>, LogError> {
+        let queries = Arc::clone(&self.queries);
+        off_thread(move || {
+            let metadata = queries.fetch_metadata(None, Timeout::After(ADMIN_TIMEOUT)).map_err(log_error)?;
+            let least =
+                |topic: &MetadataTopic| topic.partitions().iter().map(|p| p.replicas().len()).min().unwrap_or(0);
+            Ok(metadata.topics().iter().map(|topic| (topic.name().to_owned(), least(topic))).collect())
+        })
+        .await
+    }
+
+    async fn make_topics(&self) -> Result<(), LogError> {
+        let specs = topics::all(self.settings.partitioner, self.settings.replication);
         let admin = self.settings.connection.admin().map_err(log_error)?;
         let options = AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT)).operation_timeout(Some(ADMIN_TIMEOUT));
-        let new: Vec<_> = specs.iter().map(|spec| spec.as_new_topic(self.settings.replication)).collect();
+        let values = specs.each_ref().map(TopicSpec::values);
+        let new = specs.iter().zip(&values).map(|(spec, values)| spec.as_new_topic(values, self.settings.replication));
+        let new: Vec<_> = new.collect();
         let mut are_new = false;
         for made in admin.create_topics(&new, &options).await.map_err(log_error)? {
             match made {
@@ -113,7 +158,7 @@ impl KafkaLog {
 
     /// Asks new partitions for their ends too: a partition that is known may not have a leader yet.
     async fn are_ready(&self, are_new: bool) -> Result<bool, LogError> {
-        let specs = topics::all(self.settings.partitioner);
+        let specs = topics::all(self.settings.partitioner, self.settings.replication);
         let queries = Arc::clone(&self.queries);
         off_thread(move || {
             let metadata = queries.fetch_metadata(None, Timeout::After(ADMIN_TIMEOUT)).map_err(log_error)?;

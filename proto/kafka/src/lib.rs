@@ -16,6 +16,7 @@ pub mod connection;
 
 mod client_error;
 mod kafka_log;
+mod topic_settings;
 mod topics;
 
 mod direct;

@@ -1,8 +1,12 @@
 //! Which topics there are, and the settings of each.
 
+use std::collections::BTreeMap;
+
 use clicktally_proto::click_log::{LATE_CLICKS, LogError, QUARANTINE, RAW_CLICKS, WINDOW_COUNTS};
 use clicktally_proto::identity::shard_key::Partitioner;
 use rdkafka::admin::{NewTopic, TopicReplication};
+
+use crate::topic_settings::{Needed, TopicSettings, check_copies, complaints};
 
 /// The largest raw record taken: bounds what one malformed record can cost a reader.
 pub(crate) const RECORD_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -17,23 +21,31 @@ const QUARANTINE_PARTITIONS: i32 = 1;
 pub(super) struct TopicSpec {
     pub(super) name: &'static str,
     pub(super) partitions: i32,
-    settings: Vec<(&'static str, String)>,
+    settings: TopicSettings,
 }
 
-pub(super) fn all(partitioner: Partitioner) -> [TopicSpec; 4] {
+/// `replication`: copies of each partition that this node makes topics with. `None`: the brokers' default.
+pub(super) fn all(partitioner: Partitioner, replication: Option<i32>) -> [TopicSpec; 4] {
     const WEEK_MS: u64 = 7 * 24 * 60 * 60 * 1_000;
-    let record_max = (RECORD_BYTES_MAX + ENVELOPE_BYTES_MAX).to_string();
+    let record_max = (RECORD_BYTES_MAX + ENVELOPE_BYTES_MAX) as u64;
+    // Two of three copies: an acknowledged record survives the loss of a broker, and one broker may be away.
+    let in_sync = (replication.unwrap_or(0) >= 3).then_some(("min.insync.replicas", Needed::AtLeast(2)));
     let kept_a_week = || {
-        vec![
-            ("cleanup.policy", "delete".to_owned()),
-            ("retention.ms", WEEK_MS.to_string()),
-            ("max.message.bytes", record_max.clone()),
-        ]
+        let mut settings = vec![
+            ("cleanup.policy", Needed::Exactly("delete")),
+            ("retention.ms", Needed::AtLeast(WEEK_MS)),
+            ("max.message.bytes", Needed::AtLeast(record_max)),
+        ];
+        settings.extend(in_sync.clone());
+        settings
     };
     let mut raw = kept_a_week();
+    // A limit by size would drop clicks that are not archived yet.
+    raw.push(("retention.bytes", Needed::Exactly("-1")));
     // Arrival is the broker's time, so that a producer's clock decides nothing about completeness.
-    raw.push(("message.timestamp.type", "LogAppendTime".to_owned()));
-    let compacted = vec![("cleanup.policy", "compact".to_owned())];
+    raw.push(("message.timestamp.type", Needed::Exactly("LogAppendTime")));
+    let mut compacted = vec![("cleanup.policy", Needed::Exactly("compact"))];
+    compacted.extend(in_sync.clone());
     [
         TopicSpec { name: RAW_CLICKS, partitions: partitioner.partitions(), settings: raw },
         TopicSpec { name: WINDOW_COUNTS, partitions: WINDOW_COUNTS_PARTITIONS, settings: compacted },
@@ -43,11 +55,33 @@ pub(super) fn all(partitioner: Partitioner) -> [TopicSpec; 4] {
 }
 
 impl TopicSpec {
-    /// `replication`: copies of each partition. `None`: the brokers' default.
-    pub(super) fn as_new_topic(&self, replication: Option<i32>) -> NewTopic<'_> {
+    /// `values`: of [`TopicSpec::values`]. `replication`: copies of each partition. `None`: the brokers' default.
+    pub(super) fn as_new_topic<'a>(&'a self, values: &'a [String], replication: Option<i32>) -> NewTopic<'a> {
         let copies = TopicReplication::Fixed(replication.unwrap_or(-1));
         let topic = NewTopic::new(self.name, self.partitions, copies);
-        self.settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
+        self.settings.iter().zip(values).fold(topic, |topic, ((key, _), value)| topic.set(key, value))
+    }
+
+    /// The values of the settings of a new topic, in their order.
+    pub(super) fn values(&self) -> Vec<String> {
+        self.settings.iter().map(|(_, needed)| needed.value()).collect()
+    }
+
+    /// What is wrong with a topic that exists, each with its cure.
+    ///
+    /// `copies`: of its partition with the fewest.
+    pub(super) fn complaints(
+        &self,
+        found: &BTreeMap<String, String>,
+        copies: usize,
+        replication: Option<i32>,
+        brokers: &str,
+    ) -> Vec<String> {
+        let in_sync = found.get("min.insync.replicas").map(String::as_str);
+        let copies = check_copies(self.name, copies, replication.unwrap_or(0), in_sync);
+        let mut complaints = complaints(self.name, &self.settings, found, brokers);
+        complaints.extend(copies.err());
+        complaints
     }
 
     /// Checks the number of partitions of the raw topic: each of its partitions is a shard. Other topics may have any

@@ -11,6 +11,7 @@ use clicktally_embedded::{Kafka, KafkaOptions};
 use clicktally_kafka::{FetchBy, KafkaConnection, KafkaLog, KafkaLogSettings};
 use clicktally_proto::click_log::{ClickLog, LogError, RAW_CLICKS};
 use clicktally_proto::identity::shard_key::Partitioner;
+use rdkafka::admin::{AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
@@ -29,6 +30,39 @@ async fn a_raw_topic_of_another_cluster_is_refused() {
     log.ensure_topics().await.unwrap();
     log.ensure_topics().await.expect("topics that exist are fine");
     another_number_of_partitions_is_refused_with_the_remedy(&kafka).await;
+    a_setting_that_loses_clicks_is_refused_with_the_command_that_cures_it(&kafka).await;
+}
+
+async fn a_setting_that_loses_clicks_is_refused_with_the_command_that_cures_it(kafka: &Kafka) {
+    let log = KafkaLog::connect(settings(kafka.bootstrap(), 1, FetchBy::Direct)).unwrap();
+    let admin = KafkaConnection::plaintext(kafka.bootstrap()).admin().unwrap();
+    let raw = ResourceSpecifier::Topic(RAW_CLICKS);
+    let wrong = [
+        ("message.timestamp.type", "CreateTime", "LogAppendTime"),
+        ("cleanup.policy", "compact", "delete"),
+        ("retention.ms", "60000", "604800000"),
+        ("retention.bytes", "1000000", "-1"),
+        ("max.message.bytes", "1000", "4259840"),
+        ("min.insync.replicas", "2", ""),
+    ];
+    for (key, value, cure) in wrong {
+        admin.alter_configs(&[AlterConfig::new(raw).set(key, value)], &AdminOptions::new()).await.unwrap();
+        // The broker applies a new setting a moment later.
+        let mut error = None;
+        for _ in 0..100 {
+            error =
+                log.check_topics().await.err().filter(|error| error.to_string().contains(&format!("{key}={value}")));
+            if error.is_some() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        let error = error.unwrap_or_else(|| panic!("{key}={value} is not refused"));
+        assert!(
+            matches!(&error, LogError::Fatal(text) if cure.is_empty() || text.contains(&format!("--add-config {key}={cure}"))),
+            "{error}"
+        );
+    }
 }
 
 async fn another_number_of_partitions_is_refused_with_the_remedy(kafka: &Kafka) {

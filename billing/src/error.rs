@@ -24,12 +24,25 @@ pub enum BillingError {
         "the archive did not reach the offsets asked for within {waited_ms} ms: {missing} shards are behind; is a node with the archive role running?"
     )]
     ArchiveBehind { waited_ms: u64, missing: usize },
+    #[error(
+        "PostgreSQL did not get all changes of terms within {waited_ms} ms ({}); is a node with the serve role running, and \
+         does its /readyz name a halted catalogue writer?",
+        behind_ms.map_or_else(|| "a group has reported none yet".to_owned(), |ms| format!("they are {ms} ms behind"))
+    )]
+    TermsBehind { waited_ms: u64, behind_ms: Option<u64> },
 
     // Reject.
     #[error(transparent)]
     NotADay(#[from] NotADay),
     #[error("'{url}' is not an archive location: {detail}; give a folder or s3://bucket/prefix")]
     StoreLocation { url: String, detail: String },
+    #[error(
+        "PostgreSQL has the terms of {found} groups, and [cluster] groups is {configured}: use the configuration file of a \
+         node of this cluster"
+    )]
+    OtherGroups { configured: u16, found: usize },
+    #[error("the groups count by different event_time.max_ahead_ms: {0:?}; configure every node alike")]
+    RulesDiffer(Vec<u64>),
     #[error("day {0} has no batch run; run `clicktally billing run --day {0}` first")]
     NotRun(Day),
     #[error("day {day} is not finalised: {reasons}; to finalise it all the same: --override --by WHO --reason TEXT")]
@@ -70,7 +83,8 @@ impl BillingError {
         match self {
             E::Database(error) => error.next_move(),
             E::Store(error) => next_move_of_store(error),
-            E::Folder { .. } | E::Log(_) | E::ArchiveBehind { .. } => NextMove::Retry,
+            E::Folder { .. } | E::Log(_) | E::ArchiveBehind { .. } | E::TermsBehind { .. } => NextMove::Retry,
+            E::OtherGroups { .. } | E::RulesDiffer(_) => NextMove::Reject,
             E::NotADay(_) | E::StoreLocation { .. } | E::NotRun(_) | E::NotReady { .. } => NextMove::Reject,
             E::OffsetLost { .. }
             | E::LogTruncated(_)

@@ -122,6 +122,17 @@ impl Database {
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
+    /// How many groups have reported how far their terms are complete.
+    pub async fn groups_exported(&self) -> anyhow::Result<i64> {
+        Ok(sqlx::query_scalar("SELECT count(*) FROM catalog.terms_export").fetch_one(&self.pool).await?)
+    }
+
+    /// The prices of a campaign in the order in which they came into force.
+    pub async fn prices(&self, campaign: i64) -> anyhow::Result<Vec<i64>> {
+        let sql = "SELECT cost_per_click_micros FROM catalog.campaign_terms WHERE campaign_id = $1 ORDER BY revision";
+        Ok(sqlx::query_scalar(sql).bind(campaign).fetch_all(&self.pool).await?)
+    }
+
     pub async fn billed(&self) -> anyhow::Result<Billed> {
         let row = self
             .one(

@@ -13,7 +13,7 @@ use crate::money::{Currency, Micros};
 
 /// This build applies the commands of this level and below. Increment it when adding commands, and give each new
 /// command its level in [`Command::level`].
-pub const COMMAND_LEVEL: u16 = 2;
+pub const COMMAND_LEVEL: u16 = 3;
 /// The level that every build applies, and that is assumed of a node which has announced none.
 pub const COMMAND_LEVEL_MIN: u16 = 1;
 
@@ -53,6 +53,11 @@ pub enum Command {
         node: NodeId,
         level: u16,
     },
+    /// Reports that PostgreSQL holds every campaign's terms up to this revision. From the first report on, the state
+    /// keeps replaced terms until they are reported, so that no price that was in force is missing from an invoice.
+    TermsExported {
+        through_revision: u64,
+    },
 }
 
 impl Command {
@@ -69,6 +74,7 @@ impl Command {
             | Command::LeaseWorker { .. }
             | Command::AnnounceLevel { .. } => COMMAND_LEVEL_MIN,
             Command::PlanMove(_) | Command::SetDraining { .. } => 2,
+            Command::TermsExported { .. } => 3,
         }
     }
 }

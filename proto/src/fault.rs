@@ -55,6 +55,7 @@ pub enum Layer {
 
 mutants! {
     Rules {
+        ReplacedTermsLost = "replaced-terms-lost": "terms that are replaced before PostgreSQL has them are forgotten",
         Identity = "identity": "clicks are counted without a look at the ids already seen",
         Offset = "offset": "counts are merged without comparing the checkpoint's offsets with the committed ones",
         Sink = "sink": "rows are added up in PostgreSQL instead of replaced by revision",

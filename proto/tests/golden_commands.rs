@@ -69,6 +69,7 @@ fn commands() -> Vec<(Command, &'static str)> {
         (Command::PlanMove(plan), "08030005"),
         (Command::SetDraining { node: 2, is_draining: true }, "090201"),
         (Command::AnnounceLevel { node: 2, level: 2 }, "0a0202"),
+        (Command::TermsExported { through_revision: 300 }, "0bfb2c01"),
     ]
 }
 

@@ -114,6 +114,7 @@ mod tests {
             (3, "53a24be6118c6b55"),
             (4, "d36be4c71fe09748"),
             (5, "faae094d926672bf"),
+            (6, "e5cf1d51eaa364d2"),
         ];
         assert_eq!(found, released.map(|(version, checksum)| (version, checksum.to_owned())));
     }

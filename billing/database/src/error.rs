@@ -43,6 +43,10 @@ pub enum DatabaseError {
     Miscounted { what: &'static str, expected: u64, found: u64 },
     #[error("the catalogue holds a currency that is not one: {0}")]
     Currency(String),
+    #[error(
+        "PostgreSQL holds revision {found} of campaign {campaign_id}, and this cluster's is {revision} with other terms: the          database is that of another cluster, whose terms would win over new ones. Give this cluster an empty database in          [postgres] url, or restore the cluster's own data"
+    )]
+    ForeignTerms { campaign_id: u64, revision: u64, found: i64 },
 }
 
 impl DatabaseError {
@@ -56,7 +60,8 @@ impl DatabaseError {
             | DatabaseError::OutOfRange(_)
             | DatabaseError::Damaged { .. }
             | DatabaseError::Miscounted { .. }
-            | DatabaseError::Currency(_) => NextMove::Halt,
+            | DatabaseError::Currency(_)
+            | DatabaseError::ForeignTerms { .. } => NextMove::Halt,
         }
     }
 }

@@ -13,6 +13,8 @@ pub enum Channel {
     Archived,
     /// Asks the archiver to write out what it holds, now.
     FlushArchive,
+    /// The terms of all groups are complete up to a newer time.
+    TermsExported,
 }
 
 impl Channel {
@@ -20,6 +22,7 @@ impl Channel {
         match self {
             Channel::Archived => "clicktally_archived",
             Channel::FlushArchive => "clicktally_archive_flush",
+            Channel::TermsExported => "clicktally_terms_exported",
         }
     }
 }

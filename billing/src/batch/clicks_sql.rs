@@ -12,7 +12,7 @@ use clicktally_database::Day;
 use clicktally_database::billing::{ManifestFile, StagedCell};
 use clicktally_database::reports::LateRecord;
 use clicktally_proto::click::invalid_traffic::ROBOT_FRAGMENTS;
-use clicktally_proto::event_time::{EventTimeRules, WINDOW_MS};
+use clicktally_proto::event_time::WINDOW_MS;
 use clicktally_proto::identity::shard_key::ShardId;
 use datafusion::datasource::MemTable;
 use datafusion::execution::SendableRecordBatchStream;
@@ -22,6 +22,7 @@ use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use url::Url;
 
 use super::cell_columns::{cells_of, column, mistyped};
+use super::options::BatchOptions;
 use crate::archive::{ArchiveStore, schema};
 use crate::bill::TermsInterval;
 use crate::error::{BillingError, unsigned};
@@ -45,6 +46,7 @@ pub(crate) struct SetAside {
 pub(crate) struct ShardQuery {
     session: SessionContext,
     day: Day,
+    max_ahead_ms: u64,
 }
 
 impl ShardQuery {
@@ -54,10 +56,11 @@ impl ShardQuery {
         store: &ArchiveStore,
         files: &[&ManifestFile],
         day: Day,
-        memory_bytes_max: usize,
+        options: &BatchOptions,
     ) -> Result<ShardQuery, BillingError> {
-        let runtime =
-            RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(memory_bytes_max))).build_arc()?;
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(FairSpillPool::new(options.memory_bytes_max)))
+            .build_arc()?;
         let config = SessionConfig::new().with_target_partitions(PARTITIONS);
         let session = SessionContext::new_with_config_rt(config, runtime);
         let url = Url::parse(STORE_URL).map_err(|e| BillingError::Worker(e.to_string()))?;
@@ -67,14 +70,14 @@ impl ShardQuery {
         let schema = schema();
         let archived = session.read_parquet(paths, ParquetReadOptions::default().schema(&schema)).await?;
         session.register_table("archived", archived.into_view())?;
-        Ok(ShardQuery { session, day })
+        Ok(ShardQuery { session, day, max_ahead_ms: options.max_ahead_ms })
     }
 
     /// The shard's cells of the day, in pieces: see [`super::cell_columns::cells_of`].
     pub(crate) async fn cells(&self, terms: &[TermsInterval]) -> Result<SendableRecordBatchStream, BillingError> {
         self.register("terms", terms_batch(terms)?)?;
         let (from, to) = (unsigned_sql(self.day.start_ms()), unsigned_sql(self.day.end_ms()));
-        let copies = copies_sql();
+        let copies = copies_sql(self.max_ahead_ms);
         let minute_ms = unsigned_sql(WINDOW_MS);
         // The day is cut after copies have met: a copy dated into another day must still lose to the first one.
         let sql = format!(
@@ -99,7 +102,7 @@ impl ShardQuery {
 
     /// Rows that are in the files and in no cell, of whatever day the files hold.
     pub(crate) async fn set_aside(&self) -> Result<SetAside, BillingError> {
-        let usable = usable_sql();
+        let usable = usable_sql(self.max_ahead_ms);
         let sql = format!(
             "SELECT count(*) AS rows_read,
                 count(*) FILTER (WHERE malformed IS NOT NULL) AS malformed,
@@ -136,7 +139,7 @@ impl ShardQuery {
         )?;
         self.register("late", batch)?;
         let (from, to) = (unsigned_sql(self.day.start_ms()), unsigned_sql(self.day.end_ms()));
-        let copies = copies_sql();
+        let copies = copies_sql(self.max_ahead_ms);
         let sql = format!(
             "WITH {copies}
              SELECT arrow_cast(campaign_id, 'Int64') AS campaign_id, arrow_cast(ad_id, 'Int64') AS ad_id,
@@ -162,8 +165,8 @@ impl ShardQuery {
 }
 
 /// Every usable copy of every click, numbered in log order: copy 1 is the click, the others are duplicates.
-fn copies_sql() -> String {
-    let (usable, valid, minute_ms) = (usable_sql(), valid_sql(), unsigned_sql(WINDOW_MS));
+fn copies_sql(max_ahead_ms: u64) -> String {
+    let (usable, valid, minute_ms) = (usable_sql(max_ahead_ms), valid_sql(), unsigned_sql(WINDOW_MS));
     let first = |column: &str| format!("first_value({column}) OVER identity");
     let (campaign, ad, time, is_valid) =
         (first("campaign_id"), first("ad_id"), first("event_time_ms"), first("is_valid"));
@@ -186,8 +189,8 @@ fn unsigned_sql(value: u64) -> String {
 }
 
 /// Not dated further ahead of its arrival than the contract allows, and with ids that a bigint holds.
-fn usable_sql() -> String {
-    let ahead_ms = unsigned_sql(EventTimeRules::default().max_ahead_ms);
+fn usable_sql(max_ahead_ms: u64) -> String {
+    let ahead_ms = unsigned_sql(max_ahead_ms);
     let bigint_max = unsigned_sql(i64::MAX.unsigned_abs());
     format!("(event_time_ms <= arrival_ms + {ahead_ms} AND campaign_id <= {bigint_max} AND ad_id <= {bigint_max})")
 }

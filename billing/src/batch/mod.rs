@@ -6,11 +6,15 @@
 
 mod bill_hash;
 mod clicks_sql;
+mod options;
 mod run;
+mod terms_wait;
 mod write_results;
 
 mod cell_columns;
 mod totals;
 
 pub(crate) use clicks_sql::{ShardQuery, by_shard};
-pub use run::{BatchOptions, BatchSummary, run};
+pub use options::BatchOptions;
+pub use run::{BatchSummary, run};
+pub use terms_wait::{ExportedTerms, exported_terms, wait_until_terms_exported};

@@ -10,28 +10,12 @@ use sha2::{Digest, Sha256};
 
 use super::cell_columns::cells_of;
 use super::clicks_sql::{SetAside, ShardQuery, by_shard};
+use super::options::BatchOptions;
 use super::totals::StagedTotals;
 use super::write_results::write_results;
 use crate::archive::ArchiveStore;
 use crate::bill::TermsTimeline;
 use crate::error::BillingError;
-
-#[derive(Debug, Clone)]
-pub struct BatchOptions {
-    /// Files with event times this close to the day are read too: a copy of a click whose event time was changed on
-    /// the way still meets the first one if both lie within it.
-    pub margin_ms: u64,
-    /// Memory of one shard's query; sorting beyond it goes to disk.
-    pub memory_bytes_max: usize,
-    /// Compare every file with its hash in the manifest before reading it. Costs one more read.
-    pub verifies_files: bool,
-}
-
-impl Default for BatchOptions {
-    fn default() -> Self {
-        BatchOptions { margin_ms: 60 * 60_000, memory_bytes_max: 512 << 20, verifies_files: true }
-    }
-}
 
 /// What a run computed. Clicks are distinct unless they say otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -84,7 +68,7 @@ pub async fn run(
     let mut totals = StagedTotals::default();
     let mut set_aside = SetAside::default();
     for (shard, files) in by_shard(&files) {
-        let query = ShardQuery::open(store, &files, day, options.memory_bytes_max).await?;
+        let query = ShardQuery::open(store, &files, day, options).await?;
         let aside = query.set_aside().await?;
         set_aside.rows_read += aside.rows_read;
         set_aside.quarantined += aside.quarantined;

@@ -51,7 +51,7 @@ async fn late_winners(
         if late.is_empty() {
             continue;
         }
-        let query = ShardQuery::open(store, &files, day, options.memory_bytes_max).await?;
+        let query = ShardQuery::open(store, &files, day, options).await?;
         let mut clicks = 0;
         for cell in query.late_winners(&late).await? {
             clicks += cell.clicks;

@@ -11,6 +11,7 @@ mod currency_claims;
 mod environment;
 mod finality_claims;
 mod recount;
+mod terms_claims;
 
 use environment::{Environment, archive_as_child};
 
@@ -52,6 +53,9 @@ fn main() {
                 bounds_claims::terms_that_postgresql_refuses_are_named_and_the_others_arrive,
                 bounds_claims::a_price_beyond_all_bounds_does_not_stop_the_bills_of_others,
                 bounds_claims::costs_without_a_sum_do_not_hide_the_history_of_their_ad,
+                terms_claims::terms_of_another_cluster_are_refused_and_our_own_may_come_twice,
+                terms_claims::the_batch_waits_until_the_slowest_group_has_exported_its_terms,
+                terms_claims::a_click_further_ahead_than_the_stream_counts_is_not_billed,
                 billing_claims::the_schema_comes_up_twice_and_an_absent_server_is_named,
             ]
         );

@@ -60,6 +60,7 @@ invariants! {
     19 LogReachesBack "a log reaches back to the snapshot before the newest, unless a peer's snapshot has taken the place of both."
     20 OlderBuildsGoOn "no member is stopped by a command of a newer build, unless it was set back to an older one."
     21 StateSound "every state that apply reaches keeps the rules of its parts."
+    22 TermsHeld "from the first report on, terms stay in the state until PostgreSQL is reported to hold them."
 }
 
 impl fmt::Display for Invariant {

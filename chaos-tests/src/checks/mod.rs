@@ -18,6 +18,7 @@ pub mod ct19_log_reaches_back;
 pub mod ct1_conservation;
 pub mod ct20_older_builds_go_on;
 pub mod ct21_state_is_sound;
+pub mod ct22_terms_held;
 pub mod ct2_offset_chain;
 pub mod ct3_replicas_equal;
 pub mod ct4_published_is_held;

@@ -28,4 +28,5 @@ commands! {
     PlanMove
     SetDraining
     AnnounceLevel
+    TermsExported
 }

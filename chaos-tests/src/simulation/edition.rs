@@ -25,8 +25,10 @@ impl Edition {
     pub const LEVELS: Edition = Edition(2);
     /// Both tiers: some clicks are dated ahead of their arrival, as far as the rules allow.
     pub const AHEAD: Edition = Edition(3);
+    /// Tier 0: campaigns are edited, and a writer reports which terms PostgreSQL holds.
+    pub const TERMS: Edition = Edition(4);
     /// What fresh seeds are run with.
-    pub const NEWEST: Edition = Edition::AHEAD;
+    pub const NEWEST: Edition = Edition::TERMS;
 
     /// `None` for an edition that this build does not know.
     pub fn of(number: u16) -> Option<Edition> {

@@ -30,7 +30,8 @@ pub fn tier(mutant: Mutant) -> Tier {
 pub fn seeds_max(mutant: Mutant) -> u64 {
     match mutant {
         Mutant::LostTailProves | Mutant::GapTakenForSuccess => 1_000,
-        Mutant::VoteNotDurable => 100,
+        // The command of the newest level must meet a build of a level below.
+        Mutant::VoteNotDurable | Mutant::NewerRejected => 100,
         _ => match tier(mutant) {
             Tier::Core => SEEDS_MAX,
             Tier::Nodes => NODES_SEEDS_MAX,

@@ -103,7 +103,7 @@ async fn shards_whose_records_are_lost_say_so_show_their_lag_and_move_when_told(
     trial.settle_and_check(&summary).await.unwrap();
     trial.cluster.stop().await.unwrap();
     trial.start_log_load(&[]).unwrap().end().await.unwrap();
-    // Retention overtakes the shards that nobody counts.
+    // Retention overtakes the shards while no node runs.
     let admin = KafkaConnection::plaintext(trial.services.kafka.bootstrap()).admin().unwrap();
     let mut cut = TopicPartitionList::new();
     for shard in 0..16 {

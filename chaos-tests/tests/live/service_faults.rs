@@ -2,6 +2,7 @@
 
 use clicktally_chaos_tests::eventually::{HANG_MAX, eventually};
 use clicktally_chaos_tests::trial::Trial;
+use serde_json::json;
 
 async fn until_all_shards_pass(trial: &Trial, offset: u64) {
     eventually("all shards count on", HANG_MAX, async || {
@@ -38,4 +39,44 @@ async fn counting_goes_on_without_postgresql_which_catches_up() {
     trial.services.postgres.restart().await.unwrap();
     let summary = load.end().await.unwrap();
     trial.settle_and_check(&summary).await.unwrap();
+}
+
+#[tokio::test]
+async fn every_price_that_was_in_force_while_postgresql_was_away_reaches_the_batch() {
+    let mut trial = Trial::start().await.unwrap();
+    let client = reqwest::Client::new();
+    let set_price = async |micros: i64| {
+        let money = |micros: i64| json!({ "amount_micros": micros, "currency": "USD" });
+        let terms = json!({
+            "advertiser_id": 1, "name": "spring", "cost_per_click": money(micros), "budget": money(5_000_000),
+        });
+        let url = format!("{}/v1/campaigns/9001", trial.cluster.nodes[0].url);
+        let set = async || client.put(&url).json(&terms).send().await?.error_for_status();
+        eventually("the price is set", HANG_MAX, set).await.unwrap();
+    };
+    // Replaced terms are kept from the writer's first report on.
+    eventually("the writer reports", HANG_MAX, async || {
+        anyhow::ensure!(trial.database.groups_exported().await? == 1, "nothing is reported");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    set_price(5).await;
+    trial.services.postgres.pause();
+    for micros in [3, 2] {
+        set_price(micros).await;
+    }
+    // The writer dies with its connection; another one takes over.
+    trial.services.postgres.resume();
+    trial.services.postgres.kill().await;
+    set_price(7).await;
+    set_price(1).await;
+    trial.services.postgres.restart().await.unwrap();
+    eventually("all prices are in PostgreSQL", HANG_MAX, async || {
+        let prices = trial.database.prices(9_001).await?;
+        anyhow::ensure!(prices == [5, 3, 2, 7, 1], "PostgreSQL has {prices:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
 }

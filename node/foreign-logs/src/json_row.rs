@@ -11,9 +11,9 @@ use serde_json::value::RawValue;
 use crate::fields::{FieldValue, Fields};
 use crate::skip::{FieldFault, SkipReason};
 
-/// Of a number that is out of range.
+/// So many characters of a number that is out of range are shown.
 const NUMBER_CHARACTERS_SHOWN: usize = 40;
-/// Fields of one object that are looked at.
+/// So many fields of one object are read.
 const FIELDS_MAX: usize = 256;
 
 pub fn parse(line: &[u8]) -> Result<Fields<'static>, SkipReason> {

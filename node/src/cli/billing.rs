@@ -14,7 +14,7 @@ use clicktally_billing::{BillingError, Day, invoice, reconcile};
 use clicktally_database::Database;
 use clicktally_database::billing::{archived_days, statement};
 use clicktally_proto::click_log::RAW_CLICKS;
-use clicktally_proto::clock::SystemClock;
+use clicktally_proto::clock::{Clock, SystemClock};
 use clicktally_proto::identity::shard_key::Partitioner;
 
 use super::Output;
@@ -36,7 +36,7 @@ enum BillingAction {
     Run {
         #[command(flatten)]
         days: Days,
-        /// How long to wait for the archive to reach the log's present end.
+        /// How long to wait for the archive to reach the log's present end, and for the terms of all campaigns.
         #[arg(long, default_value_t = 300)]
         wait_seconds: u64,
     },
@@ -103,15 +103,23 @@ pub(super) async fn run(command: BillingCommand, output: Output) -> anyhow::Resu
     let config = Config::load(command.config.as_deref())?;
     let database = Database::connect_and_migrate(&config.postgres.url).await?;
     let store = ArchiveStore::open(&config.archive_location())?;
-    let options = BatchOptions::default();
+    let mut options = BatchOptions::default();
     let clock = SystemClock;
     let mut code = ExitCode::SUCCESS;
     match command.action {
         BillingAction::Run { days, wait_seconds } => {
             let partitioner = Partitioner::new(config.cluster.groups);
             let ends = archive::log_end_offsets(&config.log.connection(), RAW_CLICKS, partitioner).await?;
+            let asked_at_ms = clock.now_ms();
             archive::wait_until_archived(&database, &ends, Duration::from_secs(wait_seconds)).await?;
-            for day in days.resolve(&database).await? {
+            let days = days.resolve(&database).await?;
+            let until_ms = days.iter().map(|day| day.end_ms()).max().unwrap_or(0).min(asked_at_ms);
+            let deadline = Duration::from_secs(wait_seconds);
+            options.max_ahead_ms =
+                batch::wait_until_terms_exported(&database, config.cluster.groups, until_ms, deadline)
+                    .await?
+                    .max_ahead_ms;
+            for day in days {
                 show(&batch::run(&database, &store, day, &options, &clock).await?, output)?;
             }
         }
@@ -141,6 +149,9 @@ pub(super) async fn run(command: BillingCommand, output: Output) -> anyhow::Resu
         }
         BillingAction::Reconcile { days } => {
             let metrics = BillingMetrics::register(prometheus::default_registry())?;
+            if let Some(terms) = batch::exported_terms(&database, config.cluster.groups).await? {
+                options.max_ahead_ms = terms.max_ahead_ms;
+            }
             for day in days.resolve(&database).await? {
                 let summary = reconcile::reconcile(&database, &store, day, &options, &metrics).await?;
                 show(&summary, output)?;

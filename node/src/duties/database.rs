@@ -39,7 +39,7 @@ pub async fn run(
         let topics = Arc::new(KafkaOutTopics::new(config.log.connection(), Arc::clone(&clock)));
         let windows = window_writer::run(tables, topics, Arc::clone(&halts), stop.clone());
         duties.spawn(supervised(Part::WindowWriter, &halts, windows));
-        let terms = catalog_writer::run(groups, database.clone(), Arc::clone(&halts), stop.clone());
+        let terms = catalog_writer::run(groups, database.clone(), Arc::clone(&clock), Arc::clone(&halts), stop.clone());
         duties.spawn(supervised(Part::CatalogueWriter, &halts, terms));
     }
     if config.has(Role::Archive) {

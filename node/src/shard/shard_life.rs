@@ -117,8 +117,8 @@ impl ShardLife {
         self.meters.end(self.shard);
     }
 
-    /// Waits for other orders, which a halted shard obeys like any other: its heir may be able to go on. Returns true if
-    /// it was stopped instead. Meanwhile its lag grows, and is reported.
+    /// Waits for other orders. A halted shard obeys them, because its heir may be able to go on. Returns true if it was
+    /// stopped instead. Its lag grows while it waits, and is reported.
     async fn stand_still(&self, halted_under: Orders) -> bool {
         let mut orders = self.orders.clone();
         let mut ticks = tokio::time::interval(LAG_PERIOD);

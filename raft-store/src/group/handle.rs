@@ -168,7 +168,7 @@ impl Group {
         }
     }
 
-    /// Changes the members if nobody has changed them since `seen`.
+    /// Changes the members if they are still those of `seen`.
     pub async fn change_members_if(&self, change: MemberChange, seen: MembersSeen) -> Result<(), MemberError> {
         self.ask_members(LeaderRequest::ChangeMembersIf { change, seen }).await.map(|_| ())
     }

@@ -88,10 +88,10 @@ pub(crate) enum LeaderRequest {
     ChangeMembersIf { change: MemberChange, seen: MembersSeen },
 }
 
-/// The entry that held the members when somebody decided to change them.
+/// The entry that held the members when a caller decided to change them.
 ///
-/// A request outlives the caller that stopped waiting for it. Without this condition, the delayed removal of a node that
-/// has been added back in the meantime would remove it again.
+/// A request may arrive after its caller has stopped waiting. Without this condition, a late removal would remove a
+/// node that was added back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MembersSeen(pub(crate) Option<LogId>);
 

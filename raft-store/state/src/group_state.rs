@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use clicktally_proto::command::{GroupSettings, NodeRecord};
+use clicktally_proto::command::{CampaignTerms, GroupSettings, NodeRecord};
 use clicktally_proto::event_time::{EventTimeRules, Minute, UnixMillis};
 use clicktally_proto::identity::ids::{CampaignId, NodeId};
 use clicktally_proto::identity::seen_ids::SeenBlock;
@@ -104,6 +104,16 @@ impl GroupState {
         self.catalogue.campaigns()
     }
 
+    /// Terms that were replaced before PostgreSQL had them, by revision.
+    pub fn replaced_terms(&self) -> &BTreeMap<u64, Arc<CampaignTerms>> {
+        self.catalogue.replaced()
+    }
+
+    /// PostgreSQL holds every campaign's terms up to this revision; 0 if nothing was reported yet.
+    pub fn exported_terms(&self) -> u64 {
+        self.catalogue.exported_through()
+    }
+
     /// The lowest watermark of the group's shards. Never goes back.
     pub fn watermark_ms(&self) -> UnixMillis {
         self.shards.watermark_ms()
@@ -147,15 +157,16 @@ impl GroupState {
 
     pub(crate) fn put_head(&self, head: &mut HeadWriter) -> Result<(), HeadError> {
         // Without `..`: a new part does not compile until this says where a snapshot has it.
-        let GroupState { group, settings, roster, shards, publication, catalogue: _, seen: _, windows: _ } = self;
+        let GroupState { group, settings, roster, shards, publication, catalogue, seen: _, windows: _ } = self;
         head.put(&GROUP, group)?;
         head.put(&SETTINGS, settings)?;
         roster.put(head)?;
         shards.put(head)?;
-        publication.put(head)
+        publication.put(head)?;
+        catalogue.put(head)
     }
 
-    /// A state whose catalogue, seen ids and windows are still empty.
+    /// A state whose campaigns, seen ids and windows are still empty.
     pub(crate) fn take_head(head: &mut HeadReader) -> Result<GroupState, HeadError> {
         Ok(GroupState {
             group: head.take(&GROUP)?,
@@ -163,7 +174,7 @@ impl GroupState {
             roster: Roster::take(head)?,
             shards: Shards::take(head)?,
             publication: Publication::take(head)?,
-            catalogue: Catalogue::default(),
+            catalogue: Catalogue::take(head)?,
             seen: SeenIds::default(),
             windows: Windows::default(),
         })

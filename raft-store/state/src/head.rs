@@ -29,6 +29,8 @@ pub(crate) enum Tag {
     WatermarkMs = 8,
     NewestRevision = 9,
     PublishedRevision = 10,
+    ExportedTerms = 11,
+    ReplacedTerms = 12,
 }
 
 impl Tag {
@@ -45,6 +47,7 @@ impl Tag {
             | Tag::WatermarkMs
             | Tag::NewestRevision
             | Tag::PublishedRevision => 3,
+            Tag::ExportedTerms | Tag::ReplacedTerms => 4,
         }
     }
 }

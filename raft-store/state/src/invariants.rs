@@ -34,6 +34,7 @@ impl GroupState {
         }
         let is_own = self.seen.shards().all(|shard| self.shard(shard).is_some());
         require(is_own, "seen ids are of the group's own shards", || format!("group {}", self.group.0))?;
+        self.catalogue.check_replaced()?;
         self.publication.check()
     }
 

@@ -16,6 +16,8 @@ pub const COMMAND_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How many entries the tables of one group may have. Apply rejects a command that would exceed a limit.
 pub const CAMPAIGNS_MAX: usize = 1_000_000;
 pub const NODES_MAX: usize = 1_000;
+/// Terms that were replaced before PostgreSQL had them. Each takes some hundred bytes of the head of a snapshot.
+pub const REPLACED_TERMS_MAX: usize = 4_096;
 
 /// What a state is charged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

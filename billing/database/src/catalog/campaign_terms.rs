@@ -1,10 +1,12 @@
 //! `catalog.campaign_terms`: every revision of every campaign's terms. Insert-only.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use clicktally_proto::event_time::UnixMillis;
 use clicktally_proto::identity::ids::CampaignId;
 use clicktally_proto::money::{Currency, Micros};
-use sqlx::Row;
+use sqlx::{PgConnection, Row};
 
 use crate::column::{from_bigint, not_negative, to_currency};
 use crate::connection::Database;
@@ -105,7 +107,7 @@ pub async fn add_terms(database: &Database, revisions: &[NewTerms<'_>]) -> Resul
 async fn add_all(database: &Database, revisions: &[NewTerms<'_>]) -> Result<(), DatabaseError> {
     let mut transaction = database.pool().begin().await?;
     for terms in revisions {
-        sqlx::query(
+        let added = sqlx::query(
             "INSERT INTO catalog.campaign_terms (campaign_id, revision, advertiser_id, name, currency, \
              cost_per_click_micros, budget_micros, tolerance_micros, effective_from) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, to_timestamp($9::bigint / 1000.0)) ON CONFLICT DO NOTHING",
@@ -121,7 +123,60 @@ async fn add_all(database: &Database, revisions: &[NewTerms<'_>]) -> Result<(), 
         .bind(terms.effective_from_ms.cast_signed())
         .execute(&mut *transaction)
         .await?;
+        if added.rows_affected() == 0 {
+            require_equal(&mut transaction, terms).await?;
+        }
     }
     transaction.commit().await?;
     Ok(())
+}
+
+/// A revision is an index of the cluster's own log. Equal revisions with other terms come from two clusters.
+async fn require_equal(connection: &mut PgConnection, terms: &NewTerms<'_>) -> Result<(), DatabaseError> {
+    let is_equal: bool = sqlx::query_scalar(
+        "SELECT advertiser_id = $3 AND name = $4 AND currency = $5 AND cost_per_click_micros = $6 AND budget_micros = $7
+            AND tolerance_micros = $8 AND effective_from = to_timestamp($9::bigint / 1000.0)
+         FROM catalog.campaign_terms WHERE campaign_id = $1 AND revision = $2",
+    )
+    .bind(terms.campaign_id.cast_signed())
+    .bind(terms.revision.cast_signed())
+    .bind(terms.advertiser_id.cast_signed())
+    .bind(terms.name)
+    .bind(terms.currency.as_str())
+    .bind(terms.cost_per_click_micros)
+    .bind(terms.budget_micros)
+    .bind(terms.tolerance_micros)
+    .bind(terms.effective_from_ms.cast_signed())
+    .fetch_one(connection)
+    .await?;
+    let NewTerms { campaign_id, revision, .. } = *terms;
+    if is_equal {
+        Ok(())
+    } else {
+        Err(DatabaseError::ForeignTerms { campaign_id, revision, found: revision.cast_signed() })
+    }
+}
+
+/// The newest revision of each of these campaigns that PostgreSQL has.
+///
+/// # Errors
+/// `Sql`.
+pub async fn newest_revisions(
+    database: &Database,
+    campaigns: &[CampaignId],
+) -> Result<BTreeMap<CampaignId, i64>, DatabaseError> {
+    let campaigns: Vec<i64> = campaigns.iter().map(|campaign| campaign.cast_signed()).collect();
+    let rows = sqlx::query(
+        "SELECT campaign_id, max(revision) AS revision FROM catalog.campaign_terms WHERE campaign_id = ANY($1)
+         GROUP BY campaign_id",
+    )
+    .bind(campaigns)
+    .fetch_all(database.pool())
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let campaign: i64 = row.try_get("campaign_id")?;
+            Ok((campaign.cast_unsigned(), row.try_get("revision")?))
+        })
+        .collect()
 }

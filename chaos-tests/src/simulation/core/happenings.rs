@@ -4,7 +4,8 @@
 //! command is a row here: the stories of earlier editions do not contain it, and a seed in which it does not occur
 //! stays the same ([`crate::simulation::edition`]).
 
-use clicktally_proto::command::{COMMAND_LEVEL, COMMAND_LEVEL_MIN, Command};
+use clicktally_proto::command::{COMMAND_LEVEL, COMMAND_LEVEL_MIN, CampaignTerms, Command};
+use clicktally_state::group_state::GroupState;
 
 use super::event::Event;
 use super::world::World;
@@ -40,6 +41,14 @@ pub(super) const KINDS: &[Kind] = &[
         seeds_permille: 500,
         every_ms: (5_000, 60_000),
         happen: announce_level,
+    },
+    Kind { name: "EditTerms", since: Edition::TERMS, seeds_permille: 500, every_ms: (500, 20_000), happen: edit_terms },
+    Kind {
+        name: "TermsExported",
+        since: Edition::TERMS,
+        seeds_permille: 500,
+        every_ms: (1_000, 40_000),
+        happen: export_terms,
     },
 ];
 
@@ -99,6 +108,30 @@ fn announce_level(world: &mut World, random: &mut Stream) {
     let level = u16::try_from(random.between(COMMAND_LEVEL_MIN.into(), COMMAND_LEVEL.into())).unwrap_or(COMMAND_LEVEL);
     let Some(&node) = random.pick(&running).filter(|_| world.consensus.leader.is_some()) else { return };
     world.commit_unannounced(Command::AnnounceLevel { node, level });
+}
+
+/// An advertiser renames a campaign. Its price stays, because the checks of budgets expect it.
+fn edit_terms(world: &mut World, random: &mut Stream) {
+    let name = format!("edit {}", random.between(1, 1_000_000));
+    let Some(state) = a_replica(world, random) else { return };
+    let campaigns: Vec<CampaignTerms> = state.campaigns().values().map(|campaign| campaign.terms.clone()).collect();
+    let Some(terms) = random.pick(&campaigns) else { return };
+    let terms = CampaignTerms { name, expected_revision: None, ..terms.clone() };
+    world.commit_unannounced(Command::SetCampaign(terms));
+}
+
+/// A writer has carried all terms of its replica, which may lag, into PostgreSQL.
+fn export_terms(world: &mut World, random: &mut Stream) {
+    let Some(state) = a_replica(world, random) else { return };
+    let in_force = state.campaigns().values().map(|campaign| campaign.revision);
+    let through_revision = in_force.max().unwrap_or(0).max(1);
+    world.commit_unannounced(Command::TermsExported { through_revision });
+}
+
+fn a_replica<'a>(world: &'a World, random: &mut Stream) -> Option<&'a GroupState> {
+    let running = world.running();
+    let node = random.pick(&running).filter(|_| world.consensus.leader.is_some())?;
+    Some(&world.nodes[node].memory.replica.state)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::event::Proposal;
 use crate::checks::ct2_offset_chain::{AppliedChain, OffsetChain};
 use crate::checks::ct4_revisions_rise::RevisionsRise;
 use crate::checks::ct13_watermark_honest::{self, WatermarkClaim};
+use crate::checks::ct22_terms_held::TermsHeld;
 use crate::checks::{Invariant, Violation, ct14_liveness};
 use crate::cluster_client::{OutcomesView, ShardView};
 use crate::simulation::click_oracle::{ClickOracle, CommittedWatermark};
@@ -33,6 +34,7 @@ pub(super) struct Watch {
     applied: AppliedChain,
     chain: OffsetChain,
     revisions: RevisionsRise,
+    terms: TermsHeld,
     /// Shards with a committed proof that their owner did not know of.
     pub(super) proven_by_another: BTreeSet<ShardId>,
     pub(super) halted: BTreeMap<ShardId, String>,
@@ -48,6 +50,7 @@ impl Watch {
             applied: AppliedChain::default(),
             chain: OffsetChain::default(),
             revisions: RevisionsRise::default(),
+            terms: TermsHeld::default(),
             proven_by_another: BTreeSet::new(),
             halted: BTreeMap::new(),
             positive_answers: 0,
@@ -94,6 +97,8 @@ impl Watch {
         clock_ahead_ms: u64,
     ) {
         self.found(ct13_watermark_honest::check_monotone("group", before.group_watermark_ms, state.watermark_ms()));
+        let forgotten = self.terms.committed(state, &proposal.command, outcome);
+        self.found(forgotten);
         let Some((shard, entry_before)) = before.shard else { return };
         let Some(entry) = state.shard(shard) else { return };
         self.found(ct13_watermark_honest::check_monotone("shard", entry_before.watermark_ms, entry.watermark_ms));

@@ -16,6 +16,7 @@ mod remove_node;
 mod set_campaign;
 mod set_draining;
 mod sink_progress;
+mod terms_exported;
 
 use clicktally_proto::codec::{self, CodecError};
 use clicktally_proto::command::{Command, Outcome, Rejection};
@@ -64,6 +65,7 @@ impl GroupState {
             Command::PlanMove(plan) => self.plan_move(plan),
             Command::SetDraining { node, is_draining } => self.set_draining(node, is_draining),
             Command::AnnounceLevel { node, level } => self.announce_level(node, level),
+            Command::TermsExported { through_revision } => self.terms_exported(index, through_revision),
         };
         // Only in the tests of this crate: the check takes far longer than the apply.
         #[cfg(test)]

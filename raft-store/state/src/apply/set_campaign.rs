@@ -9,7 +9,7 @@ use clicktally_proto::identity::shard_key::Partitioner;
 use clicktally_proto::limits::NAME_BYTES_MAX;
 
 use crate::group_state::GroupState;
-use crate::limits::CAMPAIGNS_MAX;
+use crate::limits::{CAMPAIGNS_MAX, REPLACED_TERMS_MAX};
 
 impl GroupState {
     pub(super) fn set_campaign(&mut self, index: u64, terms: CampaignTerms) -> Result<Outcome, Rejection> {
@@ -36,6 +36,11 @@ impl GroupState {
         }
         if current.is_none() && self.catalogue.is_full() {
             return Err(Rejection::Limit(format!("{CAMPAIGNS_MAX} campaigns in one group; configure more groups")));
+        }
+        if self.catalogue.is_full_of_replaced(terms.campaign_id) {
+            return Err(Rejection::Limit(format!(
+                "{REPLACED_TERMS_MAX} changed terms that wait for PostgreSQL; they are written once PostgreSQL is back"
+            )));
         }
         self.catalogue.set_terms(terms, index);
         Ok(Outcome::CampaignSet { revision: index })
@@ -70,6 +75,40 @@ mod tests {
         assert_eq!(state.set_campaign(6, terms(20, Some(4))), Err(Rejection::RevisionMoved(5)));
         assert_eq!(state.campaign(7).unwrap().terms.budget_micros, 10);
         assert_eq!(state.set_campaign(7, terms(20, Some(5))), Ok(Outcome::CampaignSet { revision: 7 }));
+    }
+
+    #[test]
+    fn every_price_is_kept_from_the_first_report_on_until_postgresql_has_it() {
+        let mut state = GroupState::new(GroupId(0));
+        let held = |state: &GroupState| state.replaced_terms().keys().copied().collect::<Vec<_>>();
+        state.set_campaign(5, terms(10, None)).unwrap();
+        state.set_campaign(6, terms(20, None)).unwrap();
+        assert!(held(&state).is_empty(), "as in builds that know no reports");
+        assert_eq!(state.terms_exported(7, 6), Ok(Outcome::Done));
+        (8..=10).for_each(|index| drop(state.set_campaign(index, terms(10 * i64::try_from(index).unwrap(), None))));
+        assert_eq!(held(&state), [8, 9], "revision 6 is in PostgreSQL, 10 is in force");
+        assert_eq!(state.replaced_terms()[&8].budget_micros, 80);
+        assert_eq!(state.terms_exported(11, 8), Ok(Outcome::Done));
+        assert_eq!(held(&state), [9]);
+        assert_eq!(state.terms_exported(12, 7), Ok(Outcome::AlreadyApplied), "a slower writer");
+        assert_eq!(state.terms_exported(13, 99), Ok(Outcome::Done));
+        assert_eq!(state.exported_terms(), 13, "later terms are not reported yet");
+        state.check().unwrap();
+    }
+
+    #[test]
+    fn changes_that_postgresql_does_not_take_are_refused_at_a_limit_and_new_campaigns_are_not() {
+        let mut state = GroupState::new(GroupId(0));
+        state.terms_exported(1, 1).unwrap();
+        let most = REPLACED_TERMS_MAX as u64;
+        for index in 2..=2 + most {
+            state.set_campaign(index, terms(i64::try_from(index).unwrap(), None)).unwrap();
+        }
+        let refused = state.set_campaign(most + 3, terms(1, None));
+        assert!(matches!(&refused, Err(Rejection::Limit(why)) if why.contains("PostgreSQL")), "{refused:?}");
+        state.set_campaign(most + 4, CampaignTerms { campaign_id: 8, ..terms(1, None) }).unwrap();
+        state.terms_exported(most + 5, 2).unwrap();
+        state.set_campaign(most + 6, terms(1, None)).unwrap();
     }
 
     #[test]

@@ -11,7 +11,8 @@ use clicktally_proto::money::Micros;
 use serde::{Deserialize, Serialize};
 
 use crate::check::{BrokenInvariant, require};
-use crate::limits::CAMPAIGNS_MAX;
+use crate::head::{Field, HeadError, HeadReader, HeadWriter, Tag};
+use crate::limits::{CAMPAIGNS_MAX, REPLACED_TERMS_MAX};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Campaign {
@@ -22,9 +23,18 @@ pub struct Campaign {
     pub clicks: u64,
 }
 
+const EXPORTED_TERMS: Field<u64> = Field { tag: Tag::ExportedTerms, before: u64::default };
+const REPLACED_TERMS: Field<BTreeMap<u64, Arc<CampaignTerms>>> =
+    Field { tag: Tag::ReplacedTerms, before: BTreeMap::new };
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Catalogue {
     campaigns: BTreeMap<CampaignId, Arc<Campaign>>,
+    /// PostgreSQL holds all terms up to this revision. 0: nothing was reported yet, so replaced terms are not kept, as
+    /// in builds that know no reports.
+    exported_through: u64,
+    /// Terms that were replaced before PostgreSQL had them, by revision.
+    replaced: BTreeMap<u64, Arc<CampaignTerms>>,
 }
 
 impl Catalogue {
@@ -45,9 +55,43 @@ impl Catalogue {
         self.campaigns.len() >= CAMPAIGNS_MAX
     }
 
-    /// Puts new terms in force. What was counted so far stays.
+    pub fn replaced(&self) -> &BTreeMap<u64, Arc<CampaignTerms>> {
+        &self.replaced
+    }
+
+    pub(crate) fn exported_through(&self) -> u64 {
+        self.exported_through
+    }
+
+    /// Whether the campaign's terms in force would have to be kept and cannot be.
+    pub(crate) fn is_full_of_replaced(&self, campaign: CampaignId) -> bool {
+        let is_kept = self.campaigns.get(&campaign).is_some_and(|campaign| self.is_to_be_kept(campaign.revision));
+        is_kept && self.replaced.len() >= REPLACED_TERMS_MAX
+    }
+
+    fn is_to_be_kept(&self, revision: u64) -> bool {
+        self.exported_through > 0 && revision > self.exported_through
+    }
+
+    /// PostgreSQL holds all terms up to this revision. Returns whether that is more than was known.
+    pub(crate) fn exported(&mut self, through: u64) -> bool {
+        let is_news = through > self.exported_through;
+        if is_news {
+            self.exported_through = through;
+            self.replaced = self.replaced.split_off(&(through + 1));
+        }
+        is_news
+    }
+
+    /// Puts new terms in force. What was counted so far stays. The former terms stay until PostgreSQL has them.
     pub(crate) fn set_terms(&mut self, terms: CampaignTerms, revision: u64) {
         let counted = self.campaigns.get(&terms.campaign_id);
+        if let Some(former) = counted
+            && self.is_to_be_kept(former.revision)
+            && !is_broken(Mutant::ReplacedTermsLost)
+        {
+            self.replaced.insert(former.revision, Arc::new(former.terms.clone()));
+        }
         let (spend_micros, clicks) = counted.map_or((0, 0), |campaign| (campaign.spend_micros, campaign.clicks));
         self.campaigns.insert(terms.campaign_id, Arc::new(Campaign { terms, revision, spend_micros, clicks }));
     }
@@ -70,7 +114,34 @@ impl Catalogue {
     }
 
     pub(crate) fn check(&self) -> Result<(), BrokenInvariant> {
+        self.check_replaced()?;
         self.check_some(0, usize::MAX).map(|_| ())
+    }
+
+    pub(crate) fn check_replaced(&self) -> Result<(), BrokenInvariant> {
+        let kept = self.replaced.len();
+        require(kept <= REPLACED_TERMS_MAX, "a group keeps at most REPLACED_TERMS_MAX replaced terms", || {
+            kept.to_string()
+        })?;
+        for (revision, terms) in &self.replaced {
+            let told = || format!("revision {revision}, exported through {}", self.exported_through);
+            require(self.is_to_be_kept(*revision), "replaced terms are kept only until PostgreSQL has them", told)?;
+            let in_force = self.campaigns.get(&terms.campaign_id).map_or(0, |campaign| campaign.revision);
+            require(*revision < in_force, "replaced terms are older than those in force", told)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn put(&self, head: &mut HeadWriter) -> Result<(), HeadError> {
+        let Catalogue { campaigns: _, exported_through, replaced } = self;
+        head.put(&EXPORTED_TERMS, exported_through)?;
+        head.put(&REPLACED_TERMS, replaced)
+    }
+
+    /// A catalogue whose campaigns are still missing.
+    pub(crate) fn take(head: &mut HeadReader) -> Result<Catalogue, HeadError> {
+        let (exported_through, replaced) = (head.take(&EXPORTED_TERMS)?, head.take(&REPLACED_TERMS)?);
+        Ok(Catalogue { campaigns: BTreeMap::new(), exported_through, replaced })
     }
 
     /// Checks up to `count` campaigns after the given id. Returns the last id checked; 0 once there are no more.
@@ -148,5 +219,19 @@ mod tests {
         assert_breaks(broken(|campaign| campaign.terms.campaign_id = 4), "terms are under their own campaign");
         assert_breaks(broken(|campaign| campaign.spend_micros = -1), "spend is never negative");
         assert_breaks(broken(|campaign| campaign.revision = 0), "terms have the index of the entry that set them");
+        let kept = |exported_through: u64, revision: u64| {
+            let mut catalogue = catalogue();
+            catalogue.exported_through = exported_through;
+            catalogue.replaced.insert(revision, Arc::new(terms(3)));
+            catalogue.check()
+        };
+        kept(4, 8).unwrap();
+        assert_breaks(kept(8, 8), "replaced terms are kept only until PostgreSQL has them");
+        assert_breaks(kept(4, 9), "replaced terms are older than those in force");
+        let mut full = catalogue();
+        full.exported_through = 1;
+        let many = 2..2 + REPLACED_TERMS_MAX as u64 + 1;
+        full.replaced = many.map(|revision| (revision, Arc::new(terms(3)))).collect();
+        assert_breaks(full.check(), "a group keeps at most REPLACED_TERMS_MAX replaced terms");
     }
 }

@@ -81,6 +81,12 @@ impl Fixture {
         }));
     }
 
+    fn rename_campaign(&mut self, campaign_id: u64) {
+        let mut terms = self.state.campaign(campaign_id).unwrap().terms.clone();
+        terms.name = "renamed".to_owned();
+        self.apply(&Command::SetCampaign(terms));
+    }
+
     /// Moves the watermark of every other shard: the group's is the least of all.
     fn idle_checkpoints(&mut self, watermark_ms: u64) {
         for shard in ShardId::of_group(GROUP).filter(|shard| *shard != SHARD) {
@@ -131,7 +137,8 @@ impl Fixture {
     }
 }
 
-fn fixture() -> GroupState {
+/// The state whose every field has a value that `format` has.
+fn fixture(format: u16) -> GroupState {
     let mut fixture = Fixture { state: GroupState::new(GROUP), index: 0, offset: 0 };
     fixture.apply(&Command::Configure(GroupSettings::new(1, EventTimeRules::default())));
     (1..=3).for_each(|node| fixture.register(node));
@@ -141,6 +148,10 @@ fn fixture() -> GroupState {
     fixture.apply(&Command::PlanMove(PlanMove { shard: SHARD, heir: Some(2), expected_epoch: Epoch(1) }));
     fixture.set_campaign(3, Currency::USD);
     fixture.set_campaign(5, Currency::USD);
+    if format >= 4 {
+        fixture.apply(&Command::TermsExported { through_revision: 1 });
+        fixture.rename_campaign(5);
+    }
     // The first minute becomes final, the second is corrected, and the third stays open.
     let minute = |number: u32| Minute(FIRST_MINUTE + number);
     let final_ms = minute(0).end_ms() + EventTimeRules::default().allowed_lateness_ms;
@@ -171,9 +182,10 @@ fn format_of(state: &GroupState) -> u16 {
 
 #[test]
 fn the_fixture_has_something_in_every_field() {
-    let state = fixture();
+    let state = fixture(FORMAT);
     assert!(state.settings().is_some() && !state.draining().is_empty() && state.nodes().len() == 3);
     assert!(state.shard(SHARD).is_some_and(|shard| shard.heir.is_some() && shard.last_range.is_some()));
+    assert!(state.exported_terms() > 0 && state.replaced_terms().len() == 1);
     assert!(state.campaigns().len() == 2 && !state.seen_blocks(SHARD).is_empty());
     assert!(state.command_level(1) == ANNOUNCED && state.command_level(2) != ANNOUNCED);
     assert!(state.watermark_ms() > 0 && state.published_revision() > 0);
@@ -197,7 +209,7 @@ fn every_supported_format_has_a_golden_file_that_this_build_reads() {
             decode(GROUP, &mut &**bytes, EVERY_FORMAT).unwrap_or_else(|error| panic!("format {format}: {error}"));
         assert_eq!(found_meta, meta(), "format {format}");
         found.check().unwrap();
-        assert!(found == fixture(), "format {format} is read as another state");
+        assert!(found == fixture(*format), "format {format} is read as another state");
     }
 }
 
@@ -206,7 +218,7 @@ fn every_supported_format_has_a_golden_file_that_this_build_reads() {
 fn every_format_is_written_as_in_its_golden_file() {
     for (format, golden) in GOLDEN {
         assert!(
-            written(&fixture(), *format) == *golden,
+            written(&fixture(*format), *format) == *golden,
             "this build writes other bytes under format {format}: add a format, or undo the change"
         );
     }
@@ -227,7 +239,7 @@ fn a_format_is_written_only_once_every_node_reads_it() {
 
 #[test]
 fn a_build_refuses_a_format_above_its_level_and_does_not_call_it_damaged() {
-    let bytes = written(&fixture(), 4);
+    let bytes = written(&fixture(4), 4);
     let refused = decode(GROUP, &mut bytes.as_slice(), 2).unwrap_err();
     assert!(matches!(refused, SnapshotError::Format { found: 4, newest: 3 }), "{refused}");
     assert!(refused.to_string().contains("upgrade this node first"), "{refused}");
@@ -238,5 +250,5 @@ fn a_build_refuses_a_format_above_its_level_and_does_not_call_it_damaged() {
 #[ignore = "writes into the source tree: run it once for each new format"]
 #[allow(clippy::disallowed_methods)] // A file of the repository, not of a replica.
 fn write_the_golden_file() {
-    std::fs::write(file(FORMAT), written(&fixture(), FORMAT)).unwrap();
+    std::fs::write(file(FORMAT), written(&fixture(FORMAT), FORMAT)).unwrap();
 }

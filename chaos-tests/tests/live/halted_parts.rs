@@ -117,7 +117,9 @@ async fn shards_whose_records_are_lost_say_so_show_their_lag_and_move_when_told(
         assert!(view.lag_records.is_some_and(|lag| lag > 0), "shard {shard} is {:?} behind", view.lag_records);
     }
     // A halted shard obeys a drain like any other: its records may be readable elsewhere.
-    trial.cluster.client.post("/v1/cluster/nodes/1/drain", &Value::Null).await.unwrap();
+    let url = format!("{}/v1/cluster/nodes/1/drain", trial.cluster.nodes[0].url);
+    let drain = async || reqwest::Client::new().post(&url).send().await?.error_for_status();
+    eventually("node 1 is to be drained", HANG_MAX, drain).await.unwrap();
     eventually("node 1 is empty", HANG_MAX, async || {
         let owned = trial.view().await?.owned_by(1);
         anyhow::ensure!(owned == 0, "it still owns {owned} shards");

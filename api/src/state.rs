@@ -1,12 +1,13 @@
 //! Everything a handler may use. The node provides the parts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use clicktally_database::Database;
 use clicktally_proto::click_log::ClickLog;
 use clicktally_proto::clock::Clock;
 use clicktally_proto::identity::ids::{CampaignId, NodeId};
-use clicktally_proto::identity::shard_key::Partitioner;
+use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 use clicktally_raft_store::group::Group;
 
 use crate::access::capture_slots::CaptureSlots;
@@ -43,7 +44,21 @@ pub struct ApiState {
     pub capture_slots: CaptureSlots,
 }
 
+/// How long the log may take to say where it ends.
+const LOG_DEADLINE: Duration = Duration::from_secs(1);
+
 impl ApiState {
+    /// The end of a shard's log as it answers now.
+    ///
+    /// # Errors
+    /// Why there is no answer, for people.
+    pub(crate) async fn log_end(&self, shard: ShardId) -> Result<u64, String> {
+        match tokio::time::timeout(LOG_DEADLINE, self.log.end_offset(shard)).await {
+            Ok(end) => end.map_err(|error| error.to_string()),
+            Err(_) => Err("the log did not answer in time".to_owned()),
+        }
+    }
+
     /// The local replica that owns a campaign.
     pub fn group_of(&self, campaign: CampaignId) -> Option<&Arc<Group>> {
         self.groups.get(usize::from(self.partitioner.group(campaign).0))

@@ -19,9 +19,6 @@ use crate::ports::{HaltedPart, OwnShard};
 use crate::state::ApiState;
 use crate::text_forms::time_text::format_time;
 
-/// How long the log may take to say where it ends.
-const LOG_DEADLINE: Duration = Duration::from_secs(1);
-
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ClusterView {
     /// The node that answers.
@@ -152,10 +149,7 @@ pub async fn show_cluster(State(state): State<Arc<ApiState>>) -> Json<ClusterVie
 /// The ends of all shards' logs, as far as the log answers in time.
 async fn log_ends(state: &ApiState) -> BTreeMap<ShardId, u64> {
     let shards = (0..state.partitioner.partitions()).filter_map(|shard| u16::try_from(shard).ok()).map(ShardId);
-    let questions = shards.map(|shard| async move {
-        let end = tokio::time::timeout(LOG_DEADLINE, state.log.end_offset(shard)).await;
-        Some((shard, end.ok()?.ok()?))
-    });
+    let questions = shards.map(|shard| async move { Some((shard, state.log_end(shard).await.ok()?)) });
     futures::future::join_all(questions).await.into_iter().flatten().collect()
 }
 

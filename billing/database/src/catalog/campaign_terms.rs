@@ -6,7 +6,8 @@ use chrono::{DateTime, Utc};
 use clicktally_proto::event_time::UnixMillis;
 use clicktally_proto::identity::ids::CampaignId;
 use clicktally_proto::money::{Currency, Micros};
-use sqlx::{PgConnection, Row};
+use sqlx::postgres::PgArguments;
+use sqlx::{Arguments, PgConnection, Row};
 
 use crate::column::{from_bigint, not_negative, to_currency};
 use crate::connection::Database;
@@ -107,20 +108,12 @@ pub async fn add_terms(database: &Database, revisions: &[NewTerms<'_>]) -> Resul
 async fn add_all(database: &Database, revisions: &[NewTerms<'_>]) -> Result<(), DatabaseError> {
     let mut transaction = database.pool().begin().await?;
     for terms in revisions {
-        let added = sqlx::query(
+        let added = sqlx::query_with(
             "INSERT INTO catalog.campaign_terms (campaign_id, revision, advertiser_id, name, currency, \
              cost_per_click_micros, budget_micros, tolerance_micros, effective_from) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, to_timestamp($9::bigint / 1000.0)) ON CONFLICT DO NOTHING",
+            arguments(terms)?,
         )
-        .bind(terms.campaign_id.cast_signed())
-        .bind(terms.revision.cast_signed())
-        .bind(terms.advertiser_id.cast_signed())
-        .bind(terms.name)
-        .bind(terms.currency.as_str())
-        .bind(terms.cost_per_click_micros)
-        .bind(terms.budget_micros)
-        .bind(terms.tolerance_micros)
-        .bind(terms.effective_from_ms.cast_signed())
         .execute(&mut *transaction)
         .await?;
         if added.rows_affected() == 0 {
@@ -131,22 +124,32 @@ async fn add_all(database: &Database, revisions: &[NewTerms<'_>]) -> Result<(), 
     Ok(())
 }
 
+/// The parameters $1 to $9, in the order of the table's columns.
+fn arguments(terms: &NewTerms<'_>) -> Result<PgArguments, DatabaseError> {
+    let mut arguments = PgArguments::default();
+    let mut add = || {
+        arguments.add(terms.campaign_id.cast_signed())?;
+        arguments.add(terms.revision.cast_signed())?;
+        arguments.add(terms.advertiser_id.cast_signed())?;
+        arguments.add(terms.name)?;
+        arguments.add(terms.currency.as_str())?;
+        arguments.add(terms.cost_per_click_micros)?;
+        arguments.add(terms.budget_micros)?;
+        arguments.add(terms.tolerance_micros)?;
+        arguments.add(terms.effective_from_ms.cast_signed())
+    };
+    add().map_err(sqlx::Error::Encode)?;
+    Ok(arguments)
+}
+
 /// A revision is an index of the cluster's own log. Equal revisions with other terms come from two clusters.
 async fn require_equal(connection: &mut PgConnection, terms: &NewTerms<'_>) -> Result<(), DatabaseError> {
-    let is_equal: bool = sqlx::query_scalar(
+    let is_equal: bool = sqlx::query_scalar_with(
         "SELECT advertiser_id = $3 AND name = $4 AND currency = $5 AND cost_per_click_micros = $6 AND budget_micros = $7
             AND tolerance_micros = $8 AND effective_from = to_timestamp($9::bigint / 1000.0)
          FROM catalog.campaign_terms WHERE campaign_id = $1 AND revision = $2",
+        arguments(terms)?,
     )
-    .bind(terms.campaign_id.cast_signed())
-    .bind(terms.revision.cast_signed())
-    .bind(terms.advertiser_id.cast_signed())
-    .bind(terms.name)
-    .bind(terms.currency.as_str())
-    .bind(terms.cost_per_click_micros)
-    .bind(terms.budget_micros)
-    .bind(terms.tolerance_micros)
-    .bind(terms.effective_from_ms.cast_signed())
     .fetch_one(connection)
     .await?;
     let NewTerms { campaign_id, revision, .. } = *terms;

@@ -148,7 +148,7 @@ impl GroupCore {
                 },
                 Some(node) => match self.forward(node, &request, left).await {
                     Ok(LeaderReply::NotLeader(hint)) => hint.filter(|hint| *hint != node),
-                    Ok(reply) => return settle(reply),
+                    Ok(reply) => return settle(seen_from_afar(node, reply)),
                     Err(error @ TransportError::Lost(..)) => return Err(LeaderReply::Undecided(error.to_string())),
                     Err(error) => {
                         obstacle = error.to_string();
@@ -292,6 +292,17 @@ impl GroupCore {
     }
 }
 
+/// What the answer of another node means to this one. If that node's replica has stopped, this node's has not: the
+/// others elect a leader, and only the outcome of this request is unknown.
+fn seen_from_afar(node: NodeId, reply: LeaderReply) -> LeaderReply {
+    match reply {
+        LeaderReply::Halted(reason) => {
+            LeaderReply::Undecided(format!("the replica of node {node}, the leader, has stopped: {reason}"))
+        }
+        reply => reply,
+    }
+}
+
 fn settle(reply: LeaderReply) -> Result<LeaderAnswer, LeaderReply> {
     match reply {
         LeaderReply::Done(answer) => Ok(answer),
@@ -317,5 +328,20 @@ pub(crate) fn propose_error(reply: LeaderReply) -> ProposeError {
         LeaderReply::Undecided(reason) | LeaderReply::Refused(reason) => ProposeError::Retry(reason),
         LeaderReply::NotLeader(_) => ProposeError::Retry("no leader".to_owned()),
         LeaderReply::Done(answer) => ProposeError::Retry(format!("unexpected answer {answer:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A leader that is being stopped answers so. A shard elsewhere that took the answer for its own end would stay
+    /// uncounted until an operator acts.
+    #[test]
+    fn a_stopped_leader_does_not_stop_the_replica_that_asked_it() {
+        let seen = seen_from_afar(2, LeaderReply::Halted("raft stopped".to_owned()));
+        assert!(matches!(propose_error(seen), ProposeError::Retry(_)));
+        let own = LeaderReply::Halted("raft stopped".to_owned());
+        assert!(matches!(propose_error(own), ProposeError::Halt(_)));
     }
 }

@@ -1,4 +1,4 @@
-//! Connecting to PostgreSQL, and bringing its schema up to date.
+//! Connecting to PostgreSQL.
 //!
 //! Connections have three roles. The *pool* ([`Database`]) serves short queries and transactions. A *lock session* is
 //! one connection for as long as a duty lasts; it carries the binary COPY of its duty too. A *listener* waits for
@@ -8,15 +8,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clicktally_proto::next_move::NextMove;
-use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 
 use crate::error::{DatabaseError, next_move_of};
 
 /// Connections one node may hold for billing, the window writer and the catalogue writer together.
 const CONNECTIONS_MAX: u32 = 8;
-
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
 /// What a pool of its own may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,27 +30,20 @@ pub struct Database {
 }
 
 impl Database {
-    /// Connects and applies what is missing of the schema. Nodes that start together wait for one another (a lock
-    /// inside PostgreSQL). Does not wait for a server that is down: the caller retries.
+    /// Connects now, and leaves the schema as it is. Does not wait for a server that is down: the caller retries.
     ///
     /// # Errors
     /// `Unreachable` while the server is down; `Url` for a URL that is not one; `AccessRefused` for a wrong password or
-    /// database; `Migration` if another program or a newer build wrote the schema.
-    pub async fn connect_and_migrate(url: &str) -> Result<Database, DatabaseError> {
+    /// database.
+    pub(crate) async fn connect(url: &str) -> Result<Database, DatabaseError> {
         let options = options_of(url)?;
-        let address = format!("{}:{}", options.get_host(), options.get_port());
+        let address = address_of(&options);
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS_MAX)
             .connect_with(options)
             .await
-            .map_err(|error| refused_or_unreachable(&error, address.clone()))?;
-        match MIGRATIONS.run(&pool).await {
-            Ok(()) => Ok(Database { pool }),
-            Err(MigrateError::Execute(error)) if next_move_of(&error) == NextMove::Retry => {
-                Err(DatabaseError::Unreachable { address, detail: error.to_string() })
-            }
-            Err(e) => Err(DatabaseError::Migration(e.to_string())),
-        }
+            .map_err(|error| refused_or_unreachable(&error, address))?;
+        Ok(Database { pool })
     }
 
     /// Connects at the first query, and leaves the schema as it is.
@@ -69,6 +59,11 @@ impl Database {
         Ok(Database { pool })
     }
 
+    /// The host and the port, for messages.
+    pub(crate) fn address(&self) -> String {
+        address_of(&self.pool.connect_options())
+    }
+
     pub(crate) fn pool(&self) -> &PgPool {
         &self.pool
     }
@@ -78,6 +73,10 @@ impl Database {
     pub(crate) async fn detached(&self) -> Result<PgConnection, DatabaseError> {
         Ok(self.pool.acquire().await?.detach())
     }
+}
+
+fn address_of(options: &PgConnectOptions) -> String {
+    format!("{}:{}", options.get_host(), options.get_port())
 }
 
 fn options_of(url: &str) -> Result<PgConnectOptions, DatabaseError> {
@@ -101,23 +100,6 @@ fn refused_or_unreachable(error: &sqlx::Error, address: String) -> DatabaseError
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// sqlx stores the SHA-384 of each migration and refuses a database whose migrations were edited later.
-    #[test]
-    fn a_released_migration_never_changes() {
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let found: Vec<(i64, String)> =
-            MIGRATIONS.iter().map(|m| (m.version, hex(&m.checksum)[..16].to_owned())).collect();
-        let released = [
-            (1, "37dc27bdb6f8682a"),
-            (2, "5bc3a982d493ffbb"),
-            (3, "53a24be6118c6b55"),
-            (4, "d36be4c71fe09748"),
-            (5, "faae094d926672bf"),
-            (6, "e5cf1d51eaa364d2"),
-        ];
-        assert_eq!(found, released.map(|(version, checksum)| (version, checksum.to_owned())));
-    }
 
     #[test]
     fn a_url_of_another_database_is_refused_before_anything_connects() {

@@ -9,6 +9,7 @@ pub mod day;
 pub mod error;
 pub mod locks;
 pub mod notifications;
+pub mod schema;
 
 pub mod billing;
 pub mod catalog;

@@ -2,6 +2,11 @@
 //!
 //! A lock is convenience, not safety. A worker that lost its lock unnoticed is stopped by the guards of the tables
 //! themselves: revisions, contiguous offsets, append-only rows.
+//!
+//! No session waits inside PostgreSQL for a lock: a statement that waits holds its snapshot. Meanwhile PostgreSQL
+//! removes no dead row of the database, and `CREATE INDEX CONCURRENTLY` waits, too. So we try, and wait outside.
+
+use std::time::Duration;
 
 use sqlx::{Connection, PgConnection};
 
@@ -21,6 +26,8 @@ pub enum AdvisoryLock {
     Archiver = 0x6172_6368,
     /// Serialises everything that changes documents, because budgets are compared over all days: "bill" in ASCII.
     Billing = 0x6269_6c6c,
+    /// Brings the schema up to date: "migr" in ASCII.
+    Migrations = 0x6d69_6772,
 }
 
 /// A session that holds a lock. The lock ends with the session, and dropping it ends the session.
@@ -54,25 +61,13 @@ impl LockSession {
 }
 
 impl Database {
-    /// Waits until no other session holds the lock. Cancelled by dropping.
-    ///
-    /// # Errors
-    /// `Sql` when the connection is lost meanwhile.
-    pub async fn lock(&self, lock: AdvisoryLock) -> Result<LockSession, DatabaseError> {
-        let mut connection = self.detached().await?;
-        sqlx::query("SELECT pg_advisory_lock($1)").bind(lock as i64).execute(&mut connection).await?;
-        Ok(LockSession { lock, connection })
-    }
-
     /// Takes the lock if it is free; `None` if another session holds it.
     ///
     /// # Errors
     /// `Sql` when PostgreSQL does not answer.
     pub async fn try_lock(&self, lock: AdvisoryLock) -> Result<Option<LockSession>, DatabaseError> {
         let mut connection = self.detached().await?;
-        let is_free: bool =
-            sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(lock as i64).fetch_one(&mut connection).await?;
-        if is_free {
+        if is_obtained("SELECT pg_try_advisory_lock($1)", &mut connection, lock).await? {
             return Ok(Some(LockSession { lock, connection }));
         }
         connection.close().await?;
@@ -80,8 +75,36 @@ impl Database {
     }
 }
 
-/// Waits for the lock and holds it until the transaction ends.
+/// How often a command tries again. The holder bills or finalises a day, or creates tables, which takes seconds.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+impl Database {
+    /// Waits for a lock that is held for seconds. A standby for a duty calls [`Database::try_lock`] instead.
+    ///
+    /// # Errors
+    /// `Sql` when PostgreSQL does not answer.
+    pub(crate) async fn lock(&self, lock: AdvisoryLock) -> Result<LockSession, DatabaseError> {
+        let mut connection = self.detached().await?;
+        while !is_obtained("SELECT pg_try_advisory_lock($1)", &mut connection, lock).await? {
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+        Ok(LockSession { lock, connection })
+    }
+}
+
+/// Waits for the lock and holds it until the transaction ends. The transaction is READ COMMITTED and has not changed
+/// anything yet: between two tries it has neither a snapshot nor a transaction id, so it keeps nothing alive.
 pub(crate) async fn lock_in_transaction(t: &mut PgConnection, lock: AdvisoryLock) -> Result<(), DatabaseError> {
-    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(lock as i64).execute(t).await?;
+    while !is_obtained("SELECT pg_try_advisory_xact_lock($1)", t, lock).await? {
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
     Ok(())
+}
+
+async fn is_obtained(
+    attempt: &'static str,
+    connection: &mut PgConnection,
+    lock: AdvisoryLock,
+) -> Result<bool, DatabaseError> {
+    Ok(sqlx::query_scalar(attempt).bind(lock as i64).fetch_one(connection).await?)
 }

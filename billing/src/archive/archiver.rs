@@ -28,6 +28,8 @@ use crate::metrics::BillingMetrics;
 
 /// How often buffers are looked at for age.
 const AGE_CHECK_EVERY: Duration = Duration::from_millis(250);
+/// How often an archiver asks whether it still has its duty. One that is idle writes nothing that would tell.
+const DUTY_CHECK_EVERY: Duration = Duration::from_secs(1);
 /// Records taken from the fetcher at once.
 const INTAKE_RECORDS_MAX: usize = 4_096;
 
@@ -83,18 +85,18 @@ pub struct Archiver {
 }
 
 impl Archiver {
-    /// Stands by until no other archiver lives, then takes its place and reads on from the manifest. Cancelled by
-    /// dropping.
+    /// Reads on from the manifest. The session holds [`AdvisoryLock::Archiver`], so no other archiver lives.
     ///
     /// Dropping the archiver releases the lock; nothing buffered is lost, it is read again.
     pub async fn start(
         options: ArchiveOptions,
+        mut session: LockSession,
         database: &Database,
         store: ArchiveStore,
         clock: Arc<dyn Clock>,
         metrics: BillingMetrics,
     ) -> Result<Archiver, BillingError> {
-        let mut session = database.lock(AdvisoryLock::Archiver).await?;
+        assert_eq!(session.lock(), AdvisoryLock::Archiver, "the lock of the duty excludes other archivers");
         let requests = database.listen(Channel::FlushArchive).await?;
         let archived = archived_offsets_of(&mut session).await?;
         let partitions =
@@ -115,6 +117,8 @@ impl Archiver {
     pub async fn run(&mut self, mut stop: watch::Receiver<bool>) -> Result<(), BillingError> {
         let mut age_check = tokio::time::interval(AGE_CHECK_EVERY);
         age_check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut duty_check = tokio::time::interval(DUTY_CHECK_EVERY);
+        duty_check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut fetched = Vec::with_capacity(INTAKE_RECORDS_MAX);
         loop {
             tokio::select! {
@@ -123,6 +127,7 @@ impl Archiver {
                     self.flush_due().await?;
                 }
                 _ = age_check.tick() => self.flush_due().await?,
+                _ = duty_check.tick() => self.session.require_held().await?,
                 request = self.requests.next() => {
                     request?;
                     self.wanted = Some(self.ask_log_ends().await?);

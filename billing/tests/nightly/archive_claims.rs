@@ -1,17 +1,17 @@
 //! Every record of the log is in the archive exactly once by manifest, whichever process dies at any moment.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clicktally_billing::BillingError;
 use clicktally_billing::archive::{ArchiveOptions, Archiver, wait_until_archived};
+use clicktally_database::AdvisoryLock;
 use clicktally_database::billing::archived_offsets;
 use clicktally_proto::clock::SystemClock;
 use sqlx::Row;
 
 use crate::clicks::{HANG_MAX, generate, produce};
-use crate::environment::{Environment, World};
+use crate::environment::{Environment, World, duty};
 use crate::recount::recount;
 
 /// Ranges of each shard follow each other from 0 to the end of the log, and hold as many rows as were produced.
@@ -48,27 +48,15 @@ pub(crate) async fn a_kill_between_upload_and_manifest_leaves_no_gap_and_no_copy
     assert_complete(&world, expected.rows, expected.malformed).await;
 }
 
-/// PostgreSQL knows which sessions wait for the lock.
-async fn until_an_archiver_stands_by(world: &World) {
-    let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
-        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    let seen = async { while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&world.pool).await.unwrap() == 0 {} };
-    tokio::time::timeout(HANG_MAX, seen).await.expect("an archiver waits for the lock");
-}
-
 pub(crate) async fn a_second_archiver_stands_by_and_the_manifest_takes_nothing_out_of_order(environment: &Environment) {
     let world = environment.world().await;
     produce(&world, &generate(2, 500));
     world.archive_all().await;
     let first = world.archiver(100).await;
-    let mut second = pin!(world.archiver(100));
-    tokio::select! {
-        _ = &mut second => panic!("two archivers at once"),
-        () = until_an_archiver_stands_by(&world) => {}
-    }
+    assert!(world.database.try_lock(AdvisoryLock::Archiver).await.unwrap().is_none(), "two archivers at once");
     drop(first);
     // Its turn comes once the first is gone.
-    drop(second.await);
+    drop(world.archiver(100).await);
 
     for forged in [
         // An overlap, a gap, an edit, a removal.
@@ -89,7 +77,8 @@ pub(crate) async fn waiting_for_the_archive_does_not_wait_for_its_age(environmen
     let records = generate(3, 500);
     let options = ArchiveOptions { file_age_max: Duration::from_secs(86_400), ..world.archive_options(1_000_000) };
     let (store, metrics) = (world.store.clone(), world.metrics.clone());
-    let mut archiver = Archiver::start(options, &world.database, store, Arc::new(SystemClock), metrics).await.unwrap();
+    let (session, clock) = (duty(&world.database).await, Arc::new(SystemClock));
+    let mut archiver = Archiver::start(options, session, &world.database, store, clock, metrics).await.unwrap();
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let running = tokio::spawn(async move { archiver.run(stopped).await });
 

@@ -7,13 +7,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use clicktally_billing::archive::{ArchiveOptions, ArchiveStore, Archiver, log_end_offsets};
 use clicktally_billing::metrics::BillingMetrics;
-use clicktally_database::Database;
+use clicktally_database::{AdvisoryLock, Database, LockSession};
 use clicktally_embedded::{Kafka, KafkaOptions, Postgres, PostgresOptions};
 use clicktally_kafka::KafkaConnection;
 use clicktally_proto::clock::SystemClock;
 use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use sqlx::{AssertSqlSafe, PgPool};
+
+use crate::clicks::HANG_MAX;
 
 /// Set for a child process that archives until it dies: `brokers topic database-url folder records-per-file`.
 const CHILD: &str = "CLICKTALLY_TEST_ARCHIVER";
@@ -94,7 +96,10 @@ impl World {
     pub(crate) async fn archiver(&self, file_records_max: usize) -> Archiver {
         let options = self.archive_options(file_records_max);
         let clock = Arc::new(SystemClock);
-        Archiver::start(options, &self.database, self.store.clone(), clock, self.metrics.clone()).await.unwrap()
+        let session = duty(&self.database).await;
+        Archiver::start(options, session, &self.database, self.store.clone(), clock, self.metrics.clone())
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn log_ends(&self) -> BTreeMap<ShardId, u64> {
@@ -121,6 +126,19 @@ impl World {
     }
 }
 
+/// The duty of archiving, once no other session has it. PostgreSQL may take a moment to see that a process died.
+pub(crate) async fn duty(database: &Database) -> LockSession {
+    let obtained = async {
+        loop {
+            if let Some(session) = database.try_lock(AdvisoryLock::Archiver).await.unwrap() {
+                return session;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(HANG_MAX, obtained).await.expect("the duty is free")
+}
+
 fn archive_options(brokers: &str, topic: &str, file_records_max: usize) -> ArchiveOptions {
     ArchiveOptions {
         topic: topic.to_owned(),
@@ -141,7 +159,9 @@ pub(crate) fn archive_as_child(runtime: &tokio::runtime::Runtime) -> bool {
         let metrics = BillingMetrics::register(&prometheus::Registry::new()).unwrap();
         let store = ArchiveStore::open(folder).unwrap();
         let ends = log_end_offsets(&KafkaConnection::plaintext(brokers), topic, partitioner()).await.unwrap();
-        let mut archiver = Archiver::start(options, &database, store, Arc::new(SystemClock), metrics).await.unwrap();
+        let session = duty(&database).await;
+        let mut archiver =
+            Archiver::start(options, session, &database, store, Arc::new(SystemClock), metrics).await.unwrap();
         archiver.archive_until(&ends).await.unwrap();
     });
     true

@@ -10,6 +10,7 @@ mod clicks;
 mod currency_claims;
 mod environment;
 mod finality_claims;
+mod lock_claims;
 mod recount;
 mod terms_claims;
 
@@ -45,6 +46,9 @@ fn main() {
                 archive_claims::a_kill_between_upload_and_manifest_leaves_no_gap_and_no_copy,
                 archive_claims::a_second_archiver_stands_by_and_the_manifest_takes_nothing_out_of_order,
                 archive_claims::waiting_for_the_archive_does_not_wait_for_its_age,
+                lock_claims::a_standby_keeps_no_snapshot_so_an_index_can_be_built,
+                lock_claims::a_node_that_waits_for_migrations_keeps_no_snapshot,
+                lock_claims::an_idle_archiver_whose_session_ends_loses_its_duty,
                 billing_claims::a_day_is_billed_as_a_naive_recount_says_and_never_changes_but_by_memo,
                 billing_claims::a_file_that_changed_stops_the_batch,
                 billing_claims::a_table_changed_by_hand_is_an_error_that_names_it,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clicktally_billing::archive::{ArchiveOptions, ArchiveStore, Archiver};
 use clicktally_billing::error::BillingError;
 use clicktally_billing::metrics::BillingMetrics;
-use clicktally_database::Database;
+use clicktally_database::{AdvisoryLock, Database, LockSession};
 use clicktally_proto::clock::Clock;
 use clicktally_proto::identity::shard_key::Partitioner;
 use clicktally_proto::next_move::NextMove;
@@ -20,7 +20,7 @@ use crate::halts::{Halts, Part};
 use crate::retry::{self, Backoff, HALT_PAUSE};
 use crate::sink::kafka_out_topics::KafkaOutTopics;
 use crate::sink::postgres_tables::PostgresTables;
-use crate::sink::{catalog_writer, window_writer};
+use crate::sink::{catalog_writer, singleton, window_writer};
 
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -93,12 +93,14 @@ async fn archive(
         }
     };
     let mut backoff = Backoff::steady(RETRY_PAUSE);
-    loop {
+    while let Some(session) =
+        singleton::obtain(&database, AdvisoryLock::Archiver, Part::Archive, &halts, &mut stop).await
+    {
         let ended = {
-            let mut attempt = Box::pin(archive_until_error(&config, &database, &clock, &metrics, &mut stop));
+            let mut attempt =
+                Box::pin(archive_until_error(&config, session, &database, &clock, &metrics, stop.clone()));
             tokio::select! {
                 ended = &mut attempt => ended,
-                // It archives, or stands by for the node that does.
                 () = tokio::time::sleep(HALT_PAUSE) => {
                     halts.works(Part::Archive);
                     attempt.await
@@ -123,19 +125,20 @@ async fn archive(
 
 async fn archive_until_error(
     config: &Config,
+    session: LockSession,
     database: &Database,
     clock: &Arc<dyn Clock>,
     metrics: &BillingMetrics,
-    stop: &mut watch::Receiver<bool>,
+    mut stop: watch::Receiver<bool>,
 ) -> Result<(), BillingError> {
     let store = ArchiveStore::open(&config.archive_location())?;
     let mut options = ArchiveOptions::new(config.log.connection(), Partitioner::new(config.cluster.groups));
     options.file_records_max = config.archive.flush_rows;
     options.file_age_max = Duration::from_millis(config.archive.flush_ms);
+    let (clock, metrics) = (Arc::clone(clock), metrics.clone());
     let mut archiver = tokio::select! {
-        started = Archiver::start(options, database, store, Arc::clone(clock), metrics.clone()) => started?,
-        // A node that waits for the archiver's lock still stops at once.
+        started = Archiver::start(options, session, database, store, clock, metrics) => started?,
         _ = stop.wait_for(|stop| *stop) => return Ok(()),
     };
-    archiver.run(stop.clone()).await
+    archiver.run(stop).await
 }

@@ -154,12 +154,13 @@ pub async fn run(
                     } else {
                         halts.halted(Part::CatalogueWriter, &error);
                     }
-                    if !held.is_held().await {
-                        break;
-                    }
                     Backoff::steady(ROUND).after(error.next_move())
                 }
             };
+            // The rounds use other connections, which may live longer than the one that has the duty.
+            if !held.is_held().await {
+                break;
+            }
         }
     }
 }

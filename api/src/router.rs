@@ -79,6 +79,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::access::capture_slots::CaptureSlots;
     use crate::access::source::Sources;
+    use crate::ports::group_rules::GroupRules;
     use crate::ports::id_minter::IdMinter;
     use crate::ports::{BudgetLane, HaltedPart, HaltedParts, OwnShard, OwnShards};
 
@@ -126,6 +127,7 @@ pub(crate) mod tests {
             roles,
             groups: Vec::new(),
             partitioner: Partitioner::new(1),
+            group_rules: GroupRules::default(),
             clock: Arc::new(SystemClock),
             log: Arc::new(Nothing),
             minter,

@@ -12,6 +12,7 @@ use clicktally_raft_store::group::Group;
 
 use crate::access::capture_slots::CaptureSlots;
 use crate::access::source::Sources;
+use crate::ports::group_rules::GroupRules;
 use crate::ports::id_minter::IdMinter;
 use crate::ports::{BudgetLane, HaltedParts, OwnShards};
 
@@ -31,6 +32,7 @@ pub struct ApiState {
     /// The local replicas; the index is the group id, and every group has one.
     pub groups: Vec<Arc<Group>>,
     pub partitioner: Partitioner,
+    pub group_rules: GroupRules,
     pub clock: Arc<dyn Clock>,
     pub log: Arc<dyn ClickLog>,
     /// Armed once a worker id is leased. Until then clicks without an `event_id` are refused.

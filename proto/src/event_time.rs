@@ -40,8 +40,9 @@ pub struct EventTimeRules {
     pub allowed_lateness_ms: u64,
     /// How long a final window stays readable in replicated state after it became final.
     pub retain_final_ms: u64,
-    /// A click further ahead of its record's arrival is quarantined. A click that is less far ahead is counted, and
-    /// moves watermarks as far as its arrival.
+    /// A click further ahead of its arrival is refused at capture. If it comes by the log, the stream quarantines it
+    /// and the batch does not bill it. A click that is less far ahead is counted, and moves watermarks as far as its
+    /// arrival.
     pub max_ahead_ms: u64,
 }
 
@@ -57,6 +58,11 @@ impl Default for EventTimeRules {
 }
 
 impl EventTimeRules {
+    /// The latest event time with which a click that arrives then is counted.
+    pub fn newest_ms(&self, arrival_ms: UnixMillis) -> UnixMillis {
+        arrival_ms.saturating_add(self.max_ahead_ms)
+    }
+
     pub fn has_fired(&self, minute: Minute, watermark_ms: UnixMillis) -> bool {
         minute.end_ms() <= watermark_ms
     }

@@ -5,19 +5,18 @@ use std::net::IpAddr;
 use clicktally_proto::click::json_object::{JsonError, JsonObject};
 use clicktally_proto::click::record::Click;
 use clicktally_proto::event_time::UnixMillis;
+use clicktally_proto::identity::ids::CampaignId;
 use clicktally_proto::limits::{
     EVENT_ID_BYTES_MAX, LABEL_BYTES_MAX, PRICE_MICROS_MAX, USER_AGENT_BYTES_MAX, USER_ID_BYTES_MAX,
 };
 use thiserror::Error;
 use utoipa::ToSchema;
 
+use super::arrival::Arrival;
 use crate::problem::ProblemKind;
 use crate::text_forms::decimal::{DecimalError, Finer, parse_scaled};
 use crate::text_forms::json_scalar::{Scalar, parse_id};
 use crate::text_forms::time_text::parse_time;
-
-/// The most by which the time of a click may differ from its arrival, in either direction.
-pub const CLOCK_DIFFERENCE_MAX_MS: u64 = 5 * 60_000;
 
 pub const IMPRESSION_TOKEN_BYTES_MAX: usize = 2_048;
 
@@ -29,7 +28,8 @@ pub struct IncomingClick {
     /// are. Minted here if it is missing.
     #[schema(value_type = Option<Scalar>)]
     pub event_id: Option<String>,
-    /// When clicked: RFC 3339 or epoch seconds, within 5 minutes of arrival. Required.
+    /// When clicked: RFC 3339 or epoch seconds. At most 5 minutes before its arrival, and at most
+    /// `event_time.max_ahead_ms` (by default 5 minutes) after it. Required.
     #[schema(value_type = Option<Scalar>)]
     pub timestamp: Option<String>,
     /// 1 to 2^63 − 1, as a number or a decimal string. Required.
@@ -89,9 +89,13 @@ pub enum ClickRefusal {
     Id(&'static str),
     #[error("timestamp must be RFC 3339 or epoch seconds")]
     Timestamp,
-    #[error("timestamp is {} s {} the time of this node; at most {} s are accepted (epoch seconds, not milliseconds?)",
-        .off_ms / 1_000, if *.is_ahead { "ahead of" } else { "behind" }, CLOCK_DIFFERENCE_MAX_MS / 1_000)]
-    ClockDifference { off_ms: u64, is_ahead: bool },
+    #[error(
+        "timestamp is {off_ms} ms ahead of the time of this node; at most {limit_ms} ms are accepted \
+        (epoch seconds, not milliseconds?)"
+    )]
+    Ahead { off_ms: u64, limit_ms: u64 },
+    #[error("timestamp is {off_ms} ms behind the time of this node; at most {limit_ms} ms are accepted")]
+    Behind { off_ms: u64, limit_ms: u64 },
     #[error("{field} is longer than {limit} bytes")]
     TooLong { field: &'static str, limit: usize },
     #[error("event_id must not be empty")]
@@ -112,7 +116,7 @@ impl ClickRefusal {
         match self {
             ClickRefusal::Malformed(error) => error.field(),
             ClickRefusal::Missing(field) | ClickRefusal::Id(field) | ClickRefusal::TooLong { field, .. } => Some(field),
-            ClickRefusal::Timestamp | ClickRefusal::ClockDifference { .. } => Some("timestamp"),
+            ClickRefusal::Timestamp | ClickRefusal::Ahead { .. } | ClickRefusal::Behind { .. } => Some("timestamp"),
             ClickRefusal::EmptyEventId => Some("event_id"),
             ClickRefusal::IpAddress => Some("ip_address"),
             ClickRefusal::Price(_) | ClickRefusal::NegativePrice | ClickRefusal::PriceTooHigh => Some("cost_per_click"),
@@ -124,7 +128,7 @@ impl ClickRefusal {
             ClickRefusal::Malformed(JsonError::Unexpected { .. }) => ProblemKind::ClickFieldInvalid,
             ClickRefusal::Malformed(_) => ProblemKind::ClickMalformed,
             ClickRefusal::Missing(_) => ProblemKind::ClickFieldMissing,
-            ClickRefusal::ClockDifference { .. } => ProblemKind::ClickTimestampOutOfRange,
+            ClickRefusal::Ahead { .. } | ClickRefusal::Behind { .. } => ProblemKind::ClickTimestampOutOfRange,
             ClickRefusal::TooLong { .. } => ProblemKind::ClickFieldTooLong,
             ClickRefusal::Id(_)
             | ClickRefusal::Timestamp
@@ -138,19 +142,25 @@ impl ClickRefusal {
 }
 
 /// The click without its id, which the caller sets. A click without an `event_id` gets no source: its id is minted.
-pub fn check(incoming: IncomingClick, source: &str, evidence: u32, now_ms: UnixMillis) -> Result<Click, ClickRefusal> {
+pub fn check(
+    incoming: IncomingClick,
+    source: &str,
+    evidence: u32,
+    arrival: &Arrival<'_>,
+) -> Result<Click, ClickRefusal> {
     let event_id = text("event_id", incoming.event_id, EVENT_ID_BYTES_MAX)?;
     if event_id.as_deref() == Some("") {
         return Err(ClickRefusal::EmptyEventId);
     }
     let source = if event_id.is_some() { source.to_owned() } else { String::new() };
     let label = |field, value| text(field, value, LABEL_BYTES_MAX).map(Option::unwrap_or_default);
+    let campaign_id = id("campaign_id", incoming.campaign_id)?;
     Ok(Click {
         click_id: 0,
-        campaign_id: id("campaign_id", incoming.campaign_id)?,
+        campaign_id,
         ad_id: id("ad_id", incoming.ad_id)?,
-        event_time_ms: event_time(incoming.timestamp, now_ms)?,
-        ingest_time_ms: now_ms,
+        event_time_ms: event_time(incoming.timestamp, campaign_id, arrival)?,
+        ingest_time_ms: arrival.now_ms,
         event_id: event_id.unwrap_or_default(),
         source,
         user_id: text("user_id", incoming.user_id, USER_ID_BYTES_MAX)?.unwrap_or_default(),
@@ -180,12 +190,15 @@ fn id(field: &'static str, value: Option<String>) -> Result<u64, ClickRefusal> {
     parse_id(&text).ok_or(ClickRefusal::Id(field))
 }
 
-fn event_time(value: Option<String>, now_ms: UnixMillis) -> Result<UnixMillis, ClickRefusal> {
+fn event_time(value: Option<String>, campaign: CampaignId, arrival: &Arrival<'_>) -> Result<UnixMillis, ClickRefusal> {
     let text = value.ok_or(ClickRefusal::Missing("timestamp"))?;
     let event_time_ms = parse_time(&text).ok_or(ClickRefusal::Timestamp)?;
-    let off_ms = event_time_ms.abs_diff(now_ms);
-    if off_ms > CLOCK_DIFFERENCE_MAX_MS {
-        return Err(ClickRefusal::ClockDifference { off_ms, is_ahead: event_time_ms > now_ms });
+    let (now_ms, newest_ms, oldest_ms) = (arrival.now_ms, arrival.newest_ms(campaign), arrival.oldest_ms());
+    if event_time_ms > newest_ms {
+        return Err(ClickRefusal::Ahead { off_ms: event_time_ms - now_ms, limit_ms: newest_ms - now_ms });
+    }
+    if event_time_ms < oldest_ms {
+        return Err(ClickRefusal::Behind { off_ms: now_ms - event_time_ms, limit_ms: now_ms - oldest_ms });
     }
     Ok(event_time_ms)
 }
@@ -209,14 +222,22 @@ fn price(value: Option<String>) -> Result<i64, ClickRefusal> {
 
 #[cfg(test)]
 mod tests {
+    use clicktally_proto::event_time::EventTimeRules;
+    use clicktally_proto::identity::shard_key::Partitioner;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::capture::arrival::BEHIND_MAX_MS;
 
     const NOW_MS: u64 = 1_700_000_000_000;
 
     fn checked(json: &str) -> Result<Click, ClickRefusal> {
-        check(IncomingClick::read(json.as_bytes())?, "shop", 0, NOW_MS)
+        checked_by(json, &[])
+    }
+
+    fn checked_by(json: &str, rules: &[EventTimeRules]) -> Result<Click, ClickRefusal> {
+        let arrival = Arrival { now_ms: NOW_MS, partitioner: Partitioner::new(1), rules };
+        check(IncomingClick::read(json.as_bytes())?, "shop", 0, &arrival)
     }
 
     #[test]
@@ -232,22 +253,39 @@ mod tests {
     }
 
     #[test]
-    fn five_minutes_are_accepted_and_a_millisecond_more_is_not() {
-        let at = |time_ms: u64| {
-            checked(&format!(
-                r#"{{"timestamp": {}.{:03}, "campaign_id": 1, "ad_id": 1}}"#,
-                time_ms / 1_000,
-                time_ms % 1_000
-            ))
-        };
-        for edge in [NOW_MS - CLOCK_DIFFERENCE_MAX_MS, NOW_MS + CLOCK_DIFFERENCE_MAX_MS] {
-            assert_eq!(at(edge).unwrap().event_time_ms, edge);
-        }
-        for beyond in [NOW_MS - CLOCK_DIFFERENCE_MAX_MS - 1, NOW_MS + CLOCK_DIFFERENCE_MAX_MS + 1] {
-            assert!(matches!(at(beyond), Err(ClickRefusal::ClockDifference { .. })));
+    fn a_click_is_as_far_from_its_arrival_as_its_group_counts_and_no_millisecond_more() {
+        let default_ms = EventTimeRules::default().max_ahead_ms;
+        for max_ahead_ms in [default_ms, 30_000, 0] {
+            let rules = [EventTimeRules { max_ahead_ms, ..EventTimeRules::default() }];
+            let at = |time_ms: u64| {
+                let (seconds, millis) = (time_ms / 1_000, time_ms % 1_000);
+                let click = format!(r#"{{"timestamp": {seconds}.{millis:03}, "campaign_id": 1, "ad_id": 1}}"#);
+                checked_by(&click, &rules)
+            };
+            for edge in [NOW_MS - BEHIND_MAX_MS, NOW_MS + max_ahead_ms] {
+                assert_eq!(at(edge).unwrap().event_time_ms, edge);
+            }
+            let behind = at(NOW_MS - BEHIND_MAX_MS - 1).unwrap_err();
+            assert_eq!(behind, ClickRefusal::Behind { off_ms: BEHIND_MAX_MS + 1, limit_ms: BEHIND_MAX_MS });
+            let ahead = at(NOW_MS + max_ahead_ms + 1).unwrap_err();
+            assert_eq!(ahead, ClickRefusal::Ahead { off_ms: max_ahead_ms + 1, limit_ms: max_ahead_ms });
+            assert_eq!((behind.field(), ahead.field()), (Some("timestamp"), Some("timestamp")));
         }
         let milliseconds = checked(r#"{"timestamp": 1700000000000, "campaign_id": 1, "ad_id": 1}"#).unwrap_err();
         assert!(milliseconds.to_string().contains("not milliseconds"));
+    }
+
+    #[test]
+    fn each_campaign_is_checked_by_the_rules_of_its_own_group() {
+        let partitioner = Partitioner::new(2);
+        let strict = EventTimeRules { max_ahead_ms: 0, ..EventTimeRules::default() };
+        let arrival = Arrival { now_ms: NOW_MS, partitioner, rules: &[strict, EventTimeRules::default()] };
+        let campaigns = (1..).filter(|campaign| partitioner.group(*campaign).0 == 0).take(3);
+        for campaign in campaigns {
+            assert_eq!(arrival.newest_ms(campaign), NOW_MS);
+        }
+        let other = (1..).find(|campaign| partitioner.group(*campaign).0 == 1).unwrap();
+        assert_eq!(arrival.newest_ms(other), NOW_MS + EventTimeRules::default().max_ahead_ms);
     }
 
     #[test]
@@ -306,7 +344,8 @@ mod tests {
                 ip_address: Some(ip),
                 ..IncomingClick::default()
             };
-            let _ = check(incoming, "shop", 0, now_ms);
+            let arrival = Arrival { now_ms, partitioner: Partitioner::new(1), rules: &[] };
+            let _ = check(incoming, "shop", 0, &arrival);
         }
     }
 }

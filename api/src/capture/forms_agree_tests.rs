@@ -1,8 +1,10 @@
 //! A click is taken or refused alike in every JSON form: alone, in an array, in a line, and as a record of the raw log.
 
 use clicktally_proto::click::view::decode_record;
+use clicktally_proto::identity::shard_key::Partitioner;
 use proptest::prelude::*;
 
+use super::arrival::Arrival;
 use super::body_items::read_items;
 use super::click_fields::{ClickRefusal, check};
 
@@ -63,10 +65,11 @@ proptest! {
         let click = object(&format!("\"timestamp\": {NOW_S}"), &fields);
         let good = object(&format!("\"timestamp\": {NOW_S}"), &[("ad_id", b"1".to_vec()), ("campaign_id", b"1".to_vec())]);
         let shown = String::from_utf8_lossy(&click).into_owned();
+        let arrival = Arrival { now_ms: NOW_S * 1_000, partitioner: Partitioner::new(1), rules: &[] };
         let verdicts = |body: &[u8], declared_ndjson| {
             let items = read_items(body, declared_ndjson).unwrap();
             let checked = items.into_iter().map(|item| {
-                item.map_err(ClickRefusal::from).and_then(|incoming| check(incoming, "shop", 0, NOW_S * 1_000))
+                item.map_err(ClickRefusal::from).and_then(|incoming| check(incoming, "shop", 0, &arrival))
             });
             checked.collect::<Vec<_>>()
         };

@@ -4,6 +4,7 @@
 //! durable in the log (acks=all); a click listed under `errors` was not written. *On restart* nothing is lost,
 //! because nothing is held.
 
+pub mod arrival;
 pub mod body_items;
 pub mod capture_metrics;
 pub mod click_fields;

@@ -10,11 +10,11 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use clicktally_proto::click::invalid_traffic::EVIDENCE_AUTOMATED;
 use clicktally_proto::click::record::Click;
-use clicktally_proto::event_time::UnixMillis;
 use clicktally_proto::identity::ids::ClickId;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::arrival::Arrival;
 use super::body_items::{BodyError, Item, read_items};
 use super::capture_metrics::CAPTURE_CLICKS;
 use super::click_fields::{ClickRefusal, IncomingClick, check};
@@ -75,8 +75,11 @@ pub async fn post_clicks(
     let BodyBytes(body) = body?;
     let items = read_items(&body, is_ndjson(&headers)).map_err(unreadable)?;
 
-    let now_ms = state.clock.now_ms();
-    let sorted = sort_items(items, source, evidence_of(&headers), now_ms, &state.minter)?;
+    let rules = state.group_rules.of(&state.groups).ok_or_else(|| {
+        Problem::new(ProblemKind::NotReady, "this node does not know the settings of every group yet: retry")
+    })?;
+    let arrival = Arrival { now_ms: state.clock.now_ms(), partitioner: state.partitioner, rules };
+    let sorted = sort_items(items, source, evidence_of(&headers), &arrival, &state.minter)?;
     let (accepted, refused) = (sorted.clicks.len(), sorted.errors.len());
     count("invalid", refused);
     if accepted == 0 {
@@ -114,13 +117,13 @@ fn sort_items(
     items: Vec<Item>,
     source: &str,
     evidence: u32,
-    now_ms: UnixMillis,
+    arrival: &Arrival<'_>,
     minter: &IdMinter,
 ) -> Result<Sorted, Problem> {
     let mut sorted = Sorted { clicks: Vec::with_capacity(items.len()), results: Vec::new(), errors: Vec::new() };
     let mut seen = HashSet::with_capacity(items.len());
     for (index, item) in items.into_iter().enumerate() {
-        let checked = item.map_err(ClickRefusal::from).and_then(|incoming| check(incoming, source, evidence, now_ms));
+        let checked = item.map_err(ClickRefusal::from).and_then(|incoming| check(incoming, source, evidence, arrival));
         let mut click = match checked {
             Ok(click) => click,
             Err(refusal) => {
@@ -129,7 +132,7 @@ fn sort_items(
             }
         };
         let id = if click.event_id.is_empty() {
-            minter.mint(now_ms).ok_or_else(|| {
+            minter.mint(arrival.now_ms).ok_or_else(|| {
                 Problem::new(
                     ProblemKind::NotReady,
                     "this node has not leased a worker id yet: send event ids, or retry",
@@ -174,7 +177,13 @@ fn count(outcome: &str, clicks: usize) {
 
 #[cfg(test)]
 mod tests {
+    use clicktally_proto::identity::shard_key::Partitioner;
+
     use super::*;
+
+    fn arrival() -> Arrival<'static> {
+        Arrival { now_ms: 1_700_000_000_000, partitioner: Partitioner::new(1), rules: &[] }
+    }
 
     fn item(json: &str) -> Item {
         IncomingClick::read(json.as_bytes())
@@ -188,7 +197,7 @@ mod tests {
             item(r#"{"event_id": "a", "timestamp": 1700000000, "campaign_id": 1, "ad_id": 1}"#),
             item("7"),
         ];
-        let sorted = sort_items(items, "shop", 0, 1_700_000_000_000, &IdMinter::default()).unwrap_or_else(|_| panic!());
+        let sorted = sort_items(items, "shop", 0, &arrival(), &IdMinter::default()).unwrap_or_else(|_| panic!());
         assert_eq!(sorted.results.iter().map(|r| (r.index, r.duplicate)).collect::<Vec<_>>(), [(0, false), (2, true)]);
         assert_eq!(sorted.clicks.len(), 2);
         assert_eq!(sorted.clicks[0].click_id, ClickId::foreign("shop", "a").0);
@@ -200,9 +209,9 @@ mod tests {
     fn ids_are_minted_only_under_a_leased_worker_id() {
         let minter = IdMinter::default();
         let click = || vec![item(r#"{"timestamp": 1700000000, "campaign_id": 1, "ad_id": 1}"#)];
-        assert!(sort_items(click(), "shop", 0, 1_700_000_000_000, &minter).is_err());
+        assert!(sort_items(click(), "shop", 0, &arrival(), &minter).is_err());
         minter.arm(3);
-        let sorted = sort_items(click(), "shop", 0, 1_700_000_000_000, &minter).unwrap_or_else(|_| panic!());
+        let sorted = sort_items(click(), "shop", 0, &arrival(), &minter).unwrap_or_else(|_| panic!());
         assert!(!ClickId(sorted.clicks[0].click_id).is_foreign());
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clicktally_api::access::capture_slots::CaptureSlots;
 use clicktally_api::access::source::Sources;
+use clicktally_api::ports::group_rules::GroupRules;
 use clicktally_api::ports::id_minter::IdMinter;
 use clicktally_api::{ApiState, Roles};
 use clicktally_budget::BudgetRules;
@@ -108,6 +109,7 @@ impl ClusterNode {
             roles: Roles { capture: config.has(Role::Capture), serve: config.has(Role::Serve) },
             groups: member.shared_groups(),
             partitioner: Partitioner::new(config.cluster.groups),
+            group_rules: GroupRules::default(),
             clock,
             log,
             minter,

@@ -18,7 +18,7 @@ section! {
         pub allowed_lateness_ms: u64 = EventTimeRules::default().allowed_lateness_ms, in 0..=LIVE_SPAN_MAX_MS;
         /// For how long after it became final a window stays readable in replicated state.
         pub retain_final_ms: u64 = EventTimeRules::default().retain_final_ms, in 0..=RETAIN_FINAL_MS_MAX;
-        /// A click further ahead of its record's arrival is quarantined. A click that is less far ahead is counted.
+        /// A click further ahead of its arrival is refused at capture, and quarantined if it comes by the log.
         pub max_ahead_ms: u64 = EventTimeRules::default().max_ahead_ms, in 0..=LIVE_SPAN_MAX_MS;
     }
 }

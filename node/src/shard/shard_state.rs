@@ -173,7 +173,7 @@ impl ShardState {
     }
 
     fn take_clicks(&mut self, record: LogRecord<'_>, clicks: &[ClickView]) {
-        let newest_ms = record.arrival_ms.saturating_add(self.terms.event_time.max_ahead_ms);
+        let newest_ms = self.terms.event_time.newest_ms(record.arrival_ms);
         let mut detours: Vec<(usize, Detour)> = Vec::new();
         self.outcomes.read += clicks.len() as u64;
         for (index, click) in clicks.iter().enumerate() {

@@ -39,6 +39,7 @@ pub enum Part {
     WindowWriter,
     CatalogueWriter,
     Archive,
+    Reconciliation,
     LogTopics,
     HttpInterface,
 }
@@ -56,6 +57,7 @@ impl Part {
             Part::WindowWriter => "window writer",
             Part::CatalogueWriter => "catalogue writer",
             Part::Archive => "archive",
+            Part::Reconciliation => "reconciliation metrics",
             Part::LogTopics => "log topics",
             Part::HttpInterface => "http interface",
         }
@@ -81,6 +83,7 @@ impl Part {
             Part::WindowWriter => "reports do not get newer",
             Part::CatalogueWriter => "new campaign terms are not billable",
             Part::Archive => "invoices wait, and the log loses old clicks when its retention ends",
+            Part::Reconciliation => "/metrics shows old reconciliations",
             Part::LogTopics => "clicks may be lost, or counts may seem fresher than they are",
             Part::HttpInterface => "this node answers nothing",
         }

@@ -48,6 +48,15 @@ impl Cause {
             Cause::Unexplained => "unexplained",
         }
     }
+
+    /// The rows of `billing.reconciliation` that count a day's clicks of this cause. Windows show what the stream
+    /// missed; what was not billed is known per campaign only.
+    pub fn scope(self) -> &'static str {
+        match self {
+            Cause::BudgetCap | Cause::UnknownCampaign | Cause::CurrencyChanged => "campaign",
+            Cause::Late | Cause::Duplicate | Cause::Invalid | Cause::StreamPending | Cause::Unexplained => "ad_minute",
+        }
+    }
 }
 
 /// What is known of one (ad, campaign, minute).

@@ -6,9 +6,11 @@
 
 mod compare;
 mod explain;
+mod figures;
 mod run;
 mod summary;
 
 pub use explain::{Cause, ComparedWindow, explain};
+pub use figures::{DAYS_SHOWN, ReconciliationFigures};
 pub use run::reconcile;
 pub use summary::ReconciliationSummary;

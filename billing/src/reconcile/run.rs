@@ -7,11 +7,10 @@ use clicktally_database::reports::late_records;
 use clicktally_database::{Database, DatabaseError, Day};
 
 use super::compare::{WindowKey, compare_campaigns, compare_windows};
-use super::summary::{ReconciliationSummary, publish};
+use super::summary::{ReconciliationSummary, report};
 use crate::archive::ArchiveStore;
 use crate::batch::{BatchOptions, ShardQuery, by_shard};
 use crate::error::{BillingError, bigint};
-use crate::metrics::BillingMetrics;
 
 /// Compares the newest batch run of a day with what the stream reported of it, and replaces the day's differences.
 ///
@@ -22,7 +21,6 @@ pub async fn reconcile(
     store: &ArchiveStore,
     day: Day,
     options: &BatchOptions,
-    metrics: &BillingMetrics,
 ) -> Result<ReconciliationSummary, BillingError> {
     let late = late_winners(database, store, day, options).await?;
     let mut reconciliation = Reconciliation::begin(database, day).await?;
@@ -33,7 +31,7 @@ pub async fn reconcile(
     let summary = ReconciliationSummary::new(day, totals, &differences);
     let verdict = Verdict { totals, unexplained: summary.unexplained, pages: summary.pages() };
     reconciliation.replace(&differences, &verdict).await?;
-    publish(&summary, metrics);
+    report(&summary);
     Ok(summary)
 }
 

@@ -5,7 +5,6 @@ use clicktally_database::billing::{DayTotals, NewDifference};
 use serde::Serialize;
 
 use super::explain::Cause;
-use crate::metrics::BillingMetrics;
 
 /// Page when more than one in this many of the batch's clicks differs without an explanation.
 const UNEXPLAINED_ONE_IN: u64 = 1_000;
@@ -31,19 +30,6 @@ pub struct ReconciliationSummary {
 }
 
 impl ReconciliationSummary {
-    fn of_cause(&self, cause: Cause) -> u64 {
-        match cause {
-            Cause::Late => self.late,
-            Cause::Duplicate => self.duplicate,
-            Cause::Invalid => self.invalid,
-            Cause::StreamPending => self.stream_pending,
-            Cause::Unexplained => self.unexplained,
-            Cause::BudgetCap => self.budget_cap,
-            Cause::UnknownCampaign => self.unknown_campaign,
-            Cause::CurrencyChanged => self.currency_changed,
-        }
-    }
-
     /// Unexplained beyond 0.1 % of the batch's clicks.
     pub fn pages(&self) -> bool {
         self.unexplained.saturating_mul(UNEXPLAINED_ONE_IN) > self.batch_clicks
@@ -51,11 +37,9 @@ impl ReconciliationSummary {
 
     pub(super) fn new(day: Day, totals: DayTotals, differences: &[NewDifference]) -> ReconciliationSummary {
         let sum = |cause: Cause| -> u64 {
-            // Windows show what the stream missed; what was not billed is known per campaign only.
-            let is_of_campaign = matches!(cause, Cause::BudgetCap | Cause::UnknownCampaign | Cause::CurrencyChanged);
             differences
                 .iter()
-                .filter(|d| d.cause == cause.as_str() && d.window.is_none() == is_of_campaign)
+                .filter(|d| d.cause == cause.as_str() && d.scope() == cause.scope())
                 .map(|d| d.clicks.unsigned_abs())
                 .sum()
         };
@@ -76,14 +60,8 @@ impl ReconciliationSummary {
     }
 }
 
-/// As metrics, and in the log: as an error if it pages.
-pub(super) fn publish(summary: &ReconciliationSummary, metrics: &BillingMetrics) {
-    for cause in Cause::ALL {
-        // For a gauge only; money and alerts use the integers.
-        #[allow(clippy::cast_precision_loss)]
-        let ratio = summary.of_cause(cause) as f64 / summary.batch_clicks.max(1) as f64;
-        metrics.divergence_ratio.with_label_values(&[cause.as_str()]).set(ratio);
-    }
+/// In the log: as an error if it pages. Nodes show it as metrics (`figures`).
+pub(super) fn report(summary: &ReconciliationSummary) {
     let (day, unexplained, batch_clicks) = (summary.day, summary.unexplained, summary.batch_clicks);
     if summary.pages() {
         tracing::error!(%day, unexplained, batch_clicks, "stream and batch differ by more than 0.1 % without a cause: \

@@ -74,7 +74,7 @@ pub(crate) async fn count(world: &World, sql: &'static str) -> i64 {
 }
 
 pub(crate) async fn reconcile_day(world: &World, day: Day) -> ReconciliationSummary {
-    reconcile(&world.database, &world.store, day, &BatchOptions::default(), &world.metrics).await.unwrap()
+    reconcile(&world.database, &world.store, day, &BatchOptions::default()).await.unwrap()
 }
 
 /// Every row of the results, as text.

@@ -9,6 +9,7 @@ mod bounds_claims;
 mod clicks;
 mod currency_claims;
 mod environment;
+mod figures_claims;
 mod finality_claims;
 mod lock_claims;
 mod recount;
@@ -46,6 +47,7 @@ fn main() {
                 archive_claims::a_kill_between_upload_and_manifest_leaves_no_gap_and_no_copy,
                 archive_claims::a_second_archiver_stands_by_and_the_manifest_takes_nothing_out_of_order,
                 archive_claims::waiting_for_the_archive_does_not_wait_for_its_age,
+                figures_claims::the_last_reconciliation_of_each_day_is_shown_and_an_absent_server_makes_it_old,
                 lock_claims::a_standby_keeps_no_snapshot_so_an_index_can_be_built,
                 lock_claims::a_node_that_waits_for_migrations_keeps_no_snapshot,
                 lock_claims::an_idle_archiver_whose_session_ends_loses_its_duty,

@@ -9,7 +9,6 @@ use clap::{Args, Subcommand};
 use clicktally_billing::archive::{self, ArchiveStore};
 use clicktally_billing::batch::{self, BatchOptions};
 use clicktally_billing::invoice::{FinalizedDay, Override};
-use clicktally_billing::metrics::BillingMetrics;
 use clicktally_billing::{BillingError, Day, invoice, reconcile};
 use clicktally_database::Database;
 use clicktally_database::billing::{archived_days, statement};
@@ -148,12 +147,11 @@ pub(super) async fn run(command: BillingCommand, output: Output) -> anyhow::Resu
             }
         }
         BillingAction::Reconcile { days } => {
-            let metrics = BillingMetrics::register(prometheus::default_registry())?;
             if let Some(terms) = batch::exported_terms(&database, config.cluster.groups).await? {
                 options.max_ahead_ms = terms.max_ahead_ms;
             }
             for day in days.resolve(&database).await? {
-                let summary = reconcile::reconcile(&database, &store, day, &options, &metrics).await?;
+                let summary = reconcile::reconcile(&database, &store, day, &options).await?;
                 show(&summary, output)?;
                 if summary.pages() {
                     code = ExitCode::from(UNEXPLAINED);

@@ -1,4 +1,5 @@
-//! Everything that needs PostgreSQL: the connection, then the window writer, the catalogue writer and the archive.
+//! Everything that needs PostgreSQL: the connection, then the window writer, the catalogue writer, the archive, and the
+//! metrics of reconciliation.
 //! Counting never waits for any of it.
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use clicktally_raft_store::group::Group;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::reconciliation;
 use crate::config::{Config, Role};
 use crate::halts::{Halts, Part};
 use crate::retry::{self, Backoff, HALT_PAUSE};
@@ -34,6 +36,8 @@ pub async fn run(
 ) {
     let Some(database) = connect(&config.postgres.url, &halts, &mut stop).await else { return };
     let mut duties = JoinSet::new();
+    let figures = reconciliation::show(database.clone(), Arc::clone(&clock), Arc::clone(&halts), stop.clone());
+    duties.spawn(supervised(Part::Reconciliation, &halts, figures));
     if config.has(Role::Serve) {
         let tables = Arc::new(PostgresTables::new(database.clone(), Arc::clone(&halts)));
         let topics = Arc::new(KafkaOutTopics::new(config.log.connection(), Arc::clone(&clock)));

@@ -3,3 +3,4 @@
 
 pub mod database;
 pub mod log_topics;
+pub mod reconciliation;

@@ -62,6 +62,12 @@ pub struct NewDifference {
     pub clicks: i64,
 }
 
+impl NewDifference {
+    pub fn scope(&self) -> &'static str {
+        if self.window.is_some() { "ad_minute" } else { "campaign" }
+    }
+}
+
 /// The differences of a day by one cause, summed.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct CauseTotals {
@@ -230,8 +236,7 @@ impl Reconciliation<'_> {
 
     async fn insert(&mut self, rows: &[NewDifference]) -> Result<(), DatabaseError> {
         assert!(rows.iter().all(|d| d.clicks != 0), "a cause that explains no click is not a difference");
-        let scopes: Vec<&str> =
-            rows.iter().map(|d| if d.window.is_some() { "ad_minute" } else { "campaign" }).collect();
+        let scopes: Vec<&str> = rows.iter().map(NewDifference::scope).collect();
         let campaigns: Vec<i64> = rows.iter().map(|d| d.campaign_id).collect();
         let ads: Vec<i64> = rows.iter().map(|d| d.window.map_or(0, |(ad_id, _)| ad_id)).collect();
         let midnight = self.day.start();

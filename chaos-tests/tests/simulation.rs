@@ -60,8 +60,8 @@ fn simulator() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_sim"))
 }
 
-/// Where the fresh seeds begin: `CLICKTALLY_SIM_SEED`, or else the time. CI names its commit's time, so that a commit is
-/// judged by the same seeds whenever CI runs, and the next commit by others.
+/// Where the fresh seeds begin: `CLICKTALLY_SIM_SEED`, or else the time. CI names its commit's time, so that a commit
+/// is judged by the same seeds whenever CI runs, and the next commit by others.
 fn first_fresh_seed() -> u64 {
     match std::env::var("CLICKTALLY_SIM_SEED") {
         Ok(seed) => seed.parse().expect("CLICKTALLY_SIM_SEED must be a whole number"),

@@ -201,10 +201,20 @@ async fn open_group(
     let snapshots = GroupSnapshots::new(group, storage.open_snapshots(group)?, config.command_level);
     let mut log = GroupLog::open(log.clone(), storage.open_promises(group)?, group)?;
     log.restore_vote().await?;
+    if let Some(acknowledged) = log.lost()? {
+        return Err(OpenError::LogLost { group: group.0, acknowledged, last: log.last_index().unwrap_or(0) });
+    }
     let peers: Vec<PeerTarget> = others(config, group).collect();
     let known = ask_founders(config, group, transport).await;
     let found = match log.damage().cloned() {
-        None => must_found(config, group, &log, &known)?,
+        None => match must_found(config, group, &log, &known) {
+            Err(error @ OpenError::LogLost { acknowledged, .. }) => {
+                // A supervisor starts a refused node again and again. The leader that remembers may be gone by then.
+                log.keep_lost(acknowledged).await?;
+                return Err(error);
+            }
+            decided => decided?,
+        },
         Some(damage) => {
             let acknowledged = known.iter().filter_map(|known| known.acknowledged).max();
             heal_log(group.0, &mut log, damage, acknowledged, &snapshots, &peers, transport.as_ref()).await?;

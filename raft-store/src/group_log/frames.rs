@@ -12,6 +12,7 @@ pub(super) const KEY_VOTE: &str = "vote";
 pub(super) const KEY_COMMITTED: &str = "committed";
 pub(super) const KEY_PURGED: &str = "purged";
 pub(super) const KEY_TAIL: &str = "tail";
+pub(super) const KEY_LOST: &str = "lost";
 
 pub(super) fn encode<T: Serialize>(value: &T, group: GroupId) -> Result<Vec<u8>, GroupLogError> {
     codec::encode(value).map_err(|e| GroupLogError::Damaged { group: group.0, what: e.to_string() })

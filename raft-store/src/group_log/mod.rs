@@ -1,7 +1,7 @@
 //! The Raft log of one group, in the node's shared [`LogStorage`].
 //!
-//! *Reads / writes*: the group's entries in the storage, the keys `vote`, `committed`, `purged` and `tail`, and its
-//! record of promises. *Promises*: an entry can be read as soon as `append` has returned, and is durable when its
+//! *Reads / writes*: the group's entries in the storage, the keys `vote`, `committed`, `purged`, `tail`
+//! and `lost`, and its record of promises. *Promises*: an entry can be read as soon as `append` has returned, and is durable when its
 //! callback runs. A vote, a truncation and a purge are durable when their calls return. *On restart*: the log ends
 //! where the last durable write left it. If the disk lost or changed something, [`GroupLog::damage`] reports it.
 //!
@@ -27,7 +27,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use self::book::{Book, entry_bytes};
-use self::frames::{KEY_PURGED, KEY_TAIL, KEY_VOTE, decode_entry, encode};
+use self::frames::{KEY_LOST, KEY_PURGED, KEY_TAIL, KEY_VOTE, decode_entry, decode_key, encode};
 use crate::blocking;
 use crate::group_log::promises::{LogDamage, PromiseRecord, falls_short};
 use crate::storage::{LogStorage, LogWrite, PromiseStorage, StorageError, write_durably};
@@ -203,6 +203,19 @@ impl GroupLog {
             self.truncate_after(purged).await.map_err(|error| StorageError::Write(error.into()))?;
         }
         Ok(())
+    }
+
+    /// Notes, durably, that this node had acknowledged entries up to `acknowledged`, and that this log is older. Only
+    /// the leader of that moment knows it; the note still holds when that leader is gone.
+    pub(crate) async fn keep_lost(&self, acknowledged: u64) -> Result<(), GroupLogError> {
+        self.put_durably(KEY_LOST, &acknowledged).await
+    }
+
+    /// What [`GroupLog::keep_lost`] noted in this log.
+    pub(crate) fn lost(&self) -> Result<Option<u64>, GroupLogError> {
+        let shared = &self.shared;
+        let damaged = |what: String| GroupLogError::Damaged { group: shared.group.0, what };
+        decode_key(shared.storage.value(shared.group, KEY_LOST)?, &damaged)
     }
 
     /// Bytes of entries appended since the process started.

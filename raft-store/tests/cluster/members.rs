@@ -67,6 +67,11 @@ async fn a_voter_whose_disk_forgot_what_it_acknowledged_is_refused() {
     world.restore(restored);
     let opened = world.open(restored).await;
     assert!(matches!(opened, Err(OpenError::LogLost { group: 0, .. })), "{:?}", opened.err());
+
+    // The others are enough to elect a leader with this node, and know nothing of what it acknowledged.
+    world.stop(leader).await;
+    let opened = world.open(restored).await;
+    assert!(matches!(opened, Err(OpenError::LogLost { group: 0, .. })), "{:?}", opened.err());
     world.stop_all().await;
 }
 

@@ -71,6 +71,7 @@ pub(crate) mod tests {
     use clicktally_budget::BudgetAnswer;
     use clicktally_proto::click_log::{ClickLog, LogError, OutRecord, ShardReader};
     use clicktally_proto::clock::SystemClock;
+    use clicktally_proto::event_time::UnixMillis;
     use clicktally_proto::identity::ids::CampaignId;
     use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
     use proptest::prelude::*;
@@ -92,6 +93,9 @@ pub(crate) mod tests {
             Err(LogError::Unavailable("no log".to_owned()))
         }
         async fn end_offset(&self, _: ShardId) -> Result<u64, LogError> {
+            Ok(0)
+        }
+        async fn time_ms(&self) -> Result<UnixMillis, LogError> {
             Ok(0)
         }
         async fn publish(&self, _: Vec<OutRecord>) -> Result<(), LogError> {

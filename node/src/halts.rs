@@ -41,6 +41,7 @@ pub enum Part {
     Archive,
     Reconciliation,
     LogTopics,
+    LogClock,
     HttpInterface,
 }
 
@@ -59,6 +60,7 @@ impl Part {
             Part::Archive => "archive",
             Part::Reconciliation => "reconciliation metrics",
             Part::LogTopics => "log topics",
+            Part::LogClock => "log clock",
             Part::HttpInterface => "http interface",
         }
     }
@@ -85,6 +87,7 @@ impl Part {
             Part::Archive => "invoices wait, and the log loses old clicks when its retention ends",
             Part::Reconciliation => "/metrics shows old reconciliations",
             Part::LogTopics => "clicks may be lost, or counts may seem fresher than they are",
+            Part::LogClock => "this node pauses every campaign, because it cannot tell how fresh the counts are",
             Part::HttpInterface => "this node answers nothing",
         }
     }

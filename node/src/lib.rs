@@ -6,6 +6,7 @@ pub mod config;
 
 pub mod actor_threads;
 pub mod halts;
+pub mod log_clock;
 pub mod retry;
 
 pub mod shard;

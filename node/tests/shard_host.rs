@@ -10,6 +10,7 @@ use clicktally_embedded::{Kafka, KafkaOptions};
 use clicktally_kafka::{FetchBy, KafkaConnection, KafkaLog, KafkaLogSettings};
 use clicktally_node::actor_threads::ActorThreads;
 use clicktally_node::halts::Halts;
+use clicktally_node::log_clock::LogClock;
 use clicktally_node::shard::{ShardHost, ShardHostConfig};
 use clicktally_proto::click::encode::encode_record;
 use clicktally_proto::click::record::Click;
@@ -29,6 +30,7 @@ use clicktally_state::group_state::GroupState;
 use clicktally_state::limits::CELL_BYTES;
 use rdkafka::consumer::Consumer;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 /// Nothing here takes a second on an idle machine; the limit is for one that is busy.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -36,6 +38,17 @@ const NODE: u64 = 1;
 
 fn halts() -> Arc<Halts> {
     Arc::new(Halts::new(Arc::new(SystemClock)))
+}
+
+/// Is asked for as long as the test's runtime lives.
+fn log_clock(log: Arc<dyn ClickLog>) -> Arc<LogClock> {
+    let clock = Arc::new(LogClock::new(Arc::new(SystemClock)));
+    let kept = Arc::clone(&clock);
+    tokio::spawn(async move {
+        let never = watch::Sender::new(false);
+        kept.keep(log, halts(), never.subscribe()).await;
+    });
+    clock
 }
 
 async fn one_node(folder: &std::path::Path) -> RaftStore {
@@ -170,7 +183,8 @@ async fn each_click_counts_once_through_restarts_and_changes_of_owner() {
         let config = ShardHostConfig { checkpoint_interval: Duration::from_millis(50) };
         let log: Arc<dyn ClickLog> = Arc::clone(&log) as _;
         let threads = ActorThreads::start("shards", 2).unwrap();
-        ShardHost::start(config, vec![Arc::clone(&group)], log, Arc::new(SystemClock), threads, halts())
+        let log_clock = log_clock(Arc::clone(&log));
+        ShardHost::start(config, vec![Arc::clone(&group)], log, Arc::new(SystemClock), log_clock, threads, halts())
     };
     let mut clicks = Clicks {
         minter: SnowflakeMinter::new(1),
@@ -277,6 +291,7 @@ async fn a_group_without_room_holds_its_shards_back_until_windows_leave_and_ever
         vec![Arc::clone(&group)],
         Arc::clone(&log) as _,
         Arc::new(SystemClock),
+        log_clock(Arc::clone(&log) as _),
         threads,
         halts(),
     );

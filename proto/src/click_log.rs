@@ -13,6 +13,8 @@ pub const RAW_CLICKS: &str = "raw_clicks";
 pub const WINDOW_COUNTS: &str = "window_counts";
 pub const LATE_CLICKS: &str = "late_clicks";
 pub const QUARANTINE: &str = "quarantine";
+/// Carries nothing: the log's stamp on a record is its answer to the question for its time.
+pub const LOG_CLOCK: &str = "log_clock";
 
 /// One record of the raw log, borrowed from the reader's buffer.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +70,9 @@ pub trait ClickLog: Send + Sync {
     /// The offset after the newest readable record of the shard, as the log answers now. A reader at this offset has
     /// proof that the partition is empty beyond it.
     async fn end_offset(&self, shard: ShardId) -> Result<u64, LogError>;
+
+    /// The log's own time at some moment during the call: the clock that stamps [`LogRecord::arrival_ms`].
+    async fn time_ms(&self) -> Result<UnixMillis, LogError>;
 
     /// Writes records, and returns once all of them are durable (acks=all). Repeating a failed call may duplicate
     /// records.

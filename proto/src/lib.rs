@@ -21,6 +21,7 @@ pub mod money;
 pub mod varint;
 
 pub mod click_log;
+pub mod log_time;
 pub mod next_move;
 
 pub mod fault;

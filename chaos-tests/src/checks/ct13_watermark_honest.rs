@@ -20,15 +20,11 @@ pub struct WatermarkClaim {
     pub complete_to_ms: u64,
     /// When the first uncovered record arrived, if there is one.
     pub unread_arrival_ms: Option<u64>,
-    /// How far the owner's clock may have been ahead of the log's.
-    pub clock_ahead_ms: u64,
 }
 
 pub fn check(claim: &WatermarkClaim) -> Vec<Violation> {
     let WatermarkClaim { shard, to, .. } = *claim;
-    let covers = |time_ms: u64| {
-        claim.unread_arrival_ms.is_none_or(|arrival_ms| time_ms <= arrival_ms.saturating_add(claim.clock_ahead_ms))
-    };
+    let covers = |time_ms: u64| claim.unread_arrival_ms.is_none_or(|arrival_ms| time_ms <= arrival_ms);
     let mut details = Vec::new();
     let is_passed = claim.watermark_ms <= claim.newest_event_ms.saturating_sub(claim.out_of_orderness_ms);
     let is_proven = covers(claim.watermark_ms.saturating_add(claim.out_of_orderness_ms));
@@ -77,7 +73,6 @@ mod tests {
         complete_before_ms: 900,
         complete_to_ms: 950,
         unread_arrival_ms: Some(950),
-        clock_ahead_ms: 0,
     };
 
     #[test]
@@ -87,7 +82,6 @@ mod tests {
         let proven = WatermarkClaim { newest_event_ms: 0, unread_arrival_ms: Some(5_500), ..CLAIM };
         assert_eq!(check(&proven), []);
         assert_eq!(check(&WatermarkClaim { unread_arrival_ms: Some(5_499), ..proven }).len(), 1);
-        assert_eq!(check(&WatermarkClaim { unread_arrival_ms: Some(5_499), clock_ahead_ms: 1, ..proven }), []);
         assert_eq!(check(&WatermarkClaim { complete_to_ms: 951, ..CLAIM }).len(), 1);
     }
 

@@ -14,23 +14,34 @@ pub struct AnswerSight {
     pub committed_then: u64,
     /// The replica's applied index.
     pub applied: u64,
-    /// The age of the oldest uncounted click, in true time; 0 if there is none.
+    /// The age of the oldest uncounted click, by the log's clock; 0 if there is none.
     pub uncounted_for_ms: u64,
+    /// How far the node's wall clock is off the log's.
+    pub clock_off_ms: u64,
 }
 
-/// `staleness_ms_max`: a staler replica must not say yes. `uncounted_ms_max`: the same for uncounted clicks, with an
-/// allowance for wrong clocks.
-pub fn check(answer: &AnswerSight, staleness_ms_max: u64, uncounted_ms_max: u64) -> Vec<Violation> {
-    let AnswerSight { node, staleness_ms, committed_then, applied, uncounted_for_ms } = *answer;
+/// Beyond any of these, a replica must not say yes.
+#[derive(Debug, Clone, Copy)]
+pub struct Allowed {
+    pub staleness_ms: u64,
+    pub uncounted_ms: u64,
+    pub clock_off_ms: u64,
+}
+
+pub fn check(answer: &AnswerSight, allowed: &Allowed) -> Vec<Violation> {
+    let AnswerSight { node, staleness_ms, committed_then, applied, uncounted_for_ms, clock_off_ms } = *answer;
     let mut details = Vec::new();
-    if staleness_ms.is_none_or(|staleness| staleness > staleness_ms_max) {
+    if staleness_ms.is_none_or(|staleness| staleness > allowed.staleness_ms) {
         details.push(format!("node {node}: a yes from a replica that is stale by {staleness_ms:?} ms"));
     }
     if applied < committed_then {
         details.push(format!("node {node}: a replica at {applied} was taken for current at {committed_then}"));
     }
-    if uncounted_for_ms > uncounted_ms_max {
+    if uncounted_for_ms > allowed.uncounted_ms {
         details.push(format!("node {node}: a yes while clicks have been waiting for {uncounted_for_ms} ms"));
+    }
+    if clock_off_ms > allowed.clock_off_ms {
+        details.push(format!("node {node}: a yes from a node whose clock is off by {clock_off_ms} ms"));
     }
     details.into_iter().map(|detail| Violation { invariant: Invariant::FailClosed, detail }).collect()
 }
@@ -40,13 +51,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_yes_from_a_stale_replica_or_one_that_lacks_an_entry_is_seen() {
-        let fresh =
-            AnswerSight { node: 1, staleness_ms: Some(2_000), committed_then: 7, applied: 7, uncounted_for_ms: 9 };
-        assert_eq!(check(&fresh, 2_000, 9), []);
-        assert_eq!(check(&fresh, 2_000, 8).len(), 1);
-        assert_eq!(check(&AnswerSight { staleness_ms: None, ..fresh }, 2_000, 9).len(), 1);
-        assert_eq!(check(&AnswerSight { staleness_ms: Some(2_001), ..fresh }, 2_000, 9).len(), 1);
-        assert_eq!(check(&AnswerSight { applied: 6, ..fresh }, 2_000, 9).len(), 1);
+    fn a_yes_from_a_replica_that_is_stale_or_behind_or_off_is_seen() {
+        let fresh = AnswerSight {
+            node: 1,
+            staleness_ms: Some(2_000),
+            committed_then: 7,
+            applied: 7,
+            uncounted_for_ms: 9,
+            clock_off_ms: 5,
+        };
+        let allowed = Allowed { staleness_ms: 2_000, uncounted_ms: 9, clock_off_ms: 5 };
+        assert_eq!(check(&fresh, &allowed), []);
+        assert_eq!(check(&fresh, &Allowed { uncounted_ms: 8, ..allowed }).len(), 1);
+        assert_eq!(check(&fresh, &Allowed { clock_off_ms: 4, ..allowed }).len(), 1);
+        assert_eq!(check(&AnswerSight { staleness_ms: None, ..fresh }, &allowed).len(), 1);
+        assert_eq!(check(&AnswerSight { staleness_ms: Some(2_001), ..fresh }, &allowed).len(), 1);
+        assert_eq!(check(&AnswerSight { applied: 6, ..fresh }, &allowed).len(), 1);
     }
 }

@@ -12,6 +12,7 @@ use clicktally_raft_store::group::Group;
 
 use super::budget_desk::Directory;
 use super::metrics;
+use crate::log_clock::LogClock;
 
 /// Checks that wait for one campaign. A check that finds the mailbox full waits until its deadline and is then closed.
 const MAILBOX_MAX: usize = 128;
@@ -24,6 +25,7 @@ pub struct BudgetActor {
     campaign_id: CampaignId,
     group: Arc<Group>,
     clock: Arc<dyn Clock>,
+    log_clock: Arc<LogClock>,
     rules: BudgetRules,
     directory: Arc<Directory>,
     velocity: SpendVelocity,
@@ -40,13 +42,14 @@ impl BudgetActor {
         campaign_id: CampaignId,
         group: Arc<Group>,
         clock: Arc<dyn Clock>,
+        log_clock: Arc<LogClock>,
         rules: BudgetRules,
         directory: Arc<Directory>,
         assumed_velocity: Micros,
     ) -> BudgetActor {
         let asked_at = clock.monotonic();
         let velocity = SpendVelocity::new(assumed_velocity);
-        BudgetActor { campaign_id, group, clock, rules, directory, velocity, asked_at, at_risk_shown: None }
+        BudgetActor { campaign_id, group, clock, log_clock, rules, directory, velocity, asked_at, at_risk_shown: None }
     }
 
     fn answer(&mut self) -> BudgetAnswer {
@@ -55,6 +58,7 @@ impl BudgetActor {
         let (campaign, complete_to_ms) =
             self.group.read(|state| (state.campaign(self.campaign_id).cloned(), state.complete_to_ms()));
         // 2. Read the time last: the answer's life begins when its facts are known.
+        let (log_now_ms, difference_ms) = (self.log_clock.reached(), self.log_clock.difference_ms());
         let now_ms = self.clock.now_ms();
         let Some(campaign) = campaign else { return close(self.campaign_id, LaneFailure::UnknownCampaign, now_ms) };
         self.velocity.observe(complete_to_ms, campaign.spend_micros);
@@ -64,6 +68,8 @@ impl BudgetActor {
             tolerance_micros: campaign.terms.tolerance_micros,
             staleness,
             complete_to_ms,
+            log_now_ms,
+            clock_difference_ms: difference_ms.unwrap_or(0).unsigned_abs(),
             velocity_micros: self.velocity.micros_per_second(),
             now_ms,
         });

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 
 use super::budget_actor::{BudgetActor, Check};
 use crate::actor_threads::ActorThreads;
+use crate::log_clock::LogClock;
 
 /// Twice this is below the deadline of the request, so that one silent campaign does not close the answers of the
 /// others.
@@ -58,6 +59,7 @@ pub struct BudgetDesk {
     groups: Vec<Arc<Group>>,
     partitioner: Partitioner,
     clock: Arc<dyn Clock>,
+    log_clock: Arc<LogClock>,
     rules: BudgetRules,
     threads: Arc<ActorThreads>,
     directory: Arc<Directory>,
@@ -71,11 +73,21 @@ impl BudgetDesk {
         groups: Vec<Arc<Group>>,
         partitioner: Partitioner,
         clock: Arc<dyn Clock>,
+        log_clock: Arc<LogClock>,
         rules: BudgetRules,
         threads: Arc<ActorThreads>,
     ) -> BudgetDesk {
         let directory = Arc::default();
-        BudgetDesk { groups, partitioner, clock, rules, threads, directory, activating: tokio::sync::Mutex::default() }
+        BudgetDesk {
+            groups,
+            partitioner,
+            clock,
+            log_clock,
+            rules,
+            threads,
+            directory,
+            activating: tokio::sync::Mutex::default(),
+        }
     }
 
     fn group_of(&self, campaign: CampaignId) -> Option<&Arc<Group>> {
@@ -116,8 +128,9 @@ impl BudgetDesk {
                 return;
             }
             let directory = Arc::clone(&self.directory);
-            let (group, clock, rules) = (Arc::clone(group), Arc::clone(&self.clock), self.rules);
-            let start = move || BudgetActor::new(campaign, group, clock, rules, directory, velocity).start();
+            let (group, clock, log_clock) = (Arc::clone(group), Arc::clone(&self.clock), Arc::clone(&self.log_clock));
+            let rules = self.rules;
+            let start = move || BudgetActor::new(campaign, group, clock, log_clock, rules, directory, velocity).start();
             let slot = usize::try_from(campaign).unwrap_or(0);
             let Ok(address) = self.threads.run(slot, start).await else { return };
             self.directory.0.lock().insert(campaign, address);
@@ -178,10 +191,9 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::log_clock::tests::agreeing;
 
     const CAMPAIGN: CampaignId = 7;
-    /// Far ahead, so that the counting is never behind, however slow the machine.
-    const COMPLETE_TO_MS: u64 = 32_503_680_000_000;
 
     struct World {
         store: RaftStore,
@@ -265,7 +277,7 @@ mod tests {
                     from: 0,
                     to: mine,
                     watermark_ms: 0,
-                    complete_to_ms: COMPLETE_TO_MS,
+                    complete_to_ms: SystemClock.now_ms(),
                     outcomes: OutcomeCounts { read: mine, counted: mine, ..OutcomeCounts::default() },
                     cells: CellBlock::pack(&mut cells),
                     seen: Vec::new(),
@@ -277,8 +289,9 @@ mod tests {
 
         fn desk(&self, staleness_max: Duration) -> BudgetDesk {
             let groups = vec![Arc::new(self.group().clone())];
-            let rules = BudgetRules { staleness_max, ..BudgetRules::default() };
-            BudgetDesk::new(groups, Partitioner::new(1), Arc::new(SystemClock), rules, Arc::clone(&self.threads))
+            let rules = BudgetRules { staleness_max, counting_lag_max: PATIENT, ..BudgetRules::default() };
+            let (log_clock, threads) = (agreeing(), Arc::clone(&self.threads));
+            BudgetDesk::new(groups, Partitioner::new(1), Arc::new(SystemClock), log_clock, rules, threads)
         }
     }
 

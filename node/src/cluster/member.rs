@@ -33,6 +33,7 @@ use crate::cluster::membership::{self, JoinError};
 use crate::cluster::placement_actor::PlacementActor;
 use crate::cluster::presence::Presence;
 use crate::halts::{Halts, Part};
+use crate::log_clock::LogClock;
 use crate::shard::{ShardHost, ShardHostConfig, ShardMeters};
 use crate::sink::window_publisher;
 
@@ -72,6 +73,7 @@ pub struct Member {
     store: RaftStore,
     groups: Arc<[Group]>,
     clock: Arc<dyn Clock>,
+    log_clock: Arc<LogClock>,
     halts: Arc<Halts>,
     log: Arc<dyn ClickLog>,
     actor_threads: Arc<ActorThreads>,
@@ -95,6 +97,7 @@ impl Member {
             store,
             groups,
             halts: Arc::new(Halts::new(Arc::clone(&clock))),
+            log_clock: Arc::new(LogClock::new(Arc::clone(&clock))),
             clock,
             log,
             actor_threads: Arc::new(actor_threads),
@@ -152,11 +155,14 @@ impl Member {
         };
         let can_aggregate = record.can_aggregate;
         let level = self.config.store.command_level;
+        let kept = Arc::clone(&self.log_clock).keep(Arc::clone(&self.log), self.halts(), self.stopped());
+        self.spawn(Part::LogClock, kept);
         let worker = membership::join(&self.groups, settings, record, incarnation, level, self.stopped()).await?;
         if can_aggregate && let Some(threads) = self.shard_threads.take() {
             let (shared, log, clock) = (self.shared_groups(), Arc::clone(&self.log), Arc::clone(&self.clock));
             let (config, halts) = (self.config.shard_host.clone(), Arc::clone(&self.halts));
-            self.shards = Some(ShardHost::start(config, shared, log, clock, threads, halts));
+            let log_clock = Arc::clone(&self.log_clock);
+            self.shards = Some(ShardHost::start(config, shared, log, clock, log_clock, threads, halts));
         }
         let clock = Arc::clone(&self.clock);
         let presence = Presence::new(self.store.announcer().clone(), myself, self.meters(), Arc::clone(&clock));
@@ -183,8 +189,9 @@ impl Member {
     /// Answers budget checks from this node's replicas.
     pub fn budget_desk(&self) -> BudgetDesk {
         let partitioner = Partitioner::new(self.config.store.groups);
-        let (clock, threads) = (Arc::clone(&self.clock), Arc::clone(&self.actor_threads));
-        BudgetDesk::new(self.shared_groups(), partitioner, clock, self.config.budget_rules, threads)
+        let (clock, log_clock) = (Arc::clone(&self.clock), Arc::clone(&self.log_clock));
+        let threads = Arc::clone(&self.actor_threads);
+        BudgetDesk::new(self.shared_groups(), partitioner, clock, log_clock, self.config.budget_rules, threads)
     }
 
     pub fn shared_groups(&self) -> Vec<Arc<Group>> {

@@ -22,6 +22,7 @@ use super::meters::ShardMeters;
 use super::metrics::METRICS;
 use super::shard_life::Arrival;
 use super::shard_state::ShardState;
+use crate::log_clock::LogClock;
 
 /// Each wake-up costs as much as the work it does. Ten milliseconds keep latency low and wake-ups rare.
 const DRAIN_EVERY: Duration = Duration::from_millis(10);
@@ -49,6 +50,7 @@ pub(super) struct ShardParts {
     pub(super) group: Arc<Group>,
     pub(super) log: Arc<dyn ClickLog>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) log_clock: Arc<LogClock>,
     pub(super) meters: Arc<ShardMeters>,
     pub(super) arrival: Option<Arrival>,
     pub(super) checkpoint_interval: Duration,
@@ -159,18 +161,19 @@ impl ShardActor {
             return self.propose(ctx);
         }
         // The time is taken before the question, because the answer does not cover later arrivals.
-        let asked_at_ms = self.parts.clock.now_ms();
+        let asked_at_ms = self.parts.log_clock.reached();
         let (log, shard) = (Arc::clone(&self.parts.log), self.parts.state.shard());
         let question = async move { log.end_offset(shard).await };
         ctx.spawn(question.into_actor(self).map(move |end, actor, ctx| {
             let is_stamped_late = is_broken(Mutant::ProofAfterAnswer);
-            let proven_at_ms = if is_stamped_late { actor.parts.clock.now_ms() } else { asked_at_ms };
+            let proven_at_ms = if is_stamped_late { actor.parts.log_clock.reached() } else { asked_at_ms };
             actor.note_end(proven_at_ms, end);
             actor.propose(ctx);
         }));
     }
 
-    fn note_end(&mut self, asked_at_ms: UnixMillis, end: Result<u64, LogError>) {
+    /// `asked_at_ms`: time of the log before the question, if this node knows it.
+    fn note_end(&mut self, asked_at_ms: Option<UnixMillis>, end: Result<u64, LogError>) {
         let state = &mut self.parts.state;
         let shard = state.shard();
         match end {
@@ -178,7 +181,10 @@ impl ShardActor {
                 let lag_records = end.saturating_sub(state.position());
                 METRICS.lag(shard, lag_records);
                 self.parts.meters.lag(shard, lag_records);
-                state.note_end(asked_at_ms, end);
+                // Without the log's time, the answer proves nothing of any time.
+                if let Some(asked_at_ms) = asked_at_ms {
+                    state.note_end(asked_at_ms, end);
+                }
             }
             // Without a proof the watermark does not move.
             Err(error) => tracing::warn!(shard = shard.0, %error, "cannot ask the log for its end"),

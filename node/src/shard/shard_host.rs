@@ -24,6 +24,7 @@ use super::metrics::MoveCause;
 use super::shard_life::{Arrival, Orders, ShardLife};
 use crate::actor_threads::ActorThreads;
 use crate::halts::{Halts, Part};
+use crate::log_clock::LogClock;
 
 /// How long shards may take to commit what they have read. After that the host stops without those commits.
 const FINISH_DEADLINE: Duration = Duration::from_secs(1);
@@ -50,6 +51,7 @@ struct Watcher {
     config: ShardHostConfig,
     log: Arc<dyn ClickLog>,
     clock: Arc<dyn Clock>,
+    log_clock: Arc<LogClock>,
     threads: Arc<ActorThreads>,
     lives: TaskTracker,
     meters: Arc<ShardMeters>,
@@ -81,6 +83,7 @@ impl ShardHost {
         groups: Vec<Arc<Group>>,
         log: Arc<dyn ClickLog>,
         clock: Arc<dyn Clock>,
+        log_clock: Arc<LogClock>,
         threads: ActorThreads,
         halts: Arc<Halts>,
     ) -> ShardHost {
@@ -91,6 +94,7 @@ impl ShardHost {
             config,
             log,
             clock,
+            log_clock,
             threads: Arc::clone(&threads),
             lives: lives.clone(),
             meters: Arc::clone(&meters),
@@ -202,6 +206,7 @@ impl Watcher {
             group: Arc::clone(group),
             log: Arc::clone(&self.log),
             clock: Arc::clone(&self.clock),
+            log_clock: Arc::clone(&self.log_clock),
             meters: Arc::clone(&self.meters),
             halts: Arc::clone(&self.halts),
             checkpoint_interval: self.config.checkpoint_interval,

@@ -31,6 +31,7 @@ use super::metrics::{METRICS, MoveCause};
 use super::shard_actor::{Finish, ShardActor, ShardEnd, ShardParts, Stop};
 use super::shard_state::{ShardState, ShardTerms};
 use crate::halts::{Halts, Part};
+use crate::log_clock::LogClock;
 use crate::retry::Backoff;
 
 /// How long an owner may take to commit what it has read. After that the shard moves on, and the heir reads it again.
@@ -62,6 +63,7 @@ pub(super) struct ShardLife {
     pub(super) group: Arc<Group>,
     pub(super) log: Arc<dyn ClickLog>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) log_clock: Arc<LogClock>,
     pub(super) meters: Arc<ShardMeters>,
     pub(super) halts: Arc<Halts>,
     pub(super) checkpoint_interval: Duration,
@@ -219,6 +221,7 @@ impl ShardLife {
             group: Arc::clone(&self.group),
             log: Arc::clone(&self.log),
             clock: Arc::clone(&self.clock),
+            log_clock: Arc::clone(&self.log_clock),
             meters: Arc::clone(&self.meters),
             arrival: self.arrival,
             checkpoint_interval: self.checkpoint_interval,

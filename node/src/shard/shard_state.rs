@@ -271,8 +271,8 @@ impl ShardState {
         self.out_records.push(record);
     }
 
-    /// Takes the log's answer to the question for its end. `asked_at_ms` is wall time *before* the question, because
-    /// the answer does not cover later arrivals.
+    /// Takes the log's answer to the question for its end. `asked_at_ms` is the log's time *before* the question,
+    /// because the answer does not cover later arrivals.
     pub fn note_end(&mut self, asked_at_ms: UnixMillis, end: u64) {
         // If the end is *before* our position, the log has lost records. Such an end proves nothing, and the reader
         // halts the shard.

@@ -8,7 +8,7 @@ use clicktally_proto::fault::{Mutant, is_broken};
 /// A click that is dated ahead of its arrival counts as seen at its arrival. Otherwise one device with a fast clock
 /// would close minutes that other clicks still arrive for, and every one of them would be a correction or late.
 ///
-/// A shard *proven* empty (read up to the log's end) may follow the clock minus the bound. Without a proof the
+/// A shard *proven* empty (read up to the log's end) may follow the log's clock minus the bound. Without a proof the
 /// watermark does not move: a timer alone never moves it.
 #[derive(Debug, Clone, Copy)]
 pub struct WatermarkTracker {
@@ -34,7 +34,7 @@ impl WatermarkTracker {
         self.watermark_ms = self.watermark_ms.max(time_ms.saturating_sub(self.out_of_orderness_ms));
     }
 
-    /// `proven_at_ms`: wall time taken *before* the log was asked for its end.
+    /// `proven_at_ms`: time of the log, taken *before* the log was asked for its end.
     pub fn prove_empty(&mut self, proven_at_ms: UnixMillis) {
         self.reach(proven_at_ms);
     }

@@ -13,5 +13,5 @@ pub mod velocity;
 
 pub use answer::{BudgetAnswer, BudgetDecision};
 pub use fail_closed::{CHECK_DEADLINE, LaneFailure, close, close_missing};
-pub use policy::{BudgetFacts, BudgetRules, BudgetVerdict};
+pub use policy::{BudgetFacts, BudgetRules, BudgetVerdict, CLOCK_DIFFERENCE_MAX};
 pub use velocity::{BusiestMinute, SpendVelocity};

@@ -15,11 +15,15 @@ use clicktally_proto::money::Micros;
 
 use crate::answer::BudgetDecision;
 
+/// A node whose wall clock is further off the log's gives no positive answer: the time at which the answer expires
+/// would be wrong by as much.
+pub const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(5);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BudgetRules {
     /// A replica whose last proof of being current is older than this gives no positive answer.
     pub staleness_max: Duration,
-    /// How far the counting may be behind the wall clock.
+    /// How far the counting may be behind the log's clock.
     pub counting_lag_max: Duration,
     /// How long an answer holds; at most one second.
     pub answer_life: Duration,
@@ -43,10 +47,15 @@ pub struct BudgetFacts {
     pub tolerance_micros: Micros,
     /// Age of the replica's proof that it is current; `None` if it was never proven.
     pub staleness: Option<Duration>,
-    /// Wall time before which every arrived click is in the spend.
+    /// Time of the log before which every arrived click is in the spend.
     pub complete_to_ms: UnixMillis,
+    /// A time that the log's clock has certainly reached; `None` if this node does not know.
+    pub log_now_ms: Option<UnixMillis>,
+    /// How far this node's wall clock is certainly off the log's.
+    pub clock_difference_ms: u64,
     /// Spend per second in millionths, as last observed.
     pub velocity_micros: Micros,
+    /// Wall time.
     pub now_ms: UnixMillis,
 }
 
@@ -64,9 +73,11 @@ impl BudgetRules {
     /// The decision about one campaign. Total: extreme facts saturate to the side on which nothing is served.
     pub fn decide(&self, facts: &BudgetFacts) -> BudgetVerdict {
         let remaining_micros = facts.budget_micros.saturating_sub(facts.spend_micros);
-        let lag = Duration::from_millis(facts.now_ms.saturating_sub(facts.complete_to_ms));
-        // The lag compares the wall clocks of two nodes; the staleness comes from one monotonic clock. The worse one
-        // counts.
+        // Both times are the log's. A wall clock that is behind would make any count seem fresh.
+        let lag = match facts.log_now_ms {
+            Some(log_now_ms) => Duration::from_millis(log_now_ms.saturating_sub(facts.complete_to_ms)),
+            None => Duration::MAX,
+        };
         let staleness = facts.staleness.unwrap_or(Duration::MAX);
         let staleness = if is_broken(Mutant::StalenessIgnored) { Duration::ZERO } else { staleness };
         let blind = lag.max(staleness).saturating_add(self.answer_life);
@@ -99,6 +110,12 @@ impl BudgetRules {
         let is_stale = facts.staleness.is_none_or(|staleness| staleness > self.staleness_max);
         if is_stale && !is_broken(Mutant::StalenessIgnored) {
             return pause("replica_stale");
+        }
+        let Some(log_now_ms) = facts.log_now_ms else { return pause("log_time_unknown") };
+        // Counts that are complete to a time which the log has not reached: two brokers' clocks differ.
+        let ahead_ms = facts.complete_to_ms.saturating_sub(log_now_ms).max(facts.clock_difference_ms);
+        if Duration::from_millis(ahead_ms) > CLOCK_DIFFERENCE_MAX && !is_broken(Mutant::ClockDifferenceIgnored) {
+            return pause("clocks_differ");
         }
         if lag > self.counting_lag_max {
             return pause("counting_behind");
@@ -144,6 +161,8 @@ mod tests {
             tolerance_micros: 0,
             staleness: Some(Duration::from_millis(100)),
             complete_to_ms: NOW_MS - 1_000,
+            log_now_ms: Some(NOW_MS),
+            clock_difference_ms: 0,
             velocity_micros: 1_000,
             now_ms: NOW_MS,
         }
@@ -167,6 +186,9 @@ mod tests {
         assert_eq!(reason(BudgetFacts { staleness: Some(Duration::from_millis(2_001)), ..facts() }), "replica_stale");
         assert_eq!(reason(BudgetFacts { complete_to_ms: NOW_MS - 10_001, ..facts() }), "counting_behind");
         assert_eq!(reason(BudgetFacts { complete_to_ms: 0, ..facts() }), "counting_behind");
+        assert_eq!(reason(BudgetFacts { log_now_ms: None, ..facts() }), "log_time_unknown");
+        assert_eq!(reason(BudgetFacts { clock_difference_ms: 5_001, ..facts() }), "clocks_differ");
+        assert_eq!(reason(BudgetFacts { complete_to_ms: NOW_MS + 5_001, ..facts() }), "clocks_differ");
         assert_eq!(reason(BudgetFacts { spend_micros: 10_000_000, ..facts() }), "budget_spent");
         assert_eq!(reason(BudgetFacts { budget_micros: 0, spend_micros: 0, ..facts() }), "budget_spent");
     }
@@ -184,15 +206,19 @@ mod tests {
         fn a_positive_answer_never_risks_more_than_remains_and_is_tolerated(
             budget_micros in 0_i64.., spend_micros in 0_i64.., tolerance_micros in 0_i64..,
             velocity_micros in any::<i64>(), stale_ms in 0_u64..5_000, complete_to_ms in 0_u64..2_000_000,
+            log_now_ms in proptest::option::weighted(0.9, 0_u64..2_000_000), clock_difference_ms in 0_u64..10_000,
         ) {
             let facts = BudgetFacts {
-                budget_micros, spend_micros, tolerance_micros, velocity_micros, complete_to_ms,
-                staleness: Some(Duration::from_millis(stale_ms)), now_ms: NOW_MS,
+                budget_micros, spend_micros, tolerance_micros, velocity_micros, complete_to_ms, log_now_ms,
+                clock_difference_ms, staleness: Some(Duration::from_millis(stale_ms)), now_ms: NOW_MS,
             };
             let verdict = BudgetRules::default().decide(&facts);
             prop_assert!(verdict.expires_at_ms <= NOW_MS + 1_000);
             if verdict.decision != BudgetDecision::Pause {
                 prop_assert!(verdict.remaining_micros > 0 && stale_ms <= 2_000);
+                let log_now_ms = log_now_ms.expect("a yes needs the log's time");
+                prop_assert!(complete_to_ms + 10_000 >= log_now_ms && complete_to_ms <= log_now_ms + 5_000);
+                prop_assert!(clock_difference_ms <= 5_000);
                 prop_assert!(verdict.at_risk_micros <= verdict.remaining_micros.saturating_add(tolerance_micros));
             }
         }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clicktally_proto::click_log::{ClickLog, LogError, OutRecord, RAW_CLICKS, ShardReader};
+use clicktally_proto::click_log::{ClickLog, LOG_CLOCK, LogError, OutRecord, RAW_CLICKS, ShardReader};
+use clicktally_proto::event_time::UnixMillis;
 use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 use rdkafka::admin::{AdminOptions, ResourceSpecifier};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -204,6 +205,11 @@ impl ClickLog for KafkaLog {
             u64::try_from(end).map_err(|_| LogError::Unavailable(format!("the log answered end offset {end}")))
         })
         .await
+    }
+
+    async fn time_ms(&self) -> Result<UnixMillis, LogError> {
+        let question = OutRecord { topic: LOG_CLOCK, partition: Some(0), key: Vec::new(), value: Vec::new() };
+        self.producer.stamp(&question).await
     }
 
     async fn publish(&self, records: Vec<OutRecord>) -> Result<(), LogError> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use clicktally_proto::click_log::{LATE_CLICKS, LogError, QUARANTINE, RAW_CLICKS, WINDOW_COUNTS};
+use clicktally_proto::click_log::{LATE_CLICKS, LOG_CLOCK, LogError, QUARANTINE, RAW_CLICKS, WINDOW_COUNTS};
 use clicktally_proto::identity::shard_key::Partitioner;
 use rdkafka::admin::{NewTopic, TopicReplication};
 
@@ -17,6 +17,7 @@ pub(crate) const ENVELOPE_BYTES_MAX: usize = 64 * 1024;
 const WINDOW_COUNTS_PARTITIONS: i32 = 4;
 const LATE_CLICKS_PARTITIONS: i32 = 4;
 const QUARANTINE_PARTITIONS: i32 = 1;
+const LOG_CLOCK_PARTITIONS: i32 = 1;
 
 pub(super) struct TopicSpec {
     pub(super) name: &'static str,
@@ -25,8 +26,9 @@ pub(super) struct TopicSpec {
 }
 
 /// `replication`: copies of each partition that this node makes topics with. `None`: the brokers' default.
-pub(super) fn all(partitioner: Partitioner, replication: Option<i32>) -> [TopicSpec; 4] {
-    const WEEK_MS: u64 = 7 * 24 * 60 * 60 * 1_000;
+pub(super) fn all(partitioner: Partitioner, replication: Option<i32>) -> [TopicSpec; 5] {
+    const HOUR_MS: u64 = 60 * 60 * 1_000;
+    const WEEK_MS: u64 = 7 * 24 * HOUR_MS;
     let record_max = (RECORD_BYTES_MAX + ENVELOPE_BYTES_MAX) as u64;
     // Two of three copies: an acknowledged record survives the loss of a broker, and one broker may be away.
     let in_sync = (replication.unwrap_or(0) >= 3).then_some(("min.insync.replicas", Needed::AtLeast(2)));
@@ -46,11 +48,18 @@ pub(super) fn all(partitioner: Partitioner, replication: Option<i32>) -> [TopicS
     raw.push(("message.timestamp.type", Needed::Exactly("LogAppendTime")));
     let mut compacted = vec![("cleanup.policy", Needed::Exactly("compact"))];
     compacted.extend(in_sync.clone());
+    // It has no reader: the stamp is in the acknowledgement.
+    let clock = vec![
+        ("cleanup.policy", Needed::Exactly("delete")),
+        ("retention.ms", Needed::AtLeast(HOUR_MS)),
+        ("message.timestamp.type", Needed::Exactly("LogAppendTime")),
+    ];
     [
         TopicSpec { name: RAW_CLICKS, partitions: partitioner.partitions(), settings: raw },
         TopicSpec { name: WINDOW_COUNTS, partitions: WINDOW_COUNTS_PARTITIONS, settings: compacted },
         TopicSpec { name: LATE_CLICKS, partitions: LATE_CLICKS_PARTITIONS, settings: kept_a_week() },
         TopicSpec { name: QUARANTINE, partitions: QUARANTINE_PARTITIONS, settings: kept_a_week() },
+        TopicSpec { name: LOG_CLOCK, partitions: LOG_CLOCK_PARTITIONS, settings: clock },
     ]
 }
 

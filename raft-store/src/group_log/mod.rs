@@ -1,9 +1,10 @@
 //! The Raft log of one group, in the node's shared [`LogStorage`].
 //!
-//! *Reads / writes*: the group's entries in the storage, the keys `vote`, `committed`, `purged`, `tail`
-//! and `lost`, and its record of promises. *Promises*: an entry can be read as soon as `append` has returned, and is durable when its
-//! callback runs. A vote, a truncation and a purge are durable when their calls return. *On restart*: the log ends
-//! where the last durable write left it. If the disk lost or changed something, [`GroupLog::damage`] reports it.
+//! *Reads / writes*: the group's entries in the storage, the keys `vote`, `committed`, `purged`, `tail` and `lost`,
+//! and its record of promises. *Promises*: an entry can be read as soon as `append` has returned, and is durable
+//! when its callback runs. A vote, a truncation and a purge are durable when their calls return. *On restart*: the
+//! log ends where the last durable write left it. If the disk lost or changed something, [`GroupLog::damage`]
+//! reports it.
 //!
 //! The storage replaces a tail only by overwriting it. So a truncation is recorded in the key `tail` until the next
 //! append: entries above that index count as deleted.

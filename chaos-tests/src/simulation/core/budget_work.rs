@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use clicktally_budget::{BudgetDecision, BudgetFacts, BudgetRules, SpendVelocity};
+use clicktally_budget::{BudgetDecision, BudgetFacts, BudgetRules, CLOCK_DIFFERENCE_MAX, SpendVelocity};
 
 use super::event::{Event, IndexFor, Life, NodeEvent};
-use super::plan::START_MS;
 use super::world::World;
 use crate::checks::ct5_budget::{self, PositiveAnswer};
-use crate::checks::ct6_fail_closed::{self, AnswerSight};
+use crate::checks::ct6_fail_closed::{self, Allowed, AnswerSight};
 
 const FRESHEN_EVERY_MS: u64 = 500;
 const ASK_EVERY_MS: u64 = 900;
@@ -47,8 +46,12 @@ impl World {
     pub(super) fn ask_budget(&mut self, life: Life) {
         self.agenda.after(ASK_EVERY_MS, Event::To(life, NodeEvent::AskBudget));
         let campaign_id = 1 + self.budget.below(4);
-        let now_ms = self.now_ms();
+        let (now_ms, log_ms) = (self.now_ms(), self.log_ms());
         let node = self.nodes.get_mut(&life.node).expect("a living node");
+        node.ask_log_time(now_ms, log_ms);
+        let log_now_ms = node.log_reached(now_ms);
+        let (now, wall_ms) = (node.clock.monotonic(now_ms), node.clock.wall_ms(now_ms));
+        let difference_ms = node.memory.log_time.map_or(0, |known| known.difference_ms(now, wall_ms));
         let monotonic_ms = millis(node.clock.monotonic(now_ms));
         let (state, applied) = (&node.memory.replica.state, node.memory.replica.applied);
         let Some(campaign) = state.campaign(campaign_id) else { return };
@@ -57,7 +60,6 @@ impl World {
         let velocity = node.memory.velocities.entry(campaign_id).or_insert_with(|| SpendVelocity::new(0));
         velocity.observe(complete_to_ms, campaign.spend_micros);
         let velocity_micros = velocity.micros_per_second();
-        let wall_ms = node.clock.wall_ms(now_ms);
         let rules = BudgetRules::default();
         let verdict = rules.decide(&BudgetFacts {
             budget_micros: campaign.terms.budget_micros,
@@ -65,6 +67,8 @@ impl World {
             tolerance_micros: campaign.terms.tolerance_micros,
             staleness,
             complete_to_ms,
+            log_now_ms,
+            clock_difference_ms: difference_ms.unsigned_abs(),
             velocity_micros,
             now_ms: wall_ms,
         });
@@ -80,23 +84,20 @@ impl World {
             tolerance_micros: campaign.terms.tolerance_micros,
             spend_micros: campaign.spend_micros,
             velocity_micros_per_s: velocity_micros,
-            blind_ms: wall_ms.saturating_sub(complete_to_ms).max(staleness_ms.unwrap_or(u64::MAX / 2)),
+            blind_ms: log_ms.saturating_sub(complete_to_ms).max(staleness_ms.unwrap_or(u64::MAX / 2)),
         };
         let committed_then = node.memory.fresh.map_or(u64::MAX, |(_, committed)| committed);
         let uncounted_for_ms = self.uncounted_for_ms();
-        let sight = AnswerSight { node: life.node, staleness_ms, committed_then, applied, uncounted_for_ms };
-        let clock_ahead_ms = self.nodes.values().map(|node| node.clock.ahead_ms()).max().unwrap_or(0);
-        let behind_ms_max = self
-            .nodes
-            .values_mut()
-            .map(|node| START_MS + now_ms - node.clock.wall_ms(now_ms).min(START_MS + now_ms))
-            .max();
-        let allowed_ms = millis(rules.counting_lag_max + rules.staleness_max)
-            + clock_ahead_ms
-            + behind_ms_max.unwrap_or(0)
-            + SLACK_MS;
+        let clock_off_ms = wall_ms.abs_diff(log_ms);
+        let sight =
+            AnswerSight { node: life.node, staleness_ms, committed_then, applied, uncounted_for_ms, clock_off_ms };
+        let allowed = Allowed {
+            staleness_ms: millis(rules.staleness_max),
+            uncounted_ms: millis(rules.counting_lag_max + rules.staleness_max) + SLACK_MS,
+            clock_off_ms: millis(CLOCK_DIFFERENCE_MAX) + SLACK_MS,
+        };
         self.watch.positive_answers += 1;
         self.watch.found(ct5_budget::check_answer(&answer));
-        self.watch.found(ct6_fail_closed::check(&sight, millis(rules.staleness_max), allowed_ms));
+        self.watch.found(ct6_fail_closed::check(&sight, &allowed));
     }
 }

@@ -79,7 +79,7 @@ pub(super) enum NodeEvent {
 pub(super) enum ShardEvent {
     Begin,
     AskBarrier,
-    End { proven_at_ms: u64, end: Result<u64, LogError> },
+    End { proven_at_ms: Option<u64>, end: Result<u64, LogError> },
     Publish,
     Propose,
     LastCommitIsLate,

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clicktally_budget::SpendVelocity;
+use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::identity::ids::{CampaignId, NodeId};
 use clicktally_proto::identity::shard_key::ShardId;
+use clicktally_proto::log_time::LogTime;
 use clicktally_raft_store::peers::heartbeats::HeartbeatTable;
 
 use super::event::{IndexFor, Life, Proposer, Publication};
@@ -46,6 +48,8 @@ pub(super) struct Memory {
     /// When the replica was last proven current (monotonic milliseconds), and the group's committed index at that time.
     pub(super) fresh: Option<(u64, u64)>,
     pub(super) velocities: BTreeMap<CampaignId, SpendVelocity>,
+    /// The log's newest answer to the question for its time.
+    pub(super) log_time: Option<LogTime>,
 }
 
 impl Memory {
@@ -64,6 +68,7 @@ impl Memory {
             awaited: Vec::new(),
             fresh: None,
             velocities: BTreeMap::new(),
+            log_time: None,
         }
     }
 }
@@ -114,9 +119,26 @@ impl SimNode {
         damaged
     }
 
+    /// Asks the log for its time, which is `log_ms`, if the log is within reach.
+    pub(super) fn ask_log_time(&mut self, now_ms: u64, log_ms: u64) {
+        if self.is_log_reachable {
+            let now = self.clock.monotonic(now_ms);
+            self.memory.log_time = Some(LogTime::new(log_ms, now, now));
+        }
+    }
+
+    /// A time of the log that a proof may carry.
+    pub(super) fn log_reached(&mut self, now_ms: u64) -> Option<u64> {
+        if is_broken(Mutant::ProofByOwnClock) {
+            return Some(self.clock.wall_ms(now_ms));
+        }
+        let now = self.clock.monotonic(now_ms);
+        self.memory.log_time.and_then(|known| known.reached(now))
+    }
+
     /// The clock that leases go by.
     pub(super) fn lease_clock(&mut self, now_ms: u64) -> Duration {
-        if clicktally_proto::fault::is_broken(clicktally_proto::fault::Mutant::LeaseByWallClock) {
+        if is_broken(Mutant::LeaseByWallClock) {
             return Duration::from_millis(self.clock.wall_ms(now_ms));
         }
         self.clock.monotonic(now_ms)

@@ -11,13 +11,11 @@ pub(super) struct NodeClock {
     /// Parts in a million, fast or slow.
     drift_ppm: i64,
     offset_ms: i64,
-    /// The furthest that the wall clock has ever been ahead of true time.
-    ahead_ms: u64,
 }
 
 impl NodeClock {
     pub(super) fn new(drift_ppm: i64, offset_ms: i64) -> NodeClock {
-        NodeClock { drift_ppm, offset_ms, ahead_ms: u64::try_from(offset_ms).unwrap_or(0) }
+        NodeClock { drift_ppm, offset_ms }
     }
 
     fn drifted_ms(&self, true_ms: u64) -> i64 {
@@ -26,11 +24,8 @@ impl NodeClock {
     }
 
     /// `true_ms`: since the start of the run.
-    pub(super) fn wall_ms(&mut self, true_ms: u64) -> UnixMillis {
-        let since_start_ms = self.drifted_ms(true_ms) + self.offset_ms;
-        let ahead_ms = since_start_ms - i64::try_from(true_ms).unwrap_or(0);
-        self.ahead_ms = self.ahead_ms.max(u64::try_from(ahead_ms).unwrap_or(0));
-        START_MS.saturating_add_signed(since_start_ms)
+    pub(super) fn wall_ms(&self, true_ms: u64) -> UnixMillis {
+        START_MS.saturating_add_signed(self.drifted_ms(true_ms) + self.offset_ms)
     }
 
     pub(super) fn monotonic(&self, true_ms: u64) -> Duration {
@@ -40,9 +35,5 @@ impl NodeClock {
 
     pub(super) fn jump(&mut self, by_ms: i64) {
         self.offset_ms += by_ms;
-    }
-
-    pub(super) fn ahead_ms(&self) -> u64 {
-        self.ahead_ms
     }
 }

@@ -227,14 +227,16 @@ impl World {
         if counting.state.is_full() {
             return self.cut(life, shard, attempt);
         }
-        let now_ms = self.now_ms();
+        let (now_ms, log_ms) = (self.now_ms(), self.log_ms());
         let node = self.nodes.get_mut(&life.node).expect("a living node");
-        let (asked_at_ms, is_reachable) = (node.clock.wall_ms(now_ms), node.is_log_reachable);
+        node.ask_log_time(now_ms, log_ms);
+        let (asked_at_ms, is_reachable) = (node.log_reached(now_ms), node.is_log_reachable);
         // The log's answer is of some moment between the question and the answer.
         let unavailable = || LogError::Unavailable("no answer".into());
         let end = if is_reachable { self.log.end_offset(shard) } else { Err(unavailable()) };
         let delay_ms = self.latency_ms();
-        let proven_at_ms = if is_broken(Mutant::ProofAfterAnswer) { asked_at_ms + delay_ms } else { asked_at_ms };
+        let is_stamped_late = is_broken(Mutant::ProofAfterAnswer);
+        let proven_at_ms = asked_at_ms.map(|asked_at_ms| asked_at_ms + if is_stamped_late { delay_ms } else { 0 });
         self.soon(life, shard, attempt, delay_ms, ShardEvent::End { proven_at_ms, end });
     }
 
@@ -243,14 +245,14 @@ impl World {
         life: Life,
         shard: ShardId,
         attempt: AttemptId,
-        proven_at_ms: u64,
+        proven_at_ms: Option<u64>,
         end: Result<u64, LogError>,
     ) {
         let Some(counting) = self.counting(life, shard, attempt) else { return };
         if !matches!(counting.checkpoint, CheckpointStep::AskingEnd) {
             return;
         }
-        if let Ok(end) = end {
+        if let (Ok(end), Some(proven_at_ms)) = (end, proven_at_ms) {
             counting.state.note_end(proven_at_ms, end);
         }
         self.cut(life, shard, attempt);

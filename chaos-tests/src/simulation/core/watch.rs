@@ -88,14 +88,7 @@ impl Watch {
         Before { group_watermark_ms: state.watermark_ms(), shard }
     }
 
-    pub(super) fn committed(
-        &mut self,
-        state: &GroupState,
-        before: Before,
-        proposal: &Proposal,
-        outcome: &Outcome,
-        clock_ahead_ms: u64,
-    ) {
+    pub(super) fn committed(&mut self, state: &GroupState, before: Before, proposal: &Proposal, outcome: &Outcome) {
         self.found(ct13_watermark_honest::check_monotone("group", before.group_watermark_ms, state.watermark_ms()));
         let forgotten = self.terms.committed(state, &proposal.command, outcome);
         self.found(forgotten);
@@ -127,7 +120,6 @@ impl Watch {
             complete_before_ms: entry_before.complete_to_ms,
             complete_to_ms: checkpoint.complete_to_ms,
             unread_arrival_ms: self.oracle.arrival_ms(shard, checkpoint.to),
-            clock_ahead_ms,
         }));
     }
 

@@ -320,8 +320,7 @@ impl World {
         if let Command::Checkpoint(checkpoint) = &proposal.command {
             self.watch.read_on(&self.log, checkpoint.shard);
         }
-        let clock_ahead_ms = self.nodes.get(&proposal.from.node).map_or(0, |node| node.clock.ahead_ms());
-        self.watch.committed(&self.consensus.state, before, proposal, &outcome, clock_ahead_ms);
+        self.watch.committed(&self.consensus.state, before, proposal, &outcome);
         if let Command::Checkpoint(checkpoint) = &proposal.command
             && outcome == Outcome::Done
             && checkpoint.from == checkpoint.to

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clicktally_proto::click_log::{ClickLog, LogError, LogRecord, OutRecord, ShardReader};
+use clicktally_proto::event_time::UnixMillis;
 use clicktally_proto::identity::shard_key::ShardId;
 use parking_lot::Mutex;
 
@@ -29,6 +30,16 @@ impl NodeLog {
             let mut weather = self.world.log_weather.lock();
             let (least, most) = weather.answer_ms;
             weather.random.between(least, most)
+        };
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
+
+    /// Has draws of its own, so that the other answers of a seed take as long as before there were these.
+    async fn wait_for_time(&self) {
+        let ms = {
+            let mut weather = self.world.log_weather.lock();
+            let (least, most) = weather.answer_ms;
+            weather.time_random.between(least, most)
         };
         tokio::time::sleep(Duration::from_millis(ms)).await;
     }
@@ -65,6 +76,13 @@ impl ClickLog for NodeLog {
             return Err(LogError::Unavailable("no answer in time".to_owned()));
         }
         Ok(end)
+    }
+
+    async fn time_ms(&self) -> Result<UnixMillis, LogError> {
+        self.wait_for_time().await;
+        let now_ms = self.world.now_ms();
+        self.wait_for_time().await;
+        Ok(now_ms)
     }
 
     async fn publish(&self, records: Vec<OutRecord>) -> Result<(), LogError> {

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clicktally_api::ports::BudgetLane;
-use clicktally_budget::BudgetDecision;
-use clicktally_budget::BudgetRules;
+use clicktally_budget::{BudgetDecision, BudgetRules, CLOCK_DIFFERENCE_MAX};
 use clicktally_node::budget::BudgetDesk;
 use clicktally_proto::clock::Clock;
 use clicktally_proto::command::{CampaignTerms, Command, Outcome};
@@ -18,9 +17,11 @@ use super::watch::breach;
 use super::world::{World, millis};
 use crate::checks::Invariant;
 use crate::checks::ct5_budget::ANSWER_LIFE_MS_MAX;
-use crate::checks::ct6_fail_closed::{self, AnswerSight};
+use crate::checks::ct6_fail_closed::{self, Allowed, AnswerSight};
 use crate::checks::ct17_answers_hold::{self, FreshRead};
 
+/// A node knows its difference only to within the time that the log takes to answer.
+const CLOCK_SLACK_MS: u64 = 1_000;
 const PAUSE: Duration = Duration::from_millis(250);
 /// Campaigns without clicks, one in each group for each host's client.
 const FIRST_CAMPAIGN: CampaignId = 9_000;
@@ -85,15 +86,17 @@ impl Probe {
                 applied: *group.applied().borrow(),
                 // This campaign has no clicks; tier 0 covers campaigns with clicks.
                 uncounted_for_ms: 0,
+                clock_off_ms: clock.now_ms().abs_diff(world.now_ms()),
             };
-            let staleness_ms_max = millis(BudgetRules::default().staleness_max);
+            let allowed = Allowed {
+                staleness_ms: millis(BudgetRules::default().staleness_max),
+                uncounted_ms: 0,
+                clock_off_ms: millis(CLOCK_DIFFERENCE_MAX) + CLOCK_SLACK_MS,
+            };
             let life_ms = answer.expires_at_ms.saturating_sub(clock.now_ms());
             let outlives =
                 (life_ms > ANSWER_LIFE_MS_MAX).then(|| breach(Invariant::Budget, format!("a yes for {life_ms} ms")));
-            ct6_fail_closed::check(&sight, staleness_ms_max, 0)
-                .into_iter()
-                .chain(outlives)
-                .for_each(|v| world.violate(v));
+            ct6_fail_closed::check(&sight, &allowed).into_iter().chain(outlives).for_each(|v| world.violate(v));
         }
     }
 

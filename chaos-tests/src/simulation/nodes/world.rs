@@ -66,6 +66,8 @@ struct RunningHost {
 /// How the log treats its callers.
 pub(super) struct LogWeather {
     pub(super) random: Stream,
+    /// How long answers about the log's time take.
+    pub(super) time_random: Stream,
     /// This many of a thousand questions and writes end in doubt.
     pub(super) doubt_permille: u64,
     /// How many milliseconds an answer takes: drawn from this range.
@@ -121,6 +123,7 @@ impl World {
             log: Mutex::new(SimLog::new(partitions)),
             log_weather: Mutex::new(LogWeather {
                 random: seed.stream("log"),
+                time_random: seed.stream("time of the log"),
                 doubt_permille: 0,
                 answer_ms: LOG_ANSWER_MS,
                 next_write: None,

@@ -10,6 +10,7 @@ use clicktally_proto::click_log::ClickLog;
 use clicktally_proto::clock::Clock;
 use clicktally_state::group_state::GroupState;
 use tokio::runtime;
+use tokio::sync::watch;
 
 use super::cpu_time::{RAFT_THREADS, Reading, Shares};
 use super::fill::Filled;
@@ -17,6 +18,7 @@ use super::replicas::Replicas;
 use super::report::Rate;
 use crate::actor_threads::ActorThreads;
 use crate::halts::Halts;
+use crate::log_clock::LogClock;
 use crate::shard::{ShardHost, ShardHostConfig};
 
 pub(super) struct Counted {
@@ -51,7 +53,10 @@ pub(super) async fn count(
     let config = ShardHostConfig { checkpoint_interval: Duration::from_secs(1) };
     let threads = ActorThreads::start("shards", threads)?;
     let halts = Arc::new(Halts::new(Arc::clone(&clock)));
-    let host = ShardHost::start(config, vec![Arc::clone(&group)], log, Arc::clone(&clock), threads, halts);
+    let (log_clock, stop) = (Arc::new(LogClock::new(Arc::clone(&clock))), watch::Sender::new(false));
+    tokio::spawn(Arc::clone(&log_clock).keep(Arc::clone(&log), Arc::clone(&halts), stop.subscribe()));
+    let groups = vec![Arc::clone(&group)];
+    let host = ShardHost::start(config, groups, log, Arc::clone(&clock), log_clock, threads, halts);
     let mut applied = group.applied();
     while group.read(|state| outcomes(state).read) < filled.clicks {
         applied.changed().await.context("the replica stopped")?;

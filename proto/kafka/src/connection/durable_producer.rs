@@ -15,9 +15,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clicktally_proto::click_log::{LogError, OutRecord};
+use clicktally_proto::event_time::UnixMillis;
 use futures::future::try_join_all;
 use parking_lot::RwLock;
+use rdkafka::Timestamp;
 use rdkafka::error::KafkaError;
+use rdkafka::producer::future_producer::Delivery;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::util::Timeout;
 
@@ -52,6 +55,27 @@ impl DurableProducer {
         }
     }
 
+    /// Writes one record, and returns the broker's time at its arrival.
+    ///
+    /// # Errors
+    /// [`LogError::Fatal`] if the topic's stamps are not the broker's.
+    pub async fn stamp(&self, record: &OutRecord) -> Result<UnixMillis, LogError> {
+        let producer = Arc::clone(&self.current.read());
+        match write_one(&producer, record).await.map(|delivery| delivery.timestamp) {
+            Ok(Timestamp::LogAppendTime(stamped_ms)) => u64::try_from(stamped_ms).map_err(|_| {
+                LogError::Fatal(format!("the broker's clock shows {stamped_ms} ms, which is before 1970"))
+            }),
+            Ok(_) => Err(LogError::Fatal(format!(
+                "topic {} must have message.timestamp.type=LogAppendTime, but its records have the sender's time",
+                record.topic
+            ))),
+            Err(error) => {
+                self.replace_if_fatal(&producer).map_err(log_error)?;
+                Err(log_error(error))
+            }
+        }
+    }
+
     /// One sequence number out of order makes an idempotent producer fail for good: it refuses every later record.
     fn replace_if_fatal(&self, failed: &Arc<FutureProducer>) -> Result<(), KafkaError> {
         let Some((code, reason)) = failed.client().fatal_error() else { return Ok(()) };
@@ -65,9 +89,11 @@ impl DurableProducer {
     }
 }
 
-async fn write_one(producer: &FutureProducer, out: &OutRecord) -> Result<(), KafkaError> {
+async fn write_one(producer: &FutureProducer, out: &OutRecord) -> Result<Delivery, KafkaError> {
     let mut record = FutureRecord::to(out.topic).key(&out.key).payload(&out.value);
     record.partition = out.partition;
     let sent = producer.send(record, Timeout::After(ENQUEUE_TIMEOUT)).await;
-    require_offset(&sent.map_err(|(error, _)| error)?)
+    let delivery = sent.map_err(|(error, _)| error)?;
+    require_offset(&delivery)?;
+    Ok(delivery)
 }

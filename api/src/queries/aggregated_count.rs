@@ -246,7 +246,8 @@ pub fn greatest_staleness_ms(views: &[GroupView]) -> Option<u64> {
     staleness?.into_iter().max().map(|longest| u64::try_from(longest.as_millis()).unwrap_or(u64::MAX))
 }
 
-fn unavailable(error: HistoryError) -> Problem {
+pub fn unavailable(error: HistoryError) -> Problem {
     tracing::warn!(%error, "older minutes cannot be read");
-    Problem::new(ProblemKind::HistoryUnavailable, format!("{error}; minutes of the last half hour are still available"))
+    let rest = "minutes that may still get clicks are available all the same";
+    Problem::new(ProblemKind::HistoryUnavailable, format!("{error}; {rest}"))
 }

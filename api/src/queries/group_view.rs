@@ -39,10 +39,10 @@ impl GroupView {
         })
     }
 
-    /// Whether this view alone answers for the minute: it holds the window, or the minute is too young to be evicted
-    /// and therefore empty.
+    /// Whether this view alone answers for the minute: it holds the window, or the minute is not final and therefore
+    /// empty. A final window may have left before its time of grace, for want of room.
     pub fn covers(&self, minute: Minute) -> bool {
-        self.windows.contains_key(&minute) || !self.rules.is_evictable(minute, self.watermark_ms)
+        self.windows.contains_key(&minute) || !self.rules.is_final(minute, self.watermark_ms)
     }
 
     pub fn count(&self, minute: Minute, ad_id: AdId) -> AdCount {

@@ -71,7 +71,7 @@ fn extend(ranges: &mut Vec<MinuteRange>, minute: Minute) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
@@ -81,7 +81,8 @@ mod tests {
 
     use super::*;
 
-    fn view(watermark_minute: u32, held: &[u32]) -> GroupView {
+    /// A group whose watermark is at the start of this minute, and that holds these minutes, without clicks.
+    pub(in crate::queries) fn view(watermark_minute: u32, held: &[u32]) -> GroupView {
         GroupView {
             rules: EventTimeRules::default(),
             watermark_ms: u64::from(watermark_minute) * WINDOW_MS,
@@ -100,11 +101,18 @@ mod tests {
 
     #[test]
     fn young_minutes_come_from_the_state_and_old_ones_from_postgresql() {
-        // With 15 + 10 minutes of retention, a window leaves once the watermark is 25 minutes past its end.
-        let plan = plan(range(1_000, 1_100), &[view(1_100, &[])], &BTreeSet::new());
-        assert_eq!(plan.history, [range(1_000, 1_075)]);
-        assert_eq!(plan.state, [range(1_075, 1_100)]);
+        // A window is final, and may leave, once the watermark is 15 minutes past its end.
+        let plan = plan(range(1_000, 1_100), &[view(1_100, &[1_083, 1_084])], &BTreeSet::new());
+        assert_eq!(plan.history, [range(1_000, 1_083)]);
+        assert_eq!(plan.state, [range(1_083, 1_100)]);
         assert!(plan.lingering.is_empty() && plan.batch.is_empty());
+    }
+
+    #[test]
+    fn a_final_minute_that_left_early_for_want_of_room_is_not_read_as_empty() {
+        let plan = plan(range(1_080, 1_083), &[view(1_100, &[1_080, 1_082])], &BTreeSet::new());
+        assert_eq!(plan.history, [range(1_081, 1_082)]);
+        assert_eq!(plan.state, [range(1_080, 1_081), range(1_082, 1_083)]);
     }
 
     #[test]

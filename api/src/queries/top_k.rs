@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use clicktally_database::reports;
 use clicktally_proto::event_time::Minute;
 use clicktally_proto::identity::ids::AdId;
+use clicktally_proto::identity::shard_key::Partitioner;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::aggregated_count::greatest_staleness_ms;
+use super::aggregated_count::{greatest_staleness_ms, unavailable};
 use super::group_view::GroupView;
 use super::minute_range::MinuteRange;
+use crate::history_error::{configured, in_time};
 use crate::problem::Problem;
 use crate::request::query::QueryParameters;
 use crate::state::ApiState;
@@ -58,6 +61,7 @@ pub struct RankedAd {
         (status = 200, body = TopAds),
         (status = 400, body = Problem),
         (status = 421, description = "This node lacks the role 'serve'", body = Problem),
+        (status = 503, description = "A minute of the window has left memory, and PostgreSQL cannot be reached", body = Problem),
     )
 )]
 pub async fn top_k(
@@ -77,6 +81,7 @@ pub async fn top_k(
         (status = 200, body = TopAds),
         (status = 400, body = Problem),
         (status = 421, description = "This node lacks the role 'serve'", body = Problem),
+        (status = 503, description = "A minute of the window has left memory, and PostgreSQL cannot be reached", body = Problem),
     )
 )]
 pub async fn popular_ads(
@@ -96,6 +101,13 @@ async fn answer(
     let to = Minute::of(lowest);
     let range = MinuteRange { from: Minute(to.0.saturating_sub(window_minutes)), to };
     let views: Vec<GroupView> = state.groups.iter().map(|group| GroupView::of(group, range)).collect();
+    let mut clicks = held_by_ad(&views);
+    let gone = gone_minutes(range, &views);
+    if !gone.is_empty() {
+        let database = configured(state.postgres.as_ref()).map_err(unavailable)?;
+        let rows = in_time(reports::clicks_of_minutes(database, &gone)).await.map_err(unavailable)?;
+        add_gone(&mut clicks, &views, state.partitioner, &rows);
+    }
     Ok(Json(TopAds {
         window_minutes,
         from: format_time(range.from.start_ms()),
@@ -104,7 +116,7 @@ async fn answer(
         approximate: false,
         as_of: format_time(views.iter().map(|view| view.complete_to_ms).min().unwrap_or(0)),
         staleness_ms: greatest_staleness_ms(&views),
-        ads: rank(sum_by_ad(&views), usize::try_from(k).unwrap_or(usize::MAX)),
+        ads: rank(clicks, usize::try_from(k).unwrap_or(usize::MAX)),
     }))
 }
 
@@ -114,13 +126,37 @@ fn window_and_k(parameters: &Parameters, names: [&'static str; 2]) -> Result<(u3
     Ok((whole_number(parameters, window, 1, WINDOW_MINUTES_MAX)?, whole_number(parameters, k, K_DEFAULT, K_MAX)?))
 }
 
-fn sum_by_ad(views: &[GroupView]) -> HashMap<AdId, u64> {
+fn held_by_ad(views: &[GroupView]) -> HashMap<AdId, u64> {
     let mut clicks: HashMap<AdId, u64> = HashMap::new();
     for (_, ad_id, cell) in views.iter().flat_map(|view| view.windows.values()).flat_map(|window| window.cells()) {
-        let sum = clicks.entry(ad_id).or_default();
-        *sum = sum.saturating_add(cell.clicks());
+        add(&mut clicks, ad_id, cell.clicks());
     }
     clicks
+}
+
+fn add(clicks: &mut HashMap<AdId, u64>, ad_id: AdId, more: u64) {
+    let sum = clicks.entry(ad_id).or_default();
+    *sum = sum.saturating_add(more);
+}
+
+/// The minutes that have left the memory of some group: it is ahead of the slowest group, or short of room.
+fn gone_minutes(range: MinuteRange, views: &[GroupView]) -> Vec<Minute> {
+    range.minutes().filter(|minute| !views.iter().all(|view| view.covers(*minute))).collect()
+}
+
+/// Adds the rows of groups that hold the minute no more. The other rows are already counted from memory.
+fn add_gone(
+    clicks: &mut HashMap<AdId, u64>,
+    views: &[GroupView],
+    partitioner: Partitioner,
+    rows: &[reports::MinuteClicks],
+) {
+    for row in rows {
+        let view = views.get(usize::from(partitioner.group(row.campaign_id).0));
+        if view.is_some_and(|view| !view.covers(row.minute)) {
+            add(clicks, row.ad_id, row.clicks);
+        }
+    }
 }
 
 /// Most clicks first. Equal counts are ordered by id, so that the same state always gives the same answer.
@@ -140,9 +176,11 @@ fn rank(clicks: HashMap<AdId, u64>, k: usize) -> Vec<RankedAd> {
 
 #[cfg(test)]
 mod tests {
+    use clicktally_proto::identity::shard_key::GroupId;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::queries::minute_source::tests::view;
 
     proptest! {
         #[test]
@@ -155,6 +193,28 @@ mod tests {
             let ranked: Vec<(u64, u64)> = rank(clicks, k).iter().map(|ad| (ad.ad_id.to_u64().unwrap(), ad.click_count)).collect();
             prop_assert_eq!(ranked, expected);
         }
+    }
+
+    #[test]
+    fn a_group_that_is_ahead_is_asked_of_postgresql_and_no_click_is_summed_twice() {
+        let partitioner = Partitioner::new(2);
+        let of_group = |group: u16| (1..).find(|id| partitioner.group(*id) == GroupId(group)).unwrap();
+        let (ahead, behind) = (of_group(0), of_group(1));
+        let views = [view(1_100, &[]), view(1_002, &[1_000])];
+        let range = MinuteRange { from: Minute(1_000), to: Minute(1_002) };
+        let gone = gone_minutes(range, &views);
+        assert_eq!(gone, [Minute(1_000), Minute(1_001)]);
+        let row = |minute, campaign_id, ad_id, clicks| reports::MinuteClicks {
+            minute: Minute(minute),
+            campaign_id,
+            ad_id,
+            clicks,
+        };
+        let rows =
+            [row(1_000, ahead, 7, 5), row(1_001, ahead, 7, 2), row(1_000, behind, 7, 9), row(1_000, ahead, 8, 1)];
+        let mut clicks = held_by_ad(&views);
+        add_gone(&mut clicks, &views, partitioner, &rows);
+        assert_eq!(clicks, HashMap::from([(7, 7), (8, 1)]), "group 1 still holds its minutes in memory");
     }
 
     #[test]

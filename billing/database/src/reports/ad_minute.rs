@@ -98,15 +98,13 @@ pub async fn users_of_ad(
 /// # Errors
 /// `Sql`; `OutOfRange` for a value that no writer of ours stores.
 pub async fn rows_of_ad(database: &Database, ad_id: AdId, minutes: &[Minute]) -> Result<Vec<AdMinute>, DatabaseError> {
-    let starts: Vec<DateTime<Utc>> =
-        minutes.iter().map(|minute| to_timestamp(minute.start_ms())).collect::<Result<_, _>>()?;
     let rows = sqlx::query(
         "SELECT minute, campaign_id, clicks, revision, \
                 array_position(ARRAY['open', 'fired', 'corrected', 'final'], state), \
                 user_sketch, cost_sum_micros, cost_count \
          FROM reports.ad_minute WHERE minute = ANY($1) AND ad_id = $2",
     )
-    .bind(starts)
+    .bind(starts(minutes)?)
     .bind(to_bigint(ad_id, "ad id")?)
     .fetch_all(database.pool())
     .await?;
@@ -123,6 +121,42 @@ pub async fn rows_of_ad(database: &Database, ad_id: AdId, minutes: &[Minute]) ->
             })
         })
         .collect()
+}
+
+/// The clicks of one ad and campaign in one minute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MinuteClicks {
+    pub minute: Minute,
+    pub campaign_id: CampaignId,
+    pub ad_id: AdId,
+    pub clicks: u64,
+}
+
+/// The rows of the named minutes that have clicks, of every ad.
+///
+/// # Errors
+/// `Sql`; `OutOfRange` for a value that no writer of ours stores.
+pub async fn clicks_of_minutes(database: &Database, minutes: &[Minute]) -> Result<Vec<MinuteClicks>, DatabaseError> {
+    let rows = sqlx::query(
+        "SELECT minute, campaign_id, ad_id, clicks FROM reports.ad_minute WHERE minute = ANY($1) AND clicks > 0",
+    )
+    .bind(starts(minutes)?)
+    .fetch_all(database.pool())
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(MinuteClicks {
+                minute: to_minute(row.try_get(0)?)?,
+                campaign_id: from_bigint(row.try_get(1)?, "campaign id")?,
+                ad_id: from_bigint(row.try_get(2)?, "ad id")?,
+                clicks: from_bigint(row.try_get(3)?, "clicks")?,
+            })
+        })
+        .collect()
+}
+
+fn starts(minutes: &[Minute]) -> Result<Vec<DateTime<Utc>>, DatabaseError> {
+    minutes.iter().map(|minute| to_timestamp(minute.start_ms())).collect()
 }
 
 /// PostgreSQL counts positions from 1, in the order of finality.

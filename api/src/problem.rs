@@ -62,6 +62,7 @@ problem_kinds! {
     MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "This path does not support the method";
     RoleAbsent = "role-absent", MISDIRECTED_REQUEST, "This node does not have the required role";
     UnsupportedEncoding = "unsupported-encoding", UNSUPPORTED_MEDIA_TYPE, "The content encoding is not supported";
+    BodyTooSlow = "body-too-slow", REQUEST_TIMEOUT, "The body did not arrive in time";
     BodyTooLarge = "body-too-large", PAYLOAD_TOO_LARGE, "The request is too large";
     AlreadyExists = "already-exists", CONFLICT, "It already exists";
     CurrencyFixed = "currency-fixed", CONFLICT, "The currency of a campaign cannot change";

@@ -217,6 +217,15 @@ pub(crate) mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_without_a_token_is_refused_before_its_body_is_read() {
+        let tokens = BTreeMap::from([("secret".to_owned(), "shop".to_owned())]);
+        let node = node_of(Roles { capture: true, serve: true }, Sources::new(tokens));
+        let never = Body::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>());
+        let request = Request::builder().method("POST").uri("/v1/clicks").body(never).unwrap();
+        assert_eq!(node.oneshot(request).await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    }
+
     #[tokio::test]
     async fn a_path_or_a_query_that_cannot_be_read_is_a_problem() {
         let node = node_with(Roles { capture: true, serve: true });

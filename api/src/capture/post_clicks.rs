@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use clicktally_proto::click::invalid_traffic::EVIDENCE_AUTOMATED;
 use clicktally_proto::click::record::Click;
@@ -54,6 +54,7 @@ pub struct CapturedClick {
         (status = 202, description = "Durable in the log, except those listed under `errors`", body = Captured),
         (status = 400, description = "No click of the request is valid", body = Problem),
         (status = 401, description = "No known bearer token", body = Problem),
+        (status = 408, description = "The body did not arrive in time", body = Problem),
         (status = 413, description = "More than 1 MiB (also decompressed) or more than 1,000 clicks", body = Problem),
         (status = 415, description = "A Content-Encoding other than gzip", body = Problem),
         (status = 421, description = "This node lacks the role 'capture'", body = Problem),
@@ -62,9 +63,10 @@ pub struct CapturedClick {
 )]
 pub async fn post_clicks(
     State(state): State<Arc<ApiState>>,
-    headers: HeaderMap,
-    body: Result<BodyBytes, Problem>,
+    request: Request,
 ) -> Result<(StatusCode, Json<Captured>), Problem> {
+    // Who asks, and whether there is room, is decided before a byte of the body is read.
+    let headers = request.headers().clone();
     let source = state
         .sources
         .authenticate(&headers)
@@ -72,7 +74,7 @@ pub async fn post_clicks(
     let _slot = state.capture_slots.take().ok_or_else(|| {
         Problem::new(ProblemKind::Overloaded, "this node has reached its limit of captures in flight: try another node")
     })?;
-    let BodyBytes(body) = body?;
+    let BodyBytes(body) = BodyBytes::from_request(request, &state).await?;
     let items = read_items(&body, is_ndjson(&headers)).map_err(unreadable)?;
 
     let rules = state.group_rules.of(&state.groups).ok_or_else(|| {

@@ -1,6 +1,7 @@
-//! The body of a request: bounded, and decompressed if it came as gzip.
+//! The body of a request: bounded in size and time, and decompressed if it came as gzip.
 
 use std::io::Read;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
@@ -12,6 +13,9 @@ use crate::problem::{Problem, ProblemKind};
 /// The most bytes of a body, as sent and decompressed: a small body must not become a very large one.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 
+/// How long a body may take. A client that sends none of it would otherwise hold its connection, and its slot, for ever.
+pub const BODY_DEADLINE: Duration = Duration::from_secs(10);
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BodyBytes(pub Bytes);
 
@@ -20,7 +24,8 @@ impl<S: Send + Sync> FromRequest<S> for BodyBytes {
 
     async fn from_request(request: Request, state: &S) -> Result<BodyBytes, Problem> {
         let is_gzip = is_gzip(request.headers())?;
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
+        let read = tokio::time::timeout(BODY_DEADLINE, Bytes::from_request(request, state)).await;
+        let bytes = read.map_err(|_| too_slow())?.map_err(|rejection| {
             if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
                 too_large("the body")
             } else {
@@ -29,6 +34,11 @@ impl<S: Send + Sync> FromRequest<S> for BodyBytes {
         })?;
         Ok(BodyBytes(if is_gzip { decompressed(&bytes)?.into() } else { bytes }))
     }
+}
+
+fn too_slow() -> Problem {
+    let detail = format!("the body was not there after {} s: send it faster, or split it", BODY_DEADLINE.as_secs());
+    Problem::new(ProblemKind::BodyTooSlow, detail)
 }
 
 fn too_large(what: &str) -> Problem {
@@ -109,6 +119,14 @@ mod tests {
         );
         assert_eq!(read(&["gzip"], gzip(&vec![b' '; BODY_BYTES_MAX + 1])).await, Err(413));
         assert_eq!(read(&["gzip"], gzip(&vec![b' '; 64 * BODY_BYTES_MAX])).await, Err(413));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_ends_at_the_deadline() {
+        let never = Body::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>());
+        let request = Request::builder().body(never).unwrap();
+        let read = BodyBytes::from_request(request, &()).await;
+        assert_eq!(read.map_err(|problem| problem.status), Err(408));
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! What can go wrong between the log and an invoice, sorted by the caller's next move.
 
 use clicktally_database::{DatabaseError, Day, NotADay};
+use clicktally_proto::click_log::LogError;
 use clicktally_proto::next_move::NextMove;
 use thiserror::Error;
 
@@ -9,6 +10,8 @@ pub enum BillingError {
     /// Knows its own next move.
     #[error(transparent)]
     Database(#[from] DatabaseError),
+    #[error("the archive cannot read the log: {0}")]
+    Log(#[from] LogError),
 
     // Retry.
     #[error("object store: {0}")]
@@ -18,8 +21,6 @@ pub enum BillingError {
          archived is read again from the log, for as long as the log keeps it"
     )]
     Folder { folder: String, source: std::io::Error },
-    #[error("the log: {0}")]
-    Log(String),
     #[error(
         "the archive did not reach the offsets asked for within {waited_ms} ms: {missing} shards are behind; is a node with the archive role running?"
     )]
@@ -49,14 +50,8 @@ pub enum BillingError {
     NotReady { day: Day, reasons: String },
 
     // Halt.
-    #[error(
-        "shard {shard} needs offset {expected}, and the log delivers {found}: records are lost to the archive; restore them before resuming"
-    )]
-    OffsetLost { shard: u16, expected: u64, found: String },
-    #[error(
-        "the log no longer holds the offset the archive continues from ({0}): records are lost to the archive; restore them before resuming"
-    )]
-    LogTruncated(String),
+    #[error("the archive has read shard {shard} up to offset {due}, and its reader delivers offset {found} again")]
+    OffsetRepeated { shard: u16, due: u64, found: u64 },
     #[error("archive file {file} is not the one in the manifest (sha256 {found}, not {expected}); restore it")]
     FileChanged { file: String, expected: String, found: String },
     #[error("a record could not be written as Parquet: {0}")]
@@ -82,12 +77,12 @@ impl BillingError {
         use BillingError as E;
         match self {
             E::Database(error) => error.next_move(),
+            E::Log(error) => error.next_move(),
             E::Store(error) => next_move_of_store(error),
-            E::Folder { .. } | E::Log(_) | E::ArchiveBehind { .. } | E::TermsBehind { .. } => NextMove::Retry,
+            E::Folder { .. } | E::ArchiveBehind { .. } | E::TermsBehind { .. } => NextMove::Retry,
             E::OtherGroups { .. } | E::RulesDiffer(_) => NextMove::Reject,
             E::NotADay(_) | E::StoreLocation { .. } | E::NotRun(_) | E::NotReady { .. } => NextMove::Reject,
-            E::OffsetLost { .. }
-            | E::LogTruncated(_)
+            E::OffsetRepeated { .. }
             | E::FileChanged { .. }
             | E::Parquet(_)
             | E::Columns(_)

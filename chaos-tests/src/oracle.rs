@@ -10,6 +10,7 @@ use clicktally_proto::click::view::decode_record_owned;
 use clicktally_proto::click_log::{LATE_CLICKS, RAW_CLICKS};
 use clicktally_proto::counts::window_count::LateClick;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -183,7 +184,14 @@ pub fn read_topic(
         let Some(message) = consumer.poll(HANG_MAX) else {
             bail!("{topic} went silent before its end; still missing {ends:?}");
         };
-        let message = message.with_context(|| format!("reading {topic}"))?;
+        let message = match message {
+            // A partition may end with offsets that hold no readable record.
+            Err(KafkaError::PartitionEOF(partition)) => {
+                ends.remove(&partition);
+                continue;
+            }
+            message => message.with_context(|| format!("reading {topic}"))?,
+        };
         let Some(end) = ends.get(&message.partition()).copied() else { continue };
         if message.offset() < end {
             take(&message)?;

@@ -50,3 +50,20 @@ async fn a_reader_beyond_a_cut_hears_of_the_loss_and_not_of_what_was_written_sin
     let error = read(&mut *reader, 1).await.unwrap_err();
     assert!(matches!(error, LogError::OffsetLost { shard: SHARD, offset: 8, .. }), "{error}");
 }
+
+/// On real Kafka: `transaction_claims.rs`.
+#[tokio::test(start_paused = true)]
+async fn a_reader_comes_to_the_end_behind_aborted_records_and_markers() {
+    let lone = LoneLog::new(Seed(1));
+    let log = lone.as_node();
+    log.publish(records(SHARD, 0..2)).await.unwrap();
+    lone.end_transaction(SHARD, &[b"aborted", b"aborted"]);
+    log.publish(records(SHARD, 5..6)).await.unwrap();
+    lone.end_transaction(SHARD, &[]);
+    assert_eq!(log.end_offset(SHARD).await.unwrap(), 7);
+    let mut reader = log.open(SHARD, 1).unwrap();
+    let seen = read(&mut *reader, 2).await.unwrap();
+    assert!(seen.iter().map(|(offset, _)| *offset).eq([1, 5]));
+    assert_eq!(reader.drain(10, &mut |_| panic!("a record behind the last one")), Ok(0));
+    assert_eq!(reader.position(), 7);
+}

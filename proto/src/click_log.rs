@@ -22,6 +22,8 @@ pub struct LogRecord<'a> {
     pub offset: u64,
     /// When the log accepted the record (log-append time).
     pub arrival_ms: UnixMillis,
+    /// A record that is too long for every decoder comes cut off, behind one byte more than
+    /// [`RECORD_BYTES_MAX`](crate::click::record::RECORD_BYTES_MAX), or as an empty one.
     pub value: &'a [u8],
 }
 
@@ -53,6 +55,9 @@ impl LogError {
 
 /// Reads one partition in order, from the offset at which it was opened. A reader that is not drained holds the fetcher
 /// back.
+///
+/// Only committed records are readable. The markers of transactions, the records of aborted ones and compaction leave
+/// holes in the offsets, also at the end of a partition. A hole is no loss: the log reports a loss by an error.
 pub trait ShardReader: Send {
     /// Hands over at most `records_max` records that have arrived, and returns how many. Never waits.
     ///
@@ -60,6 +65,10 @@ pub trait ShardReader: Send {
     /// After an error every later call fails with the same error. Open another reader at the offset due, so that no
     /// record is skipped.
     fn drain(&mut self, records_max: usize, take: &mut dyn FnMut(LogRecord<'_>)) -> Result<usize, LogError>;
+
+    /// The next offset due: every readable record below it was handed over. It may lie beyond the last record's
+    /// successor, because readers pass holes as well. It never goes back.
+    fn position(&self) -> u64;
 }
 
 /// Opens readers and writes to topics. Calls may block on the network, so shells make them off the counting threads.
@@ -67,8 +76,8 @@ pub trait ShardReader: Send {
 pub trait ClickLog: Send + Sync {
     fn open(&self, shard: ShardId, from: u64) -> Result<Box<dyn ShardReader>, LogError>;
 
-    /// The offset after the newest readable record of the shard, as the log answers now. A reader at this offset has
-    /// proof that the partition is empty beyond it.
+    /// The end of what is readable in the shard, as the log answers now: the first offset of an open transaction, or
+    /// the end of the partition. A reader whose position is this offset has proof that there is nothing more to read.
     async fn end_offset(&self, shard: ShardId) -> Result<u64, LogError>;
 
     /// The log's own time at some moment during the call: the clock that stamps [`LogRecord::arrival_ms`].

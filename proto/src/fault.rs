@@ -87,6 +87,8 @@ mutants! {
         SpendTwice = "spend-twice": "a budget is charged twice for every click",
         LeaseByWallClock = "lease-by-wall-clock": "nodes are declared dead by wall clocks",
         GarbageSkipped = "garbage-skipped": "an unreadable record leaves no trace in the outcomes",
+        HolesUnread = "holes-unread": "a shard's position is behind its last record, so a marker at a partition's end is never passed",
+        AbortedCounted = "aborted-counted": "the records of an aborted transaction are counted",
     }
     Nodes {
         AckBeforeFsync = "ack-before-fsync": "an entry is acknowledged to the leader before it is on disk",

@@ -10,16 +10,16 @@ use clicktally_database::billing::manifest::archived_offsets_of;
 use clicktally_database::billing::{NewFile, manifest};
 use clicktally_database::notifications::{Channel, Listener};
 use clicktally_database::{AdvisoryLock, Database, LockSession};
-use clicktally_kafka::KafkaConnection;
-use clicktally_proto::click_log::RAW_CLICKS;
+use clicktally_kafka::{FetchBy, KafkaConnection};
+use clicktally_proto::click_log::{LogError, RAW_CLICKS};
 use clicktally_proto::clock::Clock;
 use clicktally_proto::fault;
 use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
-use super::buffer::{FlushLimits, Segment, ShardBuffer};
-use super::fetcher::{Fetched, Fetcher};
+use super::buffer::{FlushLimits, Repeat, Segment, ShardBuffer};
+use super::fetcher::{Fetcher, Read};
 use super::offsets::log_end_offsets;
 use super::parquet_file;
 use super::store::ArchiveStore;
@@ -30,13 +30,12 @@ use crate::metrics::BillingMetrics;
 const AGE_CHECK_EVERY: Duration = Duration::from_millis(250);
 /// How often an archiver asks whether it still has its duty. One that is idle writes nothing that would tell.
 const DUTY_CHECK_EVERY: Duration = Duration::from_secs(1);
-/// Records taken from the fetcher at once.
-const INTAKE_RECORDS_MAX: usize = 4_096;
 
 #[derive(Debug, Clone)]
 pub struct ArchiveOptions {
     pub log: KafkaConnection,
     pub topic: String,
+    pub fetch: FetchBy,
     pub partitioner: Partitioner,
     /// A shard's buffer becomes a file at this many records,
     pub file_records_max: usize,
@@ -53,6 +52,7 @@ impl ArchiveOptions {
         ArchiveOptions {
             log,
             topic: RAW_CLICKS.to_owned(),
+            fetch: FetchBy::default(),
             partitioner,
             file_records_max: 250_000,
             file_bytes_max: 64 << 20,
@@ -104,8 +104,8 @@ impl Archiver {
         let from: BTreeMap<ShardId, u64> = (0..partitions)
             .map(|shard| (ShardId(shard), archived.get(&ShardId(shard)).copied().unwrap_or(0)))
             .collect();
-        let fetcher = Fetcher::start(&options.log, &options.topic, &from)?;
-        let buffers = from.into_iter().map(|(shard, next)| (shard, ShardBuffer::new(shard, next))).collect();
+        let buffers = from.iter().map(|(&shard, &next)| (shard, ShardBuffer::new(shard, next))).collect();
+        let fetcher = Fetcher::start(&options.log, &options.topic, options.fetch, from)?;
         tracing::info!(shards = partitions, "the archiver has the lock and reads on from the manifest");
         Ok(Archiver { options, store, session, requests, fetcher, buffers, wanted: None, clock, metrics })
     }
@@ -119,11 +119,11 @@ impl Archiver {
         age_check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut duty_check = tokio::time::interval(DUTY_CHECK_EVERY);
         duty_check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut fetched = Vec::with_capacity(INTAKE_RECORDS_MAX);
+        let mut reads = Vec::new();
         loop {
             tokio::select! {
-                taken = self.fetcher.next(&mut fetched, INTAKE_RECORDS_MAX) => {
-                    self.take_in(taken, &mut fetched)?;
+                taken = self.fetcher.next(&mut reads) => {
+                    self.take_in(taken, &mut reads)?;
                     self.flush_due().await?;
                 }
                 _ = age_check.tick() => self.flush_due().await?,
@@ -140,12 +140,12 @@ impl Archiver {
 
     /// Archives exactly as [`Archiver::run`] does, until every shard of `ends` is archived up to there (exclusive).
     pub async fn archive_until(&mut self, ends: &BTreeMap<ShardId, u64>) -> Result<(), BillingError> {
-        let mut fetched = Vec::with_capacity(INTAKE_RECORDS_MAX);
+        let mut reads = Vec::new();
         self.wanted = Some(ends.clone());
         self.flush_wanted().await?;
         while self.wanted.is_some() {
-            let taken = self.fetcher.next(&mut fetched, INTAKE_RECORDS_MAX).await;
-            self.take_in(taken, &mut fetched)?;
+            let taken = self.fetcher.next(&mut reads).await;
+            self.take_in(taken, &mut reads)?;
             self.flush_due().await?;
             self.flush_wanted().await?;
         }
@@ -156,19 +156,19 @@ impl Archiver {
         log_end_offsets(&self.options.log, &self.options.topic, self.options.partitioner).await
     }
 
-    fn take_in(&mut self, taken: usize, fetched: &mut Vec<Fetched>) -> Result<(), BillingError> {
+    fn take_in(&mut self, taken: usize, reads: &mut Vec<Result<Read, LogError>>) -> Result<(), BillingError> {
         if taken == 0 {
             return Err(BillingError::Worker("the archive's fetcher".to_owned()));
         }
         let now = self.clock.monotonic();
-        for item in fetched.drain(..) {
-            let (shard, record) = item?;
+        for read in reads.drain(..) {
+            let Read { shard, records, next } = read?;
             let Some(buffer) = self.buffers.get_mut(&shard) else { continue };
-            buffer.push(record, now).map_err(|gap| BillingError::OffsetLost {
-                shard: shard.0,
-                expected: gap.expected,
-                found: gap.found.to_string(),
-            })?;
+            let mut records = records.into_iter();
+            records
+                .try_for_each(|record| buffer.push(record, now))
+                .and_then(|()| buffer.pass_to(next, now))
+                .map_err(|Repeat { due, found }| BillingError::OffsetRepeated { shard: shard.0, due, found })?;
         }
         Ok(())
     }
@@ -212,7 +212,8 @@ impl Archiver {
     }
 
     async fn flush(&mut self, shard: ShardId) -> Result<(), BillingError> {
-        let segments = self.buffers.get_mut(&shard).map(ShardBuffer::take).unwrap_or_default();
+        let now_ms = self.clock.now_ms();
+        let segments = self.buffers.get_mut(&shard).map(|buffer| buffer.take(now_ms)).unwrap_or_default();
         for segment in segments {
             self.archive(segment).await?;
         }
@@ -222,12 +223,13 @@ impl Archiver {
     /// 1. Encode, off this thread. 2. The file, durably. 3. The manifest row. A crash after 2 leaves an orphan that
     ///    no query reads.
     async fn archive(&mut self, segment: Segment) -> Result<(), BillingError> {
-        let (offset_from, offset_to) = segment.offsets();
+        let Segment { offset_from, offset_to, .. } = segment;
         assert!(
-            segment.records.iter().zip(offset_from..).all(|(record, offset)| record.offset == offset),
-            "the records of a file have contiguous offsets"
+            segment.records.is_sorted_by(|a, b| a.offset < b.offset)
+                && segment.records.iter().all(|record| (offset_from..offset_to).contains(&record.offset)),
+            "the records of a file lie in its span, in order"
         );
-        assert_eq!(segment.records.len() as u64, offset_to - offset_from, "a file's span is its number of records");
+        let records = segment.records.len() as u64;
         let (file, shard, hour) = (segment.file_name(), segment.shard, segment.hour);
         let partitioner = self.options.partitioner;
         let (encoded, sha256) = tokio::task::spawn_blocking(move || {
@@ -259,7 +261,7 @@ impl Archiver {
         };
         manifest::add_file(&mut self.session, &new).await?;
         fault::point("archive.after_manifest");
-        self.metrics.archived_records.inc_by(offset_to - offset_from);
+        self.metrics.archived_records.inc_by(records);
         self.metrics.archive_files.inc();
         tracing::debug!(file = new.file, rows = new.rows, "archived");
         Ok(())

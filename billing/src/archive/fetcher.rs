@@ -1,37 +1,47 @@
-//! The archive's own reader of the raw topic: one thread, explicit offsets, nothing committed to the broker.
+//! The archive's own readers of the raw topic: one thread, explicit offsets, nothing committed to the broker.
 //!
-//! It is kept apart from the stream's reader on purpose, so that a fault in either shows in reconciliation. Both
-//! share only the connection (`clicktally_kafka::connection`).
+//! The archive reads with the same code as the stream (`clicktally_kafka::PartitionReaders`), so that both read the
+//! same records: the same codecs, and the same committed transactions
+//! (`docs/decisions/025-transactions-in-the-raw-log.md`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clicktally_kafka::KafkaConnection;
+use clicktally_kafka::{FetchBy, KafkaConnection, PartitionReaders, log_error};
+use clicktally_proto::click_log::{LogError, ShardReader};
 use clicktally_proto::identity::shard_key::ShardId;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::consumer::Consumer;
 use tokio::sync::mpsc;
 
 use super::buffer::RawRecord;
 use crate::error::BillingError;
 
-/// Records handed over but not yet taken in. When it is full, the thread waits, the client's queue fills, and
-/// fetching stops.
-const QUEUE_RECORDS_MAX: usize = 8_192;
-/// How long the thread takes to notice that its fetcher was dropped.
-const POLL_TIMEOUT: Duration = Duration::from_millis(100);
+/// What one hand-over of a shard's records may hold, and one record more.
+const READ_BYTES_MAX: usize = 1 << 20;
+const READ_RECORDS_MAX: usize = 1_000;
+/// Read but not yet taken in. When it is full, the thread waits, and fetching stops.
+const QUEUE_READS_MAX: usize = 16;
+/// Answers of the log that the thread has not taken apart yet.
+const HELD_BYTES_MAX: usize = 32 << 20;
+/// The pause of the thread when no shard has news. Also how long it takes to notice that its fetcher was dropped.
+const IDLE_PAUSE: Duration = Duration::from_millis(20);
 const BROKER_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(super) type Fetched = Result<(ShardId, RawRecord), BillingError>;
+/// What was read of one shard since the read before.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) shard: ShardId,
+    pub(super) records: Vec<RawRecord>,
+    /// Every readable record below this offset was read.
+    pub(super) next: u64,
+}
 
 /// Stops when dropped.
 #[derive(Debug)]
 pub(super) struct Fetcher {
-    records: mpsc::Receiver<Fetched>,
+    reads: mpsc::Receiver<Result<Read, LogError>>,
     is_dropped: Arc<AtomicBool>,
 }
 
@@ -40,28 +50,29 @@ impl Fetcher {
     pub(super) fn start(
         log: &KafkaConnection,
         topic: &str,
-        from: &BTreeMap<ShardId, u64>,
+        fetch: FetchBy,
+        from: BTreeMap<ShardId, u64>,
     ) -> Result<Fetcher, BillingError> {
-        let consumer = log.archive_reader().map_err(log_error)?;
-        let mut assignment = TopicPartitionList::new();
-        for (shard, offset) in from {
-            let offset = i64::try_from(*offset).map_err(|_| BillingError::Overflow("log offset"))?;
-            assignment.add_partition_offset(topic, shard.partition(), Offset::Offset(offset)).map_err(log_error)?;
-        }
-        consumer.assign(&assignment).map_err(log_error)?;
-        let (sender, records) = mpsc::channel(QUEUE_RECORDS_MAX);
+        let readers = PartitionReaders::start(log, topic, fetch, HELD_BYTES_MAX)?;
+        let (sender, reads) = mpsc::channel(QUEUE_READS_MAX);
         let is_dropped = Arc::new(AtomicBool::new(false));
         let stop = is_dropped.clone();
         std::thread::Builder::new()
             .name("archive-fetch".to_owned())
-            .spawn(move || fetch(&consumer, &sender, &stop))
+            .spawn(move || {
+                if let Err(error) = fetch_all(&readers, &from, &sender, &stop) {
+                    // The archiver may be gone already. Then no error reaches it.
+                    let _ = sender.blocking_send(Err(error));
+                }
+            })
             .map_err(|e| BillingError::Worker(e.to_string()))?;
-        Ok(Fetcher { records, is_dropped })
+        Ok(Fetcher { reads, is_dropped })
     }
 
-    /// Waits for the first record, then takes what has arrived already, `at_most` in all. Safe to drop while waiting.
-    pub(super) async fn next(&mut self, into: &mut Vec<Fetched>, at_most: usize) -> usize {
-        self.records.recv_many(into, at_most).await
+    /// Waits for the first read, then takes what has arrived already, and returns how many; none if the thread has
+    /// ended. Safe to drop while waiting.
+    pub(super) async fn next(&mut self, into: &mut Vec<Result<Read, LogError>>) -> usize {
+        self.reads.recv_many(into, QUEUE_READS_MAX).await
     }
 }
 
@@ -71,69 +82,55 @@ impl Drop for Fetcher {
     }
 }
 
-fn fetch(consumer: &BaseConsumer, sender: &mpsc::Sender<Fetched>, stop: &AtomicBool) {
+/// Reads the shards in turn until the fetcher is dropped.
+fn fetch_all(
+    readers: &PartitionReaders,
+    from: &BTreeMap<ShardId, u64>,
+    sender: &mpsc::Sender<Result<Read, LogError>>,
+    stop: &AtomicBool,
+) -> Result<(), LogError> {
+    let open = |(shard, from): (&ShardId, &u64)| Ok((*shard, readers.open(*shard, *from)?));
+    let mut shards = from.iter().map(open).collect::<Result<Vec<_>, LogError>>()?;
     while !stop.load(Ordering::Relaxed) {
-        let fetched = match consumer.poll(POLL_TIMEOUT) {
-            None => continue,
-            Some(Ok(message)) => record_of(&message),
-            Some(Err(error)) if is_passing(&error) => {
-                tracing::warn!(%error, "the archive cannot read the log at the moment; the Kafka client keeps trying");
-                continue;
+        let mut is_idle = true;
+        for (shard, reader) in &mut shards {
+            let Some(read) = read_some(*shard, reader.as_mut())? else { continue };
+            is_idle = false;
+            if sender.blocking_send(Ok(read)).is_err() {
+                return Ok(());
             }
-            Some(Err(error)) => Err(lost_or_failed(&error)),
-        };
-        let is_last = fetched.is_err();
-        if sender.blocking_send(fetched).is_err() || is_last {
-            return;
+        }
+        if is_idle {
+            std::thread::sleep(IDLE_PAUSE);
         }
     }
+    Ok(())
 }
 
-fn record_of(message: &impl Message) -> Fetched {
-    let shard = u16::try_from(message.partition()).map_err(|_| BillingError::Overflow("partition"))?;
-    let offset = u64::try_from(message.offset()).map_err(|_| BillingError::Overflow("log offset"))?;
-    let arrival_ms = message.timestamp().to_millis().and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
-    // A record without a value is malformed, but it is archived as a record.
-    let value = message.payload().unwrap_or_default().to_vec();
-    Ok((ShardId(shard), RawRecord { offset, arrival_ms, value }))
-}
-
-fn is_passing(error: &KafkaError) -> bool {
-    !matches!(
-        error.rdkafka_error_code(),
-        Some(
-            RDKafkaErrorCode::AutoOffsetReset
-                | RDKafkaErrorCode::OffsetOutOfRange
-                | RDKafkaErrorCode::Fatal
-                | RDKafkaErrorCode::UnknownTopic
-                | RDKafkaErrorCode::UnknownTopicOrPartition
-                | RDKafkaErrorCode::UnknownPartition
-                | RDKafkaErrorCode::TopicAuthorizationFailed
-        )
-    )
-}
-
-fn lost_or_failed(error: &KafkaError) -> BillingError {
-    match error.rdkafka_error_code() {
-        // The client does not name the partition here. Its own log line does.
-        Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-            BillingError::LogTruncated(error.to_string())
+/// `None` if the reader has not moved.
+fn read_some(shard: ShardId, reader: &mut dyn ShardReader) -> Result<Option<Read>, LogError> {
+    let (before, mut records, mut bytes) = (reader.position(), Vec::new(), 0);
+    while records.len() < READ_RECORDS_MAX && bytes < READ_BYTES_MAX {
+        let drained = reader.drain(1, &mut |record| {
+            bytes += record.value.len();
+            let (offset, arrival_ms) = (record.offset, record.arrival_ms);
+            records.push(RawRecord { offset, arrival_ms, value: record.value.to_vec() });
+        })?;
+        if drained == 0 {
+            break;
         }
-        _ => BillingError::Log(error.to_string()),
     }
+    let next = reader.position();
+    Ok((next > before).then_some(Read { shard, records, next }))
 }
 
-fn log_error(error: KafkaError) -> BillingError {
-    BillingError::Log(error.to_string())
-}
-
-/// Asks the broker for the offset after the newest record of each shard. Blocks.
+/// Asks the broker for the end of what is readable in each shard. Blocks.
 pub(super) fn end_offsets(
     log: &KafkaConnection,
     topic: &str,
     shards: impl Iterator<Item = ShardId>,
 ) -> Result<BTreeMap<ShardId, u64>, BillingError> {
-    let consumer = log.archive_reader().map_err(log_error)?;
+    let consumer = log.metadata_reader().map_err(log_error)?;
     shards
         .map(|shard| {
             let (_, end) = consumer.fetch_watermarks(topic, shard.partition(), BROKER_TIMEOUT).map_err(log_error)?;

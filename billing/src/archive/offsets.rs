@@ -11,10 +11,11 @@ use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 
 use super::fetcher;
 use crate::error::BillingError;
+use crate::metrics::BillingMetrics;
 
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
-/// The offset after the newest record of each shard, asked of the broker now.
+/// The end of what is readable in each shard, asked of the broker now.
 pub async fn log_end_offsets(
     log: &KafkaConnection,
     topic: &str,
@@ -25,6 +26,23 @@ pub async fn log_end_offsets(
     tokio::task::spawn_blocking(move || fetcher::end_offsets(&log, &topic, (0..partitions).map(ShardId)))
         .await
         .map_err(|e| BillingError::Worker(e.to_string()))?
+}
+
+/// Shows how far the archive is behind the log. It asks both, so the answer is right also while no archiver runs.
+pub async fn show_lag(
+    log: &KafkaConnection,
+    topic: &str,
+    partitioner: Partitioner,
+    database: &Database,
+    metrics: &BillingMetrics,
+) -> Result<(), BillingError> {
+    // In this order, a lag that has just been made up for still shows: the archive never leads the log.
+    let archived = archived_offsets(database).await?;
+    let ends = log_end_offsets(log, topic, partitioner).await?;
+    let behind = |(shard, end): (&ShardId, &u64)| end.saturating_sub(archived.get(shard).copied().unwrap_or(0));
+    let lag: u64 = ends.iter().map(behind).sum();
+    metrics.archive_lag_offsets.set(i64::try_from(lag).unwrap_or(i64::MAX));
+    Ok(())
 }
 
 /// Asks the archiver, wherever it runs, to write out what it holds, and returns once the manifest covers `ends`

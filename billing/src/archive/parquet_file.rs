@@ -284,11 +284,12 @@ mod tests {
     }
 
     fn segment(values: Vec<Vec<u8>>) -> Segment {
+        let offset_to = 5 + values.len() as u64;
         let records = (5_u64..)
             .zip(values)
             .map(|(offset, value)| RawRecord { offset, arrival_ms: 1_700_000_000_000, value })
             .collect();
-        Segment { shard: ShardId(3), hour: Default::default(), records }
+        Segment { shard: ShardId(3), hour: Default::default(), offset_from: 5, offset_to, records }
     }
 
     #[test]
@@ -315,6 +316,15 @@ mod tests {
         let segment = segment((1..500).map(|n| encode_record(&[click(n)])).collect());
         let encoded = || encode(&segment, Partitioner::new(1)).unwrap().content;
         assert_eq!(encoded(), encoded());
+    }
+
+    /// Its offsets hold markers and aborted records only.
+    #[test]
+    fn a_file_may_have_no_row() {
+        let file = encode(&segment(Vec::new()), Partitioner::new(1)).unwrap();
+        assert_eq!((file.rows, file.malformed_rows, file.event_times_ms), (0, 0, None));
+        let reader = ParquetRecordBatchReaderBuilder::try_new(parquet_bytes(file.content)).unwrap().build().unwrap();
+        assert_eq!(reader.map(|batch| batch.unwrap().num_rows()).sum::<usize>(), 0);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use clicktally_database::billing::archived_offsets;
 use clicktally_proto::clock::SystemClock;
 use sqlx::Row;
 
-use crate::clicks::{HANG_MAX, generate, produce};
+use crate::clicks::{HANG_MAX, generate, produce, produce_transaction};
 use crate::environment::{Environment, World, duty};
 use crate::recount::recount;
 
@@ -46,6 +46,29 @@ pub(crate) async fn a_kill_between_upload_and_manifest_leaves_no_gap_and_no_copy
     }
     world.archive_all().await;
     assert_complete(&world, expected.rows, expected.malformed).await;
+}
+
+/// Offsets have holes then: the markers of transactions, and aborted records, also at the end of a partition.
+pub(crate) async fn transactions_of_other_producers_leave_no_gap_and_aborted_clicks_are_not_archived(
+    environment: &Environment,
+) {
+    let world = environment.world().await;
+    let (first, committed, aborted, last) = (generate(4, 300), generate(5, 300), generate(6, 300), generate(7, 300));
+    produce(&world, &first);
+    produce_transaction(&world, &committed, true);
+    produce_transaction(&world, &aborted, false);
+    world.archive_all().await;
+    produce(&world, &last);
+    // Partitions that end with an aborted transaction only.
+    produce_transaction(&world, &aborted, false);
+    world.archive_all().await;
+    let expected = [&first, &committed, &last].map(|records| recount(records));
+    let rows = expected.iter().map(|recount| recount.rows).sum();
+    assert_complete(&world, rows, expected.iter().map(|recount| recount.malformed).sum()).await;
+    // Offsets without any record are archived, too: the log forgets them.
+    produce_transaction(&world, &aborted, false);
+    world.archive_all().await;
+    assert_complete(&world, rows, expected.iter().map(|recount| recount.malformed).sum()).await;
 }
 
 pub(crate) async fn a_second_archiver_stands_by_and_the_manifest_takes_nothing_out_of_order(environment: &Environment) {

@@ -117,12 +117,40 @@ pub(crate) fn record(shard: ShardId, clicks: Vec<Click>) -> Logged {
 
 /// Appends the records in order; returns once all are durable.
 pub(crate) fn produce(world: &World, records: &[Logged]) {
-    let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", &world.brokers)
-        // Keeps the order within a partition across retries.
-        .set("enable.idempotence", "true")
-        .create()
-        .unwrap();
+    send(&producer(world, &[]), world, records);
+}
+
+/// Appends the records in one transaction, as the exactly-once sinks of Flink and Kafka Connect do.
+pub(crate) fn produce_transaction(world: &World, records: &[Logged], is_committed: bool) {
+    let sink = || {
+        let producer = producer(world, &[("transactional.id", "sink")]);
+        producer.init_transactions(HANG_MAX).unwrap();
+        producer
+    };
+    let producer = sink();
+    producer.begin_transaction().unwrap();
+    send(&producer, world, records);
+    if is_committed {
+        producer.commit_transaction(HANG_MAX).unwrap();
+    } else {
+        producer.abort_transaction(HANG_MAX).unwrap();
+    }
+    // A broker writes the markers after it has answered. The next producer of this name waits for them.
+    drop(sink());
+}
+
+fn producer(world: &World, settings: &[(&str, &str)]) -> BaseProducer {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &world.brokers);
+    // Keeps the order within a partition across retries.
+    config.set("enable.idempotence", "true");
+    for (key, value) in settings {
+        config.set(*key, *value);
+    }
+    config.create().unwrap()
+}
+
+fn send(producer: &BaseProducer, world: &World, records: &[Logged]) {
     for logged in records {
         let message: BaseRecord<'_, (), Vec<u8>> =
             BaseRecord::to(&world.topic).partition(logged.shard.partition()).payload(&logged.value);

@@ -46,6 +46,7 @@ fn main() {
             [
                 archive_claims::a_kill_between_upload_and_manifest_leaves_no_gap_and_no_copy,
                 archive_claims::a_second_archiver_stands_by_and_the_manifest_takes_nothing_out_of_order,
+                archive_claims::transactions_of_other_producers_leave_no_gap_and_aborted_clicks_are_not_archived,
                 archive_claims::waiting_for_the_archive_does_not_wait_for_its_age,
                 figures_claims::the_last_reconciliation_of_each_day_is_shown_and_an_absent_server_makes_it_old,
                 lock_claims::a_standby_keeps_no_snapshot_so_an_index_can_be_built,

@@ -16,7 +16,7 @@ use clicktally_proto::event_time::{EventTimeRules, Minute, UnixMillis};
 use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 use prost::Message;
 
-use super::sim_log::SimLog;
+use super::sim_log::{Content, SimLog};
 use crate::cluster_client::OutcomesView;
 use crate::oracle::{Counts, Measures, RowKey};
 
@@ -124,7 +124,9 @@ impl ClickOracle {
             return;
         }
         for record in &log.held(shard)[known.len()..] {
-            let clicks = decode_record_owned(&record.value).ok();
+            // An offset without a readable record counts as a record without clicks.
+            let is_readable = record.content == Content::Record;
+            let clicks = if is_readable { decode_record_owned(&record.value).ok() } else { Some(Vec::new()) };
             let honest = clicks.iter().flatten().filter(|click| {
                 self.partitioner.shard(click.campaign_id, click.id()) == shard
                     && click.event_time_ms <= record.arrival_ms + self.rules.max_ahead_ms

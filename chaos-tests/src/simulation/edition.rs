@@ -27,8 +27,10 @@ impl Edition {
     pub const AHEAD: Edition = Edition(3);
     /// Tier 0: campaigns are edited, and a writer reports which terms PostgreSQL holds.
     pub const TERMS: Edition = Edition(4);
+    /// Both tiers: other producers' transactions leave markers and aborted records in the raw log.
+    pub const TRANSACTIONS: Edition = Edition(5);
     /// What fresh seeds are run with.
-    pub const NEWEST: Edition = Edition::TERMS;
+    pub const NEWEST: Edition = Edition::TRANSACTIONS;
 
     /// `None` for an edition that this build does not know.
     pub fn of(number: u16) -> Option<Edition> {

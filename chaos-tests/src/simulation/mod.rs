@@ -6,6 +6,7 @@
 pub mod edition;
 pub mod random;
 pub mod traffic;
+pub mod transactions;
 
 pub mod sim_log;
 pub mod sim_sink;

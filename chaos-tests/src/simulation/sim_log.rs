@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use clicktally_proto::click_log::{LATE_CLICKS, LogError, OutRecord, QUARANTINE, RAW_CLICKS, WINDOW_COUNTS};
 use clicktally_proto::event_time::UnixMillis;
+use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::identity::shard_key::ShardId;
 
 use super::random::{FNV_OFFSET, fnv1a};
@@ -27,14 +28,33 @@ pub enum Fate {
     Lost,
 }
 
+/// What an offset of the raw topic holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    Record,
+    /// A record of an aborted transaction. No reader may hand it over.
+    Aborted,
+    /// The broker's note that a transaction is over.
+    Marker,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredRecord {
     pub arrival_ms: UnixMillis,
     pub value: Arc<[u8]>,
+    pub content: Content,
+}
+
+impl StoredRecord {
+    /// Whether a reader hands it over.
+    pub fn is_handed_over(&self) -> bool {
+        self.content == Content::Record || self.content == Content::Aborted && is_broken(Mutant::AbortedCounted)
+    }
 }
 
 #[derive(Debug, Default)]
 struct Partition {
+    /// One for each offset.
     records: Vec<StoredRecord>,
     /// An unclean election has cut this partition once. A reader that has read beyond the cut must never get what is
     /// written there now.
@@ -67,10 +87,26 @@ impl SimLog {
 
     /// Appends to a partition of the raw topic and returns the record's offset.
     pub fn append(&mut self, shard: ShardId, now_ms: UnixMillis, value: Arc<[u8]>) -> u64 {
+        self.push(shard, now_ms, value, Content::Record)
+    }
+
+    fn push(&mut self, shard: ShardId, now_ms: UnixMillis, value: Arc<[u8]>, content: Content) -> u64 {
         let partition = &mut self.raw[usize::from(shard.0)];
         let before_ms = partition.records.last().map_or(0, |record| record.arrival_ms);
-        partition.records.push(StoredRecord { arrival_ms: now_ms.max(before_ms), value });
+        partition.records.push(StoredRecord { arrival_ms: now_ms.max(before_ms), value, content });
         partition.records.len() as u64 - 1
+    }
+
+    /// What another producer's transaction leaves in a partition of the raw topic besides committed records: aborted
+    /// ones, if there are any, and its marker. A partition without a leader takes nothing.
+    pub fn end_transaction(&mut self, shard: ShardId, now_ms: UnixMillis, aborted: Vec<Arc<[u8]>>) {
+        if self.raw[usize::from(shard.0)].is_unavailable {
+            return;
+        }
+        for value in aborted {
+            self.push(shard, now_ms, value, Content::Aborted);
+        }
+        self.push(shard, now_ms, Arc::default(), Content::Marker);
     }
 
     /// As a producer sees it: `Ok` only if everything is durable. A partition without a leader refuses before it writes
@@ -110,11 +146,12 @@ impl SimLog {
         let partitions = self.out_partitions.get(record.topic).copied().unwrap_or(1);
         let by_key = || (fnv1a(FNV_OFFSET, &record.key) % u64::from(partitions.unsigned_abs())) as i32;
         let partition = record.partition.unwrap_or_else(by_key);
-        self.out.entry((record.topic, partition)).or_default().push(StoredRecord { arrival_ms: now_ms, value });
+        let stored = StoredRecord { arrival_ms: now_ms, value, content: Content::Record };
+        self.out.entry((record.topic, partition)).or_default().push(stored);
     }
 
-    /// Records of the raw topic from `from` on, at most `records_max`. Fails if the log no longer holds the offset, or
-    /// never did.
+    /// What the offsets of the raw topic hold from `from` on, at most `records_max` of them. Fails if the log no longer
+    /// holds the offset, or never did.
     pub fn read(&self, shard: ShardId, from: u64, records_max: usize) -> Result<&[StoredRecord], LogError> {
         let partition = &self.raw[usize::from(shard.0)];
         if partition.is_unavailable {
@@ -140,7 +177,7 @@ impl SimLog {
         Ok(partition.records.len() as u64)
     }
 
-    /// The records of the partition, readable at the moment or not: for oracles.
+    /// What each offset of the partition holds, readable or not: for oracles.
     pub fn held(&self, shard: ShardId) -> &[StoredRecord] {
         &self.raw[usize::from(shard.0)].records
     }

@@ -33,7 +33,7 @@ section! {
         pub brokers: String = "127.0.0.1:9092".into(), in BROKERS;
         /// Replication of the topics that this node creates.
         pub replication: i32 = 1, in 1..=REPLICATION_MAX;
-        /// `direct`, or `librdkafka` if the raw topic holds batches older than Kafka 0.11.
+        /// The reader of the log: `direct`, or `librdkafka` if `raw_clicks` has batches older than Kafka 0.11.
         pub fetch: FetchBy = FetchBy::default(), in Fetch;
     }
 }

@@ -5,16 +5,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use clicktally_billing::archive::{ArchiveOptions, ArchiveStore, Archiver};
+use clicktally_billing::archive::{self, ArchiveOptions, ArchiveStore, Archiver};
 use clicktally_billing::error::BillingError;
 use clicktally_billing::metrics::BillingMetrics;
 use clicktally_database::{AdvisoryLock, Database, LockSession};
+use clicktally_proto::click_log::RAW_CLICKS;
 use clicktally_proto::clock::Clock;
 use clicktally_proto::identity::shard_key::Partitioner;
 use clicktally_proto::next_move::NextMove;
 use clicktally_raft_store::group::Group;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::reconciliation;
 use crate::config::{Config, Role};
@@ -25,6 +27,7 @@ use crate::sink::postgres_tables::PostgresTables;
 use crate::sink::{catalog_writer, singleton, window_writer};
 
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+const LAG_EVERY: Duration = Duration::from_secs(15);
 
 /// Runs until stopped.
 pub async fn run(
@@ -96,6 +99,8 @@ async fn archive(
             return;
         }
     };
+    let lag = watch_archive_lag(config.clone(), database.clone(), metrics.clone(), stop.clone());
+    let _lag = AbortOnDropHandle::new(tokio::spawn(lag));
     let mut backoff = Backoff::steady(RETRY_PAUSE);
     while let Some(session) =
         singleton::obtain(&database, AdvisoryLock::Archiver, Part::Archive, &halts, &mut stop).await
@@ -127,6 +132,24 @@ async fn archive(
     }
 }
 
+/// On every node with the archive role, also while its archiver stands by or has halted.
+async fn watch_archive_lag(
+    config: Config,
+    database: Database,
+    metrics: BillingMetrics,
+    mut stop: watch::Receiver<bool>,
+) {
+    let (log, partitioner) = (config.log.connection(), Partitioner::new(config.cluster.groups));
+    loop {
+        if let Err(error) = archive::show_lag(&log, RAW_CLICKS, partitioner, &database, &metrics).await {
+            tracing::debug!(%error, "cannot tell how far the archive is behind the log");
+        }
+        if retry::pause(LAG_EVERY, &mut stop).await.is_none() {
+            return;
+        }
+    }
+}
+
 async fn archive_until_error(
     config: &Config,
     session: LockSession,
@@ -137,6 +160,7 @@ async fn archive_until_error(
 ) -> Result<(), BillingError> {
     let store = ArchiveStore::open(&config.archive_location())?;
     let mut options = ArchiveOptions::new(config.log.connection(), Partitioner::new(config.cluster.groups));
+    options.fetch = config.log.fetch;
     options.file_records_max = config.archive.flush_rows;
     options.file_age_max = Duration::from_millis(config.archive.flush_ms);
     let (clock, metrics) = (Arc::clone(clock), metrics.clone());

@@ -122,6 +122,9 @@ impl ShardActor {
                 fault::point("shard.after_poll");
                 state.take(record);
             });
+            if drained.is_ok() {
+                state.pass_to(reader.position());
+            }
             match drained {
                 Ok(RECORDS_PER_DRAIN) => {}
                 Ok(0) => break false,

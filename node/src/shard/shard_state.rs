@@ -166,10 +166,19 @@ impl ShardState {
                 } else {
                     self.outcomes.quarantined += 1;
                 }
-                self.quarantine(record.offset, malformed.to_string(), record.value.to_vec());
+                self.quarantine(record.offset, malformed.to_string(), record.value);
             }
         }
         self.views = views;
+    }
+
+    /// Notes how far the reader has come. It may have passed offsets that hold no readable record: the markers of
+    /// transactions, aborted records, and what compaction removed.
+    pub fn pass_to(&mut self, position: u64) {
+        assert!(position >= self.position, "the reader is at {position}; {} was read", self.position);
+        if !is_broken(Mutant::HolesUnread) {
+            self.position = position;
+        }
     }
 
     fn take_clicks(&mut self, record: LogRecord<'_>, clicks: &[ClickView]) {
@@ -238,7 +247,7 @@ impl ShardState {
             Ok(clicks) => clicks,
             Err(malformed) => {
                 self.outcomes.quarantined += detours.len() as u64;
-                self.quarantine(record.offset, malformed.to_string(), record.value.to_vec());
+                self.quarantine(record.offset, malformed.to_string(), record.value);
                 return;
             }
         };
@@ -247,22 +256,27 @@ impl ShardState {
             let click = &owned[index];
             match detour {
                 Detour::Misrouted(own) => {
-                    self.outcomes.misrouted += 1;
                     elsewhere.entry(own).or_default().push(click.clone());
                 }
                 Detour::Quarantined(reason) => {
                     self.outcomes.quarantined += 1;
-                    let bytes = prost::Message::encode_to_vec(click);
-                    self.quarantine(record.offset, reason.to_owned(), bytes);
+                    self.quarantine(record.offset, reason.to_owned(), &prost::Message::encode_to_vec(click));
                 }
             }
         }
         for (own, clicks) in elsewhere {
-            self.send(out_records::rerouted(own, &clicks));
+            let (records, too_large) = out_records::rerouted(own, &clicks);
+            self.outcomes.misrouted += (clicks.len() - too_large.len()) as u64;
+            self.outcomes.quarantined += too_large.len() as u64;
+            records.into_iter().for_each(|record| self.send(record));
+            for click in too_large {
+                let reason = "belongs to another shard, and is too large to be sent there".to_owned();
+                self.quarantine(record.offset, reason, &prost::Message::encode_to_vec(click));
+            }
         }
     }
 
-    fn quarantine(&mut self, offset: u64, reason: String, record: Vec<u8>) {
+    fn quarantine(&mut self, offset: u64, reason: String, record: &[u8]) {
         self.send(out_records::quarantined(self.terms.shard, offset, reason, record));
     }
 
@@ -331,6 +345,7 @@ impl ShardState {
 #[cfg(test)]
 mod tests {
     use clicktally_proto::click::encode::encode_record;
+    use clicktally_proto::click::record::RECORD_BYTES_MAX;
     use clicktally_proto::event_time::WINDOW_MS;
     use clicktally_proto::identity::ids::ClickId;
 
@@ -360,6 +375,71 @@ mod tests {
         // If the first click had moved the watermark, this one would be late.
         take(arrival_ms - allowed_lateness_ms);
         assert_eq!((state.outcomes().counted, state.outcomes().late), (3, 0));
+    }
+
+    /// Each of these once stopped its shard for good, because the log does not take a copy of it.
+    #[test]
+    fn no_record_is_too_large_to_be_set_aside_or_sent_on() {
+        let terms = ShardTerms {
+            shard: ShardId(3),
+            epoch: Epoch(1),
+            partitioner: Partitioner::new(1),
+            event_time: EventTimeRules::default(),
+        };
+        let stray = |from: u64| {
+            (from..).find(|id| terms.partitioner.shard(7, ClickId(*id)) != terms.shard).expect("ids of other shards")
+        };
+        let click = |n: u64, user_bytes: usize| {
+            let user_id = "u".repeat(user_bytes);
+            Click {
+                click_id: stray(n * 1_000),
+                campaign_id: 7,
+                ad_id: 1,
+                event_time_ms: 1,
+                user_id,
+                ..Click::default()
+            }
+        };
+        let giant_text = format!("{{\"click_id\":1,\"campaign_id\":\"{}\"}}", "x".repeat(2_200_000));
+        let cases: [(&str, Vec<u8>, u64, u64); 5] = [
+            ("a giant JSON text", giant_text.into_bytes(), 0, 1),
+            ("garbage above the producer's limit", vec![0xff; 5 << 20], 0, 1),
+            ("a record above every limit", vec![0xff; RECORD_BYTES_MAX + 1], 0, 1),
+            ("foreign clicks, packed", encode_record(&(1..=8).map(|n| click(n, 900_000)).collect::<Vec<_>>()), 8, 0),
+            ("a giant foreign click", encode_record(&[click(1, 10), click(2, 5 << 20)]), 1, 1),
+        ];
+        for (case, value, misrouted, quarantined) in cases {
+            let mut state = ShardState::restore(terms, &ShardEntry::default(), &[]).unwrap();
+            state.take(LogRecord { offset: 0, arrival_ms: 1, value: &value });
+            let outcomes = *state.outcomes();
+            assert_eq!((outcomes.misrouted, outcomes.quarantined), (misrouted, quarantined), "{case}");
+            let cut = state.cut().unwrap();
+            assert!(!cut.out_records.is_empty() && cut.checkpoint.to == 1, "{case}");
+            assert!(cut.out_records.iter().all(|out| out.value.len() <= 1 << 20), "{case}");
+        }
+    }
+
+    /// A transaction ends with a marker, which no reader hands over.
+    #[test]
+    fn a_marker_at_the_end_of_a_partition_is_read_and_committed() {
+        let terms = ShardTerms {
+            shard: ShardId(3),
+            epoch: Epoch(1),
+            partitioner: Partitioner::new(1),
+            event_time: EventTimeRules::default(),
+        };
+        let entry = ShardEntry { committed_offset: 10, ..ShardEntry::default() };
+        let mut state = ShardState::restore(terms, &entry, &[]).unwrap();
+        state.take(LogRecord { offset: 12, arrival_ms: 1, value: b"garbage" });
+        state.pass_to(14);
+        state.note_end(1_000_000, 14);
+        assert_eq!(state.watermark_ms(), 1_000_000 - terms.event_time.out_of_orderness_ms);
+        let range = |state: &mut ShardState| state.cut().map(|cut| (cut.checkpoint.from, cut.checkpoint.to));
+        assert_eq!(range(&mut state), Some((10, 14)));
+        // A partition may hold markers and aborted records only.
+        state.pass_to(15);
+        assert_eq!(range(&mut state), Some((14, 15)));
+        assert_eq!(range(&mut state), None);
     }
 
     #[test]

@@ -20,6 +20,11 @@ fn is_fatal(error: &KafkaError) -> bool {
                     | Code::TopicAuthorizationFailed
                     | Code::OffsetOutOfRange
                     | Code::AutoOffsetReset
+                    // A batch with an unknown codec, or one that is not what its codec writes: it stays as it is.
+                    | Code::NotImplemented
+                    | Code::BadCompression
+                    | Code::BadMessage
+                    | Code::UnsupportedCompressionType
             )
         )
 }
@@ -36,6 +41,10 @@ mod tests {
         assert_eq!(next_move(KafkaError::ClientCreation("no memory".into())), NextMove::Halt);
         assert_eq!(next_move(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)), NextMove::Halt);
         assert_eq!(next_move(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset)), NextMove::Halt);
+        // A batch that cannot be decoded is the same when it is read again.
+        for code in [RDKafkaErrorCode::NotImplemented, RDKafkaErrorCode::BadCompression, RDKafkaErrorCode::BadMessage] {
+            assert_eq!(next_move(KafkaError::MessageConsumption(code)), NextMove::Halt);
+        }
         assert_eq!(next_move(KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut)), NextMove::Retry);
         // The producer that reports it is replaced, so that the same call can succeed.
         assert_eq!(next_move(KafkaError::MessageProduction(RDKafkaErrorCode::Fatal)), NextMove::Retry);

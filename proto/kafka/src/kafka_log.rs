@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clicktally_proto::click_log::{ClickLog, LOG_CLOCK, LogError, OutRecord, RAW_CLICKS, ShardReader};
@@ -13,12 +12,10 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::util::Timeout;
-use serde::{Deserialize, Serialize};
 
 use super::client_error::log_error;
 use super::connection::{DurableProducer, KafkaConnection};
-use super::direct::{DirectShardReader, Fetcher};
-use super::librdkafka_reader::LibrdkafkaShardReader;
+use super::partition_readers::{FetchBy, PartitionReaders};
 use super::topics::{self, TopicSpec};
 
 /// How long one question to the log may take before the caller is told to ask again.
@@ -27,7 +24,8 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often, at most, and how far apart new topics are looked for.
 const VISIBLE_ATTEMPTS_MAX: u32 = 300;
 const VISIBLE_BACKOFF: Duration = Duration::from_millis(50);
-const EVENTS_POLL: Duration = Duration::from_millis(500);
+/// Answers with raw records that a node's shards have not counted yet.
+const NODE_HELD_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 #[derive(Debug, Clone)]
 pub struct KafkaLogSettings {
@@ -38,53 +36,23 @@ pub struct KafkaLogSettings {
     pub fetch: FetchBy,
 }
 
-/// What reads the shards' partitions (`docs/decisions/007-direct-fetch.md`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FetchBy {
-    /// The fetcher of this crate, the cheaper one (`docs/performance.md`). Plain TCP, record batches of format 2 (Kafka
-    /// 0.11 and newer).
-    #[default]
-    Direct,
-    /// The client library, for what the fetcher cannot read. Reads zstd only where the library was built with it.
-    Librdkafka,
-}
-
-enum ShardReading {
-    Direct(Fetcher),
-    Librdkafka(Arc<BaseConsumer>),
-}
-
 pub struct KafkaLog {
     settings: KafkaLogSettings,
-    reading: ShardReading,
+    readers: PartitionReaders,
     /// Asks the log questions over connections of its own. A broker answers one connection in order, so on the readers'
     /// connection a question would wait behind a fetch that waits for records.
     queries: Arc<BaseConsumer>,
     producer: DurableProducer,
-    is_stopping: Arc<AtomicBool>,
 }
 
 impl KafkaLog {
     /// Prepares the clients. They connect in the background, so a log that is down now is not an error here.
     pub fn connect(settings: KafkaLogSettings) -> Result<KafkaLog, LogError> {
-        let is_stopping = Arc::new(AtomicBool::new(false));
         let connection = &settings.connection;
-        let reading = match settings.fetch {
-            FetchBy::Direct => {
-                let fetcher = Fetcher::start(connection.clone()).map_err(|error| LogError::Fatal(error.to_string()))?;
-                ShardReading::Direct(fetcher)
-            }
-            FetchBy::Librdkafka => {
-                let consumer = Arc::new(connection.partition_reader().map_err(log_error)?);
-                serve_events(Arc::clone(&consumer), Arc::clone(&is_stopping))
-                    .map_err(|error| LogError::Fatal(error.to_string()))?;
-                ShardReading::Librdkafka(consumer)
-            }
-        };
+        let readers = PartitionReaders::start(connection, RAW_CLICKS, settings.fetch, NODE_HELD_BYTES_MAX)?;
         let queries = Arc::new(connection.metadata_reader().map_err(log_error)?);
         let producer = connection.durable_producer().map_err(log_error)?;
-        Ok(KafkaLog { settings, reading, queries, producer, is_stopping })
+        Ok(KafkaLog { settings, readers, queries, producer })
     }
 
     /// Makes the topics that are missing, and checks the settings of all of them.
@@ -181,19 +149,10 @@ impl KafkaLog {
     }
 }
 
-impl Drop for KafkaLog {
-    fn drop(&mut self) {
-        self.is_stopping.store(true, Ordering::Relaxed);
-    }
-}
-
 #[async_trait::async_trait]
 impl ClickLog for KafkaLog {
     fn open(&self, shard: ShardId, from: u64) -> Result<Box<dyn ShardReader>, LogError> {
-        Ok(match &self.reading {
-            ShardReading::Direct(fetcher) => Box::new(DirectShardReader::open(fetcher, shard, from)?),
-            ShardReading::Librdkafka(consumer) => Box::new(LibrdkafkaShardReader::open(consumer, shard, from)?),
-        })
+        self.readers.open(shard, from)
     }
 
     async fn end_offset(&self, shard: ShardId) -> Result<u64, LogError> {
@@ -215,18 +174,6 @@ impl ClickLog for KafkaLog {
     async fn publish(&self, records: Vec<OutRecord>) -> Result<(), LogError> {
         self.producer.write(&records).await
     }
-}
-
-/// Serves the client's own news (errors, statistics) until the log is dropped. Records never come this way.
-fn serve_events(consumer: Arc<BaseConsumer>, is_stopping: Arc<AtomicBool>) -> std::io::Result<()> {
-    let serve = move || {
-        while !is_stopping.load(Ordering::Relaxed) {
-            if let Some(Err(error)) = consumer.poll(EVENTS_POLL) {
-                tracing::warn!(%error, "the log's client reports an error");
-            }
-        }
-    };
-    std::thread::Builder::new().name("log-events".into()).spawn(serve).map(|_| ())
 }
 
 async fn off_thread<T: Send + 'static>(

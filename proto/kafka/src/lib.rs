@@ -7,8 +7,9 @@
 //! This crate is nested under `proto`, which declares the seam. The stream (`node`) and the archive (`billing`) both
 //! read the log through it, and neither of those may depend on the other.
 //!
-//! `connection` makes the clients and is the only module that knows their settings. `kafka_log` is the adapter. It
-//! reads with `direct`, a fetcher of our own, or with `librdkafka_reader`.
+//! `connection` makes the clients and is the only module that knows their settings. `kafka_log` is the adapter.
+//! `partition_readers` reads, for it and for the archive: with `direct`, a fetcher of our own, or with
+//! `librdkafka_reader`.
 //!
 //! [`ClickLog`]: clicktally_proto::click_log::ClickLog
 
@@ -22,7 +23,10 @@ mod topics;
 mod direct;
 mod librdkafka_reader;
 mod partition_queue;
+mod partition_readers;
 
 pub use client_error::log_error;
 pub use connection::KafkaConnection;
-pub use kafka_log::{FetchBy, KafkaLog, KafkaLogSettings};
+pub use kafka_log::{KafkaLog, KafkaLogSettings};
+pub use partition_readers::{FetchBy, PartitionReaders};
+pub use topics::WRITTEN_RECORD_BYTES_MAX;

@@ -16,9 +16,17 @@ use rdkafka_sys as sys;
 /// Records that one call of the C library may return.
 pub(super) const BATCH_RECORDS_MAX: usize = 1_000;
 
-/// One fetched element: a record, or an error of the partition.
+/// One fetched element: a record, the news that the partition was read to its end, or an error.
 pub(super) enum Fetched<'a> {
-    Record { offset: i64, timestamp_ms: i64, value: &'a [u8] },
+    Record {
+        offset: i64,
+        timestamp_ms: i64,
+        value: &'a [u8],
+    },
+    /// Nothing that is readable now lies at this offset or behind it.
+    End {
+        offset: i64,
+    },
     Failed(RDKafkaErrorCode),
 }
 
@@ -82,6 +90,9 @@ impl OwnedMessage {
         // describe one allocation that lives as long.
         unsafe {
             let message = &*self.0;
+            if message.err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF {
+                return Fetched::End { offset: message.offset };
+            }
             if message.err != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
                 return Fetched::Failed(message.err.into());
             }

@@ -8,9 +8,9 @@ use rdkafka::admin::{NewTopic, TopicReplication};
 
 use crate::topic_settings::{Needed, TopicSettings, check_copies, complaints};
 
-/// The largest raw record taken: bounds what one malformed record can cost a reader.
-pub(crate) const RECORD_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// What an outbound record may add around a raw one: quarantine carries the record and the reason.
+/// The largest raw record that this system writes.
+pub const WRITTEN_RECORD_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What an outbound record may add around a raw one.
 pub(crate) const ENVELOPE_BYTES_MAX: usize = 64 * 1024;
 
 /// Few partitions: these topics carry aggregates and exceptions, and each partition costs its reader a progress row.
@@ -29,7 +29,7 @@ pub(super) struct TopicSpec {
 pub(super) fn all(partitioner: Partitioner, replication: Option<i32>) -> [TopicSpec; 5] {
     const HOUR_MS: u64 = 60 * 60 * 1_000;
     const WEEK_MS: u64 = 7 * 24 * HOUR_MS;
-    let record_max = (RECORD_BYTES_MAX + ENVELOPE_BYTES_MAX) as u64;
+    let record_max = (WRITTEN_RECORD_BYTES_MAX + ENVELOPE_BYTES_MAX) as u64;
     // Two of three copies: an acknowledged record survives the loss of a broker, and one broker may be away.
     let in_sync = (replication.unwrap_or(0) >= 3).then_some(("min.insync.replicas", Needed::AtLeast(2)));
     let kept_a_week = || {

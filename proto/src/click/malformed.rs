@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::click::json_object::JsonError;
-use crate::click::record::{CLICKS_PER_RECORD_MAX, COLUMN_BYTES_MAX};
+use crate::click::record::{CLICKS_PER_RECORD_MAX, COLUMN_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::limits::PRICE_MICROS_MAX;
 use crate::next_move::NextMove;
 
@@ -38,6 +38,8 @@ pub enum Malformed {
     RowBehindColumns,
     #[error("field {0} is larger than its type")]
     TooLarge(u64),
+    #[error("the record has more than {RECORD_BYTES_MAX} bytes")]
+    TooLong,
     #[error("not a JSON click: {0}")]
     Json(#[from] JsonError),
 }

@@ -62,6 +62,11 @@ impl Click {
     }
 }
 
+/// The largest record that is decoded. Readers of the log hand over one byte more at most, so that every reader refuses
+/// the same records, and none needs memory for what a small batch may decompress to.
+pub const RECORD_BYTES_MAX: usize = 24 << 20;
+const _: () = assert!(COLUMN_BYTES_MAX < RECORD_BYTES_MAX, "what exceeds columns is written as rows, and read");
+
 /// The most clicks in one packed record: bounds what one malformed record can cost.
 pub const CLICKS_PER_RECORD_MAX: usize = 10_000;
 

@@ -14,7 +14,7 @@ use crate::click::found_columns::FoundColumns;
 use crate::click::invalid_traffic;
 use crate::click::json_click::read_json_click;
 use crate::click::malformed::Malformed;
-use crate::click::record::{CLICKS_PER_RECORD_MAX, Click};
+use crate::click::record::{CLICKS_PER_RECORD_MAX, Click, RECORD_BYTES_MAX};
 use crate::counts::user_mark::UserMark;
 use crate::event_time::UnixMillis;
 use crate::identity::ids::{AdId, CampaignId, ClickId};
@@ -52,6 +52,9 @@ pub fn decode_record(record: &[u8], into: &mut Vec<ClickView>) -> Result<(), Mal
 }
 
 fn decode_into(record: &[u8], into: &mut Vec<ClickView>) -> Result<(), Malformed> {
+    if record.len() > RECORD_BYTES_MAX {
+        return Err(Malformed::TooLong);
+    }
     match record.first() {
         None => return Err(Malformed::Empty),
         Some(b'{') => {

@@ -52,7 +52,7 @@ pub struct NewFile {
 /// `ManifestRefused` when a rule of the table fires; `Sql`; `OutOfRange`.
 pub async fn add_file(session: &mut LockSession, new: &NewFile) -> Result<(), DatabaseError> {
     assert_eq!(session.lock(), AdvisoryLock::Archiver, "only the archiver's session writes the manifest");
-    assert!(new.offset_from < new.offset_to, "a file holds at least one record of its shard");
+    assert!(new.offset_from < new.offset_to, "a file covers at least one offset of its shard");
     assert!(new.malformed_rows <= new.rows, "malformed rows are some of the file's rows");
     assert_eq!(new.sha256.len(), SHA256_DIGITS, "a file is named with its whole hash");
     assert!(new.event_times_ms.is_none_or(|(earliest, latest)| earliest <= latest), "event times are a range");

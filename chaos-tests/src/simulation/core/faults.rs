@@ -93,6 +93,10 @@ impl World {
             };
             let is_acknowledged = self.log.publish(&[record], now_ms, fate).is_ok();
             self.watch.sent(&ids, is_acknowledged);
+            if let Some(aborted) = self.transactions.end(now_ms, shard) {
+                self.report.fault(if aborted.is_empty() { "transaction committed" } else { "transaction aborted" });
+                self.log.end_transaction(shard, now_ms, aborted);
+            }
         }
     }
 

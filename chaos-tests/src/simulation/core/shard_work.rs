@@ -197,11 +197,16 @@ impl World {
         match self.log.read(shard, counting.state.position(), RECORDS_PER_DRAIN) {
             Ok(records) => {
                 let mut folded = 0;
+                let mut position = counting.state.position();
                 for record in records.iter().take_while(|record| record.arrival_ms <= newest_ms) {
-                    let offset = counting.state.position();
-                    counting.state.take(LogRecord { offset, arrival_ms: record.arrival_ms, value: &record.value });
-                    folded += 1;
+                    if record.is_handed_over() {
+                        let (offset, arrival_ms) = (position, record.arrival_ms);
+                        counting.state.take(LogRecord { offset, arrival_ms, value: &record.value });
+                        folded += 1;
+                    }
+                    position += 1;
                 }
+                counting.state.pass_to(position);
                 let is_first = counting.awaits_first && counting.state.outcomes().read > 0;
                 let begins = !counting.is_committing() && (is_first || counting.state.is_full());
                 if folded > 0 && (self.dies_at(life, Step::Poll) || self.dies_at(life, Step::Fold)) {

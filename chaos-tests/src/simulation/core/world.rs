@@ -27,6 +27,7 @@ use crate::simulation::report::SeedReport;
 use crate::simulation::sim_log::SimLog;
 use crate::simulation::trace::Trace;
 use crate::simulation::traffic::{Traffic, TrafficPlan};
+use crate::simulation::transactions::Transactions;
 
 const ELECTION_EVERY_MS: u64 = 200;
 /// A leader that cannot reach a majority for this long is deposed.
@@ -43,6 +44,7 @@ pub(super) struct World {
     pub(super) watch: Watch,
     pub(super) log: SimLog,
     pub(super) traffic: Traffic,
+    pub(super) transactions: Transactions,
     pub(super) consensus: Consensus,
     pub(super) nodes: BTreeMap<NodeId, SimNode>,
     /// Links that deliver nothing, from and to.
@@ -82,6 +84,7 @@ impl World {
             watch: Watch::new(partitioner, plan.rules),
             log: SimLog::new(SALTS),
             traffic,
+            transactions: Transactions::draw(story),
             consensus: Consensus::new(members, plan.snapshot_every),
             nodes,
             cut_links: BTreeSet::new(),

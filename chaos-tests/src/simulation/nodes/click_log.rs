@@ -121,19 +121,29 @@ impl ShardReader for Reader {
             return Err(error.clone());
         }
         let log = self.world.log.lock();
-        let records = match log.read(self.shard, self.position, records_max) {
-            Ok(records) => records,
-            Err(error) => {
-                self.failed = Some(error.clone());
-                return Err(error);
+        let mut taken = 0;
+        while taken < records_max {
+            let records = match log.read(self.shard, self.position, records_max - taken) {
+                Ok([]) => break,
+                Ok(records) => records,
+                Err(error) => {
+                    self.failed = Some(error.clone());
+                    return Err(error);
+                }
+            };
+            for record in records {
+                if record.is_handed_over() {
+                    take(LogRecord { offset: self.position, arrival_ms: record.arrival_ms, value: &record.value });
+                    taken += 1;
+                }
+                self.position += 1;
             }
-        };
-        let first = self.position;
-        for (offset, record) in (first..).zip(records) {
-            take(LogRecord { offset, arrival_ms: record.arrival_ms, value: &record.value });
         }
-        self.position = first + records.len() as u64;
-        Ok(records.len())
+        Ok(taken)
+    }
+
+    fn position(&self) -> u64 {
+        self.position
     }
 }
 
@@ -152,6 +162,12 @@ impl LoneLog {
 
     pub fn set_next_write(&self, fate: Fate) {
         self.0.log_weather.lock().next_write = Some(fate);
+    }
+
+    /// Another producer's transaction ends: its aborted records, then its marker.
+    pub fn end_transaction(&self, shard: ShardId, aborted: &[&[u8]]) {
+        let aborted = aborted.iter().map(|&value| value.into()).collect();
+        self.0.log.lock().end_transaction(shard, self.0.now_ms(), aborted);
     }
 
     /// An unclean election loses everything from `end` on.

@@ -20,6 +20,7 @@ use crate::simulation::click_oracle::ClickOracle;
 use crate::simulation::edition::Story;
 use crate::simulation::report::{Breach, Finding, SeedReport};
 use crate::simulation::traffic::{Traffic, TrafficPlan};
+use crate::simulation::transactions::Transactions;
 
 /// Traffic comes in bursts.
 const TRAFFIC_EVERY_MS: u64 = 200;
@@ -44,6 +45,7 @@ struct Run {
     world: Arc<World>,
     hosts: Hosts,
     traffic: Traffic,
+    transactions: Transactions,
     oracle: ClickOracle,
     watch: Watch,
     faults: Faults,
@@ -68,6 +70,7 @@ impl Run {
             world,
             hosts,
             traffic: Traffic::new(story, plan, partitioner, rules),
+            transactions: Transactions::draw(story),
             oracle: ClickOracle::new(partitioner, rules),
             watch: Watch::default(),
             faults,
@@ -156,6 +159,10 @@ impl Run {
             log.append(produced.shard, now_ms, produced.value);
             self.report.clicks += produced.ids.len() as u64;
             self.oracle.sent(&produced.ids, true);
+            if let Some(aborted) = self.transactions.end(now_ms, produced.shard) {
+                self.report.fault(if aborted.is_empty() { "transaction committed" } else { "transaction aborted" });
+                log.end_transaction(produced.shard, now_ms, aborted);
+            }
         }
     }
 

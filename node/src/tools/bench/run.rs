@@ -29,7 +29,7 @@ pub enum FetchName {
     /// Our own fetcher, the cheaper one (`docs/performance.md`). Plain TCP, record batches of format 2 (Kafka
     /// 0.11 and newer).
     Direct,
-    /// The client library, for what the fetcher cannot read. Reads zstd only where the library was built with it.
+    /// The client library, for what the fetcher cannot read.
     Librdkafka,
 }
 

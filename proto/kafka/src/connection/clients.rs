@@ -1,8 +1,8 @@
 //! Every client of the client library, one constructor for each role.
 //!
 //! What all readers share: offsets are ours, so a reader joins no consumer group and stores no offset at the broker,
-//! and an offset that the log does not hold is an error. The isolation level is the library's default,
-//! `read_committed`.
+//! and an offset that the log does not hold is an error. The isolation level is `read_committed`, also where a reader
+//! asks for the end of a partition.
 
 use std::time::Duration;
 
@@ -14,20 +14,18 @@ use rdkafka::error::KafkaError;
 use rdkafka::producer::FutureProducer;
 
 use super::{DurableProducer, KafkaConnection};
-use crate::topics::{ENVELOPE_BYTES_MAX, RECORD_BYTES_MAX};
+use crate::topics::{ENVELOPE_BYTES_MAX, WRITTEN_RECORD_BYTES_MAX};
 
 /// How long a record of the durable producer may wait for its acknowledgement.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Fetched for one partition of the raw log and not yet drained.
 const PARTITION_QUEUE_KIB_MAX: usize = 8 * 1024;
-/// Fetched for the archive and not yet taken.
-const ARCHIVE_QUEUE_KIB_MAX: usize = 32 * 1024;
-/// The archive may wait this long for its object store between two polls. No group could miss it.
-const ARCHIVE_POLL_INTERVAL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// A reader may take nothing for this long.
+const POLL_INTERVAL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// The largest record of the load generator.
 const LOAD_RECORD_BYTES_MAX: usize = 4_000_000;
 
-const _: () = assert!(LOAD_RECORD_BYTES_MAX <= RECORD_BYTES_MAX);
+const _: () = assert!(LOAD_RECORD_BYTES_MAX <= WRITTEN_RECORD_BYTES_MAX);
 
 impl KafkaConnection {
     /// Makes and deletes topics.
@@ -37,7 +35,7 @@ impl KafkaConnection {
 
     /// Asks for metadata and for the ends of partitions. Reads no records.
     pub fn metadata_reader(&self) -> Result<BaseConsumer, KafkaError> {
-        self.client().create()
+        self.client().set("isolation.level", "read_committed").create()
     }
 
     /// Writes the records whose loss would be a lost click or a lost count.
@@ -46,7 +44,7 @@ impl KafkaConnection {
     }
 
     pub(super) fn new_durable_producer(&self) -> Result<FutureProducer, KafkaError> {
-        let record_bytes_max = RECORD_BYTES_MAX + ENVELOPE_BYTES_MAX;
+        let record_bytes_max = WRITTEN_RECORD_BYTES_MAX + ENVELOPE_BYTES_MAX;
         self.idempotent_producer(Duration::from_millis(2), record_bytes_max, DELIVERY_TIMEOUT).create()
     }
 
@@ -60,20 +58,16 @@ impl KafkaConnection {
         self.client().set("acks", "all").create()
     }
 
-    /// Reads partitions of the raw log for shards, where the direct fetcher cannot.
+    /// Reads partitions of the raw log, where the direct fetcher cannot.
     pub fn partition_reader(&self) -> Result<BaseConsumer, KafkaError> {
         self.reader("clicktally-shards")
             .set("fetch.wait.max.ms", "100")
             .set("queued.max.messages.kbytes", PARTITION_QUEUE_KIB_MAX.to_string())
             .set("coordinator.query.interval.ms", "600000")
-            .create()
-    }
-
-    /// Reads the raw log for the archive.
-    pub fn archive_reader(&self) -> Result<BaseConsumer, KafkaError> {
-        self.reader("clicktally-archive")
-            .set("queued.max.messages.kbytes", ARCHIVE_QUEUE_KIB_MAX.to_string())
-            .set("max.poll.interval.ms", ARCHIVE_POLL_INTERVAL_MAX.as_millis().to_string())
+            // The archive may wait for its object store. No group could miss the reader.
+            .set("max.poll.interval.ms", POLL_INTERVAL_MAX.as_millis().to_string())
+            // Tells how far a partition is read where its end holds no readable record.
+            .set("enable.partition.eof", "true")
             .create()
     }
 
@@ -84,7 +78,7 @@ impl KafkaConnection {
 
     /// Reads whole topics for the checks of `chaos-tests`.
     pub fn recount_reader(&self) -> Result<BaseConsumer, KafkaError> {
-        self.reader("clicktally-oracle").create()
+        self.reader("clicktally-oracle").set("enable.partition.eof", "true").create()
     }
 
     fn client(&self) -> ClientConfig {
@@ -107,6 +101,7 @@ impl KafkaConnection {
             .set("group.id", group)
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
+            .set("isolation.level", "read_committed")
             // An offset that is gone is a loss to report, not a reason to jump.
             .set("auto.offset.reset", "error")
             // By default a partition whose queue was full is not fetched for a second, which cuts catch-up to a
@@ -142,7 +137,6 @@ mod tests {
         drop(connection.load_producer(Duration::from_secs(60)).unwrap());
         drop(connection.probe_producer().unwrap());
         connection.partition_reader().unwrap();
-        connection.archive_reader().unwrap();
         connection.out_topics_reader().unwrap();
         connection.recount_reader().unwrap();
     }

@@ -1,12 +1,16 @@
 //! Decompresses the records of a batch, in each way that Kafka's producers compress them.
 
-use std::io::Read;
+use std::io::{Cursor, Read};
+
+use bytes::Bytes;
 
 use super::record_batch::BatchError;
 
-/// The largest batch after decompression: bounds the memory that a small batch can ask for. Producers fill batches of a
+/// The largest batch after decompression: bounds the time that a small batch can ask for. Producers fill batches of a
 /// megabyte.
-pub(super) const BATCH_DECOMPRESSED_BYTES_MAX: usize = 64 * 1024 * 1024;
+pub(super) const BATCH_DECOMPRESSED_BYTES_MAX: u64 = 1 << 30;
+/// The format copies at most 64 bytes by three.
+const SNAPPY_RATIO_MAX: usize = 22;
 
 /// Java producers frame Snappy's blocks like this. librdkafka writes one block without a frame.
 const SNAPPY_FRAME_MAGIC: &[u8] = &[0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
@@ -34,59 +38,101 @@ impl Codec {
         }
     }
 
-    /// Replaces the content of `into`.
-    ///
-    /// # Errors
-    /// Damaged input, or more than [`BATCH_DECOMPRESSED_BYTES_MAX`] bytes of output.
-    pub(super) fn decompress(self, compressed: &[u8], into: &mut Vec<u8>) -> Result<(), BatchError> {
-        into.clear();
-        match self {
-            Codec::Gzip => read_all(flate2::read::MultiGzDecoder::new(compressed), into),
-            Codec::Lz4 => read_all(lz4_flex::frame::FrameDecoder::new(compressed), into),
-            Codec::Zstd => read_all(zstd::stream::read::Decoder::with_buffer(compressed).map_err(damaged)?, into),
-            Codec::Snappy => match compressed.strip_prefix(SNAPPY_FRAME_MAGIC) {
-                Some(_) => snappy_blocks(compressed.get(SNAPPY_FRAME_HEADER_BYTES..).ok_or_else(torn)?, into),
-                None => snappy_block(compressed, into),
-            },
+    /// Decompresses what producers wrote with this codec.
+    pub(super) fn open(self, compressed: Bytes) -> Result<Decompressor, BatchError> {
+        let input = Cursor::new(compressed);
+        let output: Box<dyn Read + Send> = match self {
+            Codec::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+            Codec::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(input)),
+            Codec::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(input).map_err(damaged)?),
+            Codec::Snappy => Box::new(SnappyBlocks::new(input.into_inner()).map_err(damaged)?),
+        };
+        Ok(Decompressor { output, bytes: 0 })
+    }
+}
+
+/// Hands over the records of a batch piece by piece, so that a small batch cannot ask for much memory.
+pub(super) struct Decompressor {
+    output: Box<dyn Read + Send>,
+    /// Decompressed so far.
+    bytes: u64,
+}
+
+impl Decompressor {
+    /// Appends the next bytes to `into`, at most `bytes_max`. Returns whether these were the last ones.
+    pub(super) fn read(&mut self, into: &mut Vec<u8>, bytes_max: usize) -> Result<bool, BatchError> {
+        let read = (&mut self.output).take(bytes_max as u64).read_to_end(into).map_err(damaged)?;
+        self.count(read as u64)?;
+        Ok(read < bytes_max)
+    }
+
+    /// Passes over the next bytes.
+    pub(super) fn skip(&mut self, bytes: u64) -> Result<(), BatchError> {
+        let limited = bytes.min(BATCH_DECOMPRESSED_BYTES_MAX + 1);
+        let skipped = std::io::copy(&mut (&mut self.output).take(limited), &mut std::io::sink()).map_err(damaged)?;
+        self.count(skipped)?;
+        if skipped == bytes { Ok(()) } else { Err(BatchError::EndsEarly) }
+    }
+
+    fn count(&mut self, bytes: u64) -> Result<(), BatchError> {
+        self.bytes += bytes;
+        let limit = BATCH_DECOMPRESSED_BYTES_MAX;
+        if self.bytes > limit { Err(BatchError::Blown { limit }) } else { Ok(()) }
+    }
+}
+
+/// Decompresses Snappy, one block at a time. A block that is not framed is decompressed as a whole: its format has no
+/// pieces. Its size is bounded by that of its batch.
+struct SnappyBlocks {
+    framed: Bytes,
+    block: Vec<u8>,
+    /// What was read of the block.
+    at: usize,
+}
+
+impl SnappyBlocks {
+    fn new(compressed: Bytes) -> std::io::Result<SnappyBlocks> {
+        if compressed.starts_with(SNAPPY_FRAME_MAGIC) {
+            let framed = compressed.get(SNAPPY_FRAME_HEADER_BYTES..).ok_or_else(torn)?;
+            return Ok(SnappyBlocks { framed: compressed.slice_ref(framed), block: Vec::new(), at: 0 });
         }
+        Ok(SnappyBlocks { framed: Bytes::new(), block: snappy_block(&compressed)?, at: 0 })
     }
 }
 
-fn read_all(decoder: impl Read, into: &mut Vec<u8>) -> Result<(), BatchError> {
-    let limit = BATCH_DECOMPRESSED_BYTES_MAX;
-    let read = decoder.take(limit as u64 + 1).read_to_end(into).map_err(damaged)?;
-    if read > limit { Err(BatchError::Blown { limit }) } else { Ok(()) }
+impl Read for SnappyBlocks {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        while self.at == self.block.len() && !self.framed.is_empty() {
+            // Each block comes after its length in four bytes.
+            let (length, rest) = self.framed.split_first_chunk().ok_or_else(torn)?;
+            let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| torn())?;
+            let (block, rest) = rest.split_at_checked(length).ok_or_else(torn)?;
+            self.block = snappy_block(block)?;
+            self.at = 0;
+            self.framed = self.framed.slice_ref(rest);
+        }
+        let read = (&self.block[self.at..]).read(into)?;
+        self.at += read;
+        Ok(read)
+    }
 }
 
-/// Reads blocks, each after its length in four bytes.
-fn snappy_blocks(mut framed: &[u8], into: &mut Vec<u8>) -> Result<(), BatchError> {
-    while !framed.is_empty() {
-        let (length, rest) = framed.split_first_chunk().ok_or_else(torn)?;
-        let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| torn())?;
-        let (block, rest) = rest.split_at_checked(length).ok_or_else(torn)?;
-        snappy_block(block, into)?;
-        framed = rest;
+fn snappy_block(block: &[u8]) -> std::io::Result<Vec<u8>> {
+    let bytes = snap::raw::decompress_len(block).map_err(std::io::Error::other)?;
+    if bytes > block.len().saturating_mul(SNAPPY_RATIO_MAX) {
+        return Err(std::io::Error::other("a snappy block announces more than it can hold"));
     }
-    Ok(())
-}
-
-fn snappy_block(block: &[u8], into: &mut Vec<u8>) -> Result<(), BatchError> {
-    let start = into.len();
-    let end = start.saturating_add(snap::raw::decompress_len(block).map_err(damaged)?);
-    if end > BATCH_DECOMPRESSED_BYTES_MAX {
-        return Err(BatchError::Blown { limit: BATCH_DECOMPRESSED_BYTES_MAX });
-    }
-    into.resize(end, 0);
-    snap::raw::Decoder::new().decompress(block, &mut into[start..]).map_err(damaged)?;
-    Ok(())
+    let mut decompressed = vec![0; bytes];
+    snap::raw::Decoder::new().decompress(block, &mut decompressed).map_err(std::io::Error::other)?;
+    Ok(decompressed)
 }
 
 fn damaged(error: impl std::fmt::Display) -> BatchError {
     BatchError::Undecodable(error.to_string())
 }
 
-fn torn() -> BatchError {
-    BatchError::Undecodable("a snappy frame is cut off".into())
+fn torn() -> std::io::Error {
+    std::io::Error::other("a snappy frame is cut off")
 }
 
 #[cfg(test)]
@@ -96,8 +142,10 @@ mod tests {
     use super::*;
 
     fn decompress(codec: Codec, compressed: &[u8]) -> Result<Vec<u8>, BatchError> {
-        let mut into = b"of the batch before".to_vec();
-        codec.decompress(compressed, &mut into).map(|()| into)
+        let mut decompressor = codec.open(Bytes::copy_from_slice(compressed))?;
+        let mut into = Vec::new();
+        while !decompressor.read(&mut into, 1_000)? {}
+        Ok(into)
     }
 
     #[test]
@@ -131,16 +179,32 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_is_an_error_before_it_fills_memory() {
+    fn a_large_batch_is_read_in_pieces_and_passed_over() {
+        let text: Vec<u8> = (0..200_u8).cycle().take(5_000_000).collect();
+        let zstd = Bytes::from(zstd::stream::encode_all(&text[..], 1).unwrap());
+        let mut decompressor = Codec::Zstd.open(zstd).unwrap();
+        let mut piece = Vec::new();
+        assert_eq!(decompressor.read(&mut piece, 1_000), Ok(false));
+        decompressor.skip(4_000_000).unwrap();
+        assert_eq!(decompressor.read(&mut piece, 1_000), Ok(false));
+        assert!(piece[..1_000] == text[..1_000] && piece[1_000..] == text[4_001_000..4_002_000]);
+        assert_eq!(decompressor.skip(u64::MAX), Err(BatchError::EndsEarly));
+    }
+
+    #[test]
+    fn a_bomb_is_an_error_before_it_fills_memory_or_takes_for_ever() {
         let zeros = vec![0; 1024 * 1024];
-        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        for _ in 0..=BATCH_DECOMPRESSED_BYTES_MAX / zeros.len() {
-            gzip.write_all(&zeros).unwrap();
+        let mut bomb = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+        for _ in 0..=BATCH_DECOMPRESSED_BYTES_MAX / zeros.len() as u64 {
+            bomb.write_all(&zeros).unwrap();
         }
-        let bomb = gzip.finish().unwrap();
-        assert!(matches!(decompress(Codec::Gzip, &bomb), Err(BatchError::Blown { .. })));
-        // Snappy announces its length, so that no memory is reserved beyond the limit.
-        assert!(matches!(decompress(Codec::Snappy, &[0xff, 0xff, 0xff, 0xff, 0x0f, 0]), Err(BatchError::Blown { .. })));
+        let mut bomb = Codec::Zstd.open(bomb.finish().unwrap().into()).unwrap();
+        assert_eq!(bomb.skip(u64::MAX), Err(BatchError::Blown { limit: BATCH_DECOMPRESSED_BYTES_MAX }));
+        // Snappy announces its length, so that no memory is reserved for what it cannot hold.
+        assert!(matches!(
+            decompress(Codec::Snappy, &[0xff, 0xff, 0xff, 0xff, 0x0f, 0]),
+            Err(BatchError::Undecodable(_))
+        ));
     }
 
     #[test]

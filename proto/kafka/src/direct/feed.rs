@@ -10,9 +10,12 @@ use clicktally_proto::identity::shard_key::ShardId;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::aborted_transactions::AbortedTransactions;
+
 /// Bytes of answers in memory. An answer on its way counts at its largest size.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct NodeMemory {
+    pub(super) held_bytes_max: usize,
     held_bytes: AtomicUsize,
     /// Whether a task waits for [`NodeMemory::room`]. If none does, readers save the notification.
     is_awaited: AtomicBool,
@@ -20,6 +23,15 @@ pub(super) struct NodeMemory {
 }
 
 impl NodeMemory {
+    pub(super) fn new(held_bytes_max: usize) -> NodeMemory {
+        NodeMemory {
+            held_bytes_max,
+            held_bytes: AtomicUsize::default(),
+            is_awaited: AtomicBool::default(),
+            room: Notify::new(),
+        }
+    }
+
     pub(super) fn held_bytes(&self) -> usize {
         self.held_bytes.load(Ordering::Relaxed)
     }
@@ -68,6 +80,8 @@ impl Drop for Hold {
 #[derive(Debug)]
 pub(super) struct Chunk {
     pub(super) batches: Bytes,
+    /// Which of them to leave out.
+    pub(super) aborted: AbortedTransactions,
     pub(super) answer: Arc<Hold>,
 }
 

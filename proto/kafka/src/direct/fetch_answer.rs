@@ -6,6 +6,7 @@ use clicktally_proto::identity::shard_key::ShardId;
 use kafka_protocol::error::{ParseResponseErrorCode, ResponseError};
 use kafka_protocol::messages::fetch_response::PartitionData;
 
+use super::aborted_transactions::AbortedTransactions;
 use super::record_batch::BatchHeader;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -13,6 +14,7 @@ pub(super) enum FetchAnswer {
     /// Whole batches. The first may begin before the offset asked for.
     Records {
         batches: Bytes,
+        aborted: AbortedTransactions,
         next_offset: u64,
         last_epoch: i32,
     },
@@ -37,7 +39,10 @@ impl FetchAnswer {
             return FetchAnswer::Failed(LogError::OffsetLost { shard, offset: asked, detail });
         }
         match part.records {
-            Some(records) if !records.is_empty() => whole_batches(asked, records),
+            Some(records) if !records.is_empty() => {
+                let aborted = AbortedTransactions::of_answer(part.aborted_transactions);
+                whole_batches(asked, records, aborted)
+            }
             _ => FetchAnswer::Nothing,
         }
     }
@@ -65,7 +70,7 @@ fn explain(shard: ShardId, asked: u64, code: ResponseError) -> FetchAnswer {
 }
 
 /// Leaves out the last batch if it is cut off. The next Fetch begins with it.
-fn whole_batches(asked: u64, records: Bytes) -> FetchAnswer {
+fn whole_batches(asked: u64, records: Bytes, aborted: AbortedTransactions) -> FetchAnswer {
     let (mut end, mut next_offset, mut last_epoch) = (0, None, -1);
     loop {
         let header = match BatchHeader::read(&records[end..]) {
@@ -73,7 +78,7 @@ fn whole_batches(asked: u64, records: Bytes) -> FetchAnswer {
             Ok(None) => break,
             Err(error) => return FetchAnswer::Failed(error.into()),
         };
-        // Compaction leaves holes. Offsets that go back are an error.
+        // Compaction and transactions leave holes. Offsets that go back are an error.
         let goes_back = match next_offset {
             None => header.last_offset < asked,
             Some(next) => header.base_offset < next,
@@ -88,7 +93,7 @@ fn whole_batches(asked: u64, records: Bytes) -> FetchAnswer {
         end += header.bytes;
     }
     match next_offset {
-        Some(next_offset) => FetchAnswer::Records { batches: records.slice(..end), next_offset, last_epoch },
+        Some(next_offset) => FetchAnswer::Records { batches: records.slice(..end), aborted, next_offset, last_epoch },
         // The first batch is cut off. It comes whole once this partition is the first that is asked for.
         None => FetchAnswer::Nothing,
     }

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::feed::FetchPosition;
-use crate::topics::{ENVELOPE_BYTES_MAX, RECORD_BYTES_MAX};
+use super::feed::{FetchPosition, NodeMemory};
+use crate::topics::{ENVELOPE_BYTES_MAX, WRITTEN_RECORD_BYTES_MAX};
 
 /// Bytes asked for of one partition, and of a whole Fetch. Both are soft: a broker sends at least one whole batch,
 /// however large.
@@ -14,13 +14,11 @@ pub(super) const ANSWER_BYTES: usize = 4 * 1024 * 1024;
 pub(super) const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// A partition whose chunks pin this many bytes of answers is left out until its reader has read some.
 const PARTITION_PINNED_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// The same for the whole node. Above half of it, only partitions that hold nothing are asked for. So partitions whose
-/// readers stand still (their checkpoints find no quorum) cannot starve the others.
-const NODE_HELD_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// The least that all partitions together may hold, including an answer on its way.
+pub(super) const HELD_BYTES_MAX_MIN: usize = 2 * ANSWER_BYTES;
 
 const _: () = assert!(PARTITION_BYTES <= ANSWER_BYTES && ANSWER_BYTES <= PARTITION_PINNED_BYTES_MAX);
-const _: () = assert!(ANSWER_BYTES + RECORD_BYTES_MAX + ENVELOPE_BYTES_MAX < ANSWER_BYTES_MAX);
-const _: () = assert!(16 * PARTITION_PINNED_BYTES_MAX <= NODE_HELD_BYTES_MAX / 2);
+const _: () = assert!(ANSWER_BYTES + WRITTEN_RECORD_BYTES_MAX + ENVELOPE_BYTES_MAX < ANSWER_BYTES_MAX);
 
 /// How long a broker waits for news before it answers. This delays no click: the first one ends the wait.
 const WAIT_MAX: Duration = Duration::from_millis(100);
@@ -32,11 +30,14 @@ const WAIT_MAX_LEFT_OUT: Duration = Duration::from_millis(10);
 const TRICKLE_BYTES: usize = 64 * 1024;
 const TRICKLE_PAUSE: Duration = Duration::from_millis(5);
 
-/// Whether a partition is asked for. `held_bytes`: what the node holds in memory, including the answer to come.
-pub(super) fn has_room(partition: &FetchPosition, held_bytes: usize) -> bool {
-    if held_bytes > NODE_HELD_BYTES_MAX {
+/// Whether a partition is asked for. `memory`: what all partitions hold, including the answer to come. Above half of
+/// its limit, only partitions that hold nothing are asked for. So partitions whose readers stand still (their
+/// checkpoints find no quorum) cannot starve the others.
+pub(super) fn has_room(partition: &FetchPosition, memory: &NodeMemory) -> bool {
+    let (held_bytes, held_bytes_max) = (memory.held_bytes(), memory.held_bytes_max);
+    if held_bytes > held_bytes_max {
         false
-    } else if held_bytes > NODE_HELD_BYTES_MAX / 2 {
+    } else if held_bytes > held_bytes_max / 2 {
         partition.pinned_bytes == 0
     } else {
         partition.pinned_bytes < PARTITION_PINNED_BYTES_MAX
@@ -61,6 +62,8 @@ pub(super) fn pause(answer_bytes: usize) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn partition(pinned_bytes: usize, served: u64) -> FetchPosition {
@@ -69,11 +72,15 @@ mod tests {
 
     #[test]
     fn a_partition_without_a_reader_is_left_out_and_does_not_starve_the_rest() {
-        assert!(has_room(&partition(PARTITION_PINNED_BYTES_MAX - 1, 0), ANSWER_BYTES));
-        assert!(!has_room(&partition(PARTITION_PINNED_BYTES_MAX, 0), ANSWER_BYTES));
-        let scarce = NODE_HELD_BYTES_MAX / 2 + 1;
-        assert!(!has_room(&partition(1, 0), scarce) && has_room(&partition(0, 0), scarce));
-        assert!(!has_room(&partition(0, 0), NODE_HELD_BYTES_MAX + 1));
+        const HELD_BYTES_MAX: usize = 256 * 1024 * 1024;
+        let memory = Arc::new(NodeMemory::new(HELD_BYTES_MAX));
+        let mut held = memory.hold(ANSWER_BYTES);
+        assert!(has_room(&partition(PARTITION_PINNED_BYTES_MAX - 1, 0), &memory));
+        assert!(!has_room(&partition(PARTITION_PINNED_BYTES_MAX, 0), &memory));
+        held.resize(HELD_BYTES_MAX / 2 + 1);
+        assert!(!has_room(&partition(1, 0), &memory) && has_room(&partition(0, 0), &memory));
+        held.resize(HELD_BYTES_MAX + 1);
+        assert!(!has_room(&partition(0, 0), &memory));
     }
 
     #[test]

@@ -12,7 +12,8 @@ use clicktally_proto::click_log::LogError;
 use clicktally_proto::identity::shard_key::ShardId;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
-use kafka_protocol::messages::{ApiKey, FetchRequest, FetchResponse};
+use kafka_protocol::messages::{ApiKey, FetchRequest, FetchResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
 use parking_lot::Mutex;
 use tokio::runtime;
 use tokio::sync::Notify;
@@ -23,14 +24,16 @@ use tokio_util::sync::CancellationToken;
 use super::broker_connection::{Answer, BrokerConnection, BrokerError};
 use super::feed::{Chunk, Feed, FetchPosition, Hold, NodeMemory};
 use super::fetch_answer::FetchAnswer;
-use super::fetch_plan::{self, ANSWER_BYTES, PARTITION_BYTES};
-use super::leaders::{BrokerId, Leader, Leaders, raw_topic};
+use super::fetch_plan::{self, ANSWER_BYTES, HELD_BYTES_MAX_MIN, PARTITION_BYTES};
+use super::leaders::{BrokerId, Leader, Leaders};
 use crate::connection::KafkaConnection;
 
 /// From the first version that carries format 2 to the last that identifies topics by name.
 const FETCH_VERSIONS: std::ops::RangeInclusive<i16> = 4..=12;
 /// The first version that carries the epoch of the last batch.
 const EPOCH_CHECK_VERSION: i16 = 12;
+/// Answers end at the first open transaction, and name the aborted ones.
+const READ_COMMITTED: i8 = 1;
 /// The pause between two questions for leaders while some are unknown. It doubles from the smallest to the largest.
 const LEADERS_BACKOFF_MIN: Duration = Duration::from_millis(50);
 const LEADERS_BACKOFF_MAX: Duration = Duration::from_secs(1);
@@ -48,6 +51,7 @@ pub(crate) struct Fetcher {
 #[derive(Debug)]
 struct Shared {
     connection: KafkaConnection,
+    topic: TopicName,
     memory: Arc<NodeMemory>,
     /// At most one for each partition, for as long as its reader lives.
     feeds: Mutex<BTreeMap<i32, Arc<Feed>>>,
@@ -58,10 +62,12 @@ struct Shared {
 
 impl Fetcher {
     /// Connects when the first reader is opened.
-    pub(crate) fn start(connection: KafkaConnection) -> std::io::Result<Fetcher> {
+    pub(crate) fn start(connection: KafkaConnection, topic: &str, held_bytes_max: usize) -> std::io::Result<Fetcher> {
+        assert!(held_bytes_max >= HELD_BYTES_MAX_MIN, "an answer on its way has room");
         let shared = Arc::new(Shared {
             connection,
-            memory: Arc::default(),
+            topic: TopicName(StrBytes::from_string(topic.to_owned())),
+            memory: Arc::new(NodeMemory::new(held_bytes_max)),
             feeds: Mutex::default(),
             leaders: Mutex::default(),
             leaders_wanted: Notify::new(),
@@ -193,7 +199,7 @@ impl Shared {
     async fn learn_leaders(&self) {
         let known: Vec<String> = self.leaders.lock().brokers.values().cloned().collect();
         for address in known.iter().chain(&self.connection.bootstrap_addresses()) {
-            match Leaders::ask(&self.connection, address).await {
+            match Leaders::ask(&self.connection, &self.topic, address).await {
                 Ok(Ok(leaders)) => {
                     *self.leaders.lock() = leaders;
                     return;
@@ -202,7 +208,9 @@ impl Shared {
                     self.fail_all(&LogError::Fatal(code.to_string()));
                     return;
                 }
-                Ok(Err(code)) => tracing::warn!(address, %code, "the log does not know the raw topic yet"),
+                Ok(Err(code)) => {
+                    tracing::warn!(address, topic = %*self.topic, %code, "the log does not know the topic yet")
+                }
                 Err(error) => tracing::warn!(address, %error, "cannot ask which broker leads the log's partitions"),
             }
         }
@@ -231,10 +239,12 @@ impl Shared {
             };
             let version = connection.version(ApiKey::Fetch, FETCH_VERSIONS)?;
             let wait = fetch_plan::wait_max(left_out > 0);
-            let question = question(&asked, version, wait);
+            let question = question(&self.topic, &asked, version, wait);
             let sent = Instant::now();
             let answer: Answer<FetchResponse> = connection.ask(ApiKey::Fetch, version, &question, wait).await?;
             hold.resize(answer.bytes);
+            // The answer is smaller than what was counted for it, so another broker may be asked now.
+            self.memory.tell();
             answers += 1;
             self.hand_out(asked, answer.message, &Arc::new(hold), answers)?;
             tokio::time::sleep_until(sent + fetch_plan::pause(answer.bytes)).await;
@@ -248,14 +258,17 @@ impl Shared {
         // 1. Listen, 2. look once more: so no notification is missed between the two.
         room.as_mut().enable();
         self.memory.want_room();
-        if self.choose(broker).0.is_empty() {
+        // Counts the answer to come, as the question does. Otherwise this finds room where the question finds none.
+        let hold = self.memory.hold(ANSWER_BYTES);
+        let is_full = self.choose(broker).0.is_empty();
+        drop(hold);
+        if is_full {
             room.await;
         }
     }
 
     /// The broker's partitions that there is memory for, and the number of its other partitions.
     fn choose(&self, broker: BrokerId) -> (Asked, usize) {
-        let held_bytes = self.memory.held_bytes();
         let (leaders, feeds) = (self.leaders.lock(), self.feeds.lock());
         let mut led: Asked = feeds
             .iter()
@@ -266,7 +279,7 @@ impl Shared {
             .collect();
         drop((leaders, feeds));
         let all = led.len();
-        led.retain(|(position, _)| fetch_plan::has_room(position, held_bytes));
+        led.retain(|(position, _)| fetch_plan::has_room(position, &self.memory));
         fetch_plan::put_in_order(&mut led);
         let left_out = all - led.len();
         (led, left_out)
@@ -281,8 +294,9 @@ impl Shared {
         for part in answer.responses.into_iter().flat_map(|topic| topic.partitions) {
             let Some((position, (feed, leader))) = asked.remove(&part.partition_index) else { continue };
             match FetchAnswer::of(feed.shard, position.offset, part) {
-                FetchAnswer::Records { batches, next_offset, last_epoch } => {
-                    feed.push(Chunk { batches, answer: Arc::clone(hold) }, next_offset, last_epoch, served);
+                FetchAnswer::Records { batches, aborted, next_offset, last_epoch } => {
+                    let chunk = Chunk { batches, aborted, answer: Arc::clone(hold) };
+                    feed.push(chunk, next_offset, last_epoch, served);
                 }
                 FetchAnswer::Nothing => {}
                 FetchAnswer::LeaderMoved(code) => {
@@ -297,7 +311,7 @@ impl Shared {
     }
 }
 
-fn question(asked: &Asked, version: i16, wait: Duration) -> FetchRequest {
+fn question(topic: &TopicName, asked: &Asked, version: i16, wait: Duration) -> FetchRequest {
     let partitions = asked.iter().map(|(position, (feed, leader))| {
         let partition = FetchPartition::default()
             .with_partition(feed.shard.partition())
@@ -307,10 +321,11 @@ fn question(asked: &Asked, version: i16, wait: Duration) -> FetchRequest {
             .with_partition_max_bytes(to_i32(PARTITION_BYTES));
         if version >= EPOCH_CHECK_VERSION { partition.with_last_fetched_epoch(position.last_epoch) } else { partition }
     });
-    let topic = FetchTopic::default().with_topic(raw_topic()).with_partitions(partitions.collect());
+    let topic = FetchTopic::default().with_topic(topic.clone()).with_partitions(partitions.collect());
     FetchRequest::default()
         .with_max_wait_ms(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX))
         .with_min_bytes(1)
+        .with_isolation_level(READ_COMMITTED)
         .with_max_bytes(to_i32(ANSWER_BYTES))
         .with_topics(vec![topic])
 }

@@ -1,13 +1,11 @@
-//! Which broker leads which partition of the raw topic, by the latest answer of a broker.
+//! Which broker leads which partition of a topic, by the latest answer of a broker.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use clicktally_proto::click_log::RAW_CLICKS;
 use kafka_protocol::error::{ParseResponseErrorCode, ResponseError};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{ApiKey, MetadataRequest, MetadataResponse, TopicName};
-use kafka_protocol::protocol::StrBytes;
 
 use super::broker_connection::{BrokerConnection, BrokerError};
 use crate::connection::KafkaConnection;
@@ -36,11 +34,12 @@ impl Leaders {
     /// Asks one broker. The inner error is the broker's answer about the topic itself.
     pub(super) async fn ask(
         log: &KafkaConnection,
+        topic: &TopicName,
         address: &str,
     ) -> Result<Result<Leaders, ResponseError>, BrokerError> {
         let mut connection = BrokerConnection::open(log, address).await?;
         let version = connection.version(ApiKey::Metadata, METADATA_VERSIONS)?;
-        let topic = MetadataRequestTopic::default().with_name(Some(raw_topic()));
+        let topic = MetadataRequestTopic::default().with_name(Some(topic.clone()));
         let question = MetadataRequest::default().with_topics(Some(vec![topic])).with_allow_auto_topic_creation(false);
         let answer = connection.ask(ApiKey::Metadata, version, &question, Duration::ZERO).await?;
         Ok(Leaders::of(answer.message))
@@ -78,8 +77,4 @@ impl Leaders {
     pub(super) fn forget_broker(&mut self, broker: BrokerId) {
         self.partitions.retain(|_, leader| leader.broker != broker);
     }
-}
-
-pub(super) fn raw_topic() -> TopicName {
-    TopicName(StrBytes::from_static_str(RAW_CLICKS))
 }

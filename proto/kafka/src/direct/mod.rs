@@ -5,12 +5,14 @@
 //! that the broker leads. Writes: nothing. Promises: every record of a partition from the offset asked for, once and in
 //! order, or an error; bounded memory. On restart: nothing to restore.
 //!
-//! The isolation level is `read_uncommitted`. This system uses no transactions of Kafka, so every record is committed.
+//! The isolation level is `read_committed`. This system writes no transactions, but other producers may. A broker
+//! answers up to the first open transaction, and `aborted_transactions` leaves out what was aborted.
 //!
 //! In data-path order: `broker_connection` carries questions and answers, `leaders` knows which broker to ask,
 //! `fetch_plan` decides what to ask for, `fetcher` asks, `fetch_answer` judges the answer, `feed` queues it, and
-//! `shard_reader` takes it apart with `compression` and `record_batch`.
+//! `shard_reader` takes it apart with `aborted_transactions`, `compression` and `record_batch`.
 
+mod aborted_transactions;
 mod broker_connection;
 mod compression;
 mod feed;

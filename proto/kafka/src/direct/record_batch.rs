@@ -3,6 +3,7 @@
 //! Source: <https://kafka.apache.org/documentation/#recordbatch>. Multi-byte integers of the header are big-endian, and
 //! those of a record are zigzag varints. Offsets inside a batch rise, with holes where a topic is compacted.
 
+use clicktally_proto::click::record::RECORD_BYTES_MAX;
 use clicktally_proto::click_log::{LogError, LogRecord};
 use clicktally_proto::event_time::UnixMillis;
 use clicktally_proto::next_move::NextMove;
@@ -17,6 +18,7 @@ const PREFIX_BYTES: usize = 12;
 const CHECKED_FROM: usize = 21;
 const MAGIC: u8 = 2;
 const LOG_APPEND_TIME: i16 = 1 << 3;
+const TRANSACTIONAL: i16 = 1 << 4;
 const CONTROL: i16 = 1 << 5;
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -32,7 +34,9 @@ pub(super) enum BatchError {
     #[error("a batch cannot be decompressed: {0}")]
     Undecodable(String),
     #[error("a batch decompresses to more than {limit} bytes")]
-    Blown { limit: usize },
+    Blown { limit: u64 },
+    #[error("a batch is malformed: a record ends before its fields do")]
+    EndsEarly,
     #[error("a batch is malformed: {0}")]
     Malformed(&'static str),
 }
@@ -47,6 +51,7 @@ impl BatchError {
             | BatchError::UnknownCodec { .. }
             | BatchError::Undecodable(_)
             | BatchError::Blown { .. }
+            | BatchError::EndsEarly
             | BatchError::Malformed(_) => NextMove::Halt,
         }
     }
@@ -71,6 +76,8 @@ pub(super) struct BatchHeader {
     /// Including the header.
     pub(super) bytes: usize,
     pub(super) attributes: i16,
+    /// Meaningful in transactional batches only.
+    pub(super) producer_id: i64,
     checksum: u32,
     base_timestamp_ms: i64,
     max_timestamp_ms: i64,
@@ -102,6 +109,7 @@ impl BatchHeader {
             leader_epoch: i32_at(header, 12),
             bytes: whole,
             attributes: i16::from_be_bytes([header[21], header[22]]),
+            producer_id: i64_at(header, 43),
             checksum: i32_at(header, 17).cast_unsigned(),
             base_timestamp_ms: i64_at(header, 27),
             max_timestamp_ms: i64_at(header, 35),
@@ -119,9 +127,20 @@ impl BatchHeader {
         Err(BatchError::Checksum { offset: self.base_offset })
     }
 
-    /// Whether the batch has the broker's notes about transactions instead of records.
-    pub(super) fn is_control(&self) -> bool {
-        self.attributes & CONTROL != 0
+    pub(super) fn is_transactional(&self) -> bool {
+        self.attributes & TRANSACTIONAL != 0
+    }
+
+    /// The broker's note about a transaction, if the batch has one instead of records. `batch`: whole.
+    pub(super) fn marker(&self, batch: &[u8]) -> Result<Option<Marker>, BatchError> {
+        if self.attributes & CONTROL == 0 {
+            return Ok(None);
+        }
+        // Compaction may have removed the note and left its batch.
+        if self.records == 0 {
+            return Ok(Some(Marker::Other));
+        }
+        Marker::read(&batch[HEADER_BYTES..]).map(Some)
     }
 
     pub(super) fn walk(&self) -> RecordWalk {
@@ -137,7 +156,45 @@ impl BatchHeader {
     }
 }
 
-/// A place among the decompressed records of one batch.
+/// The broker's note in the log that a transaction is over, or another note of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Marker {
+    Abort,
+    Commit,
+    /// A kind that does not concern readers.
+    Other,
+}
+
+impl Marker {
+    /// The kind is in the key of the only record: a version and a type, two bytes each.
+    fn read(records: &[u8]) -> Result<Marker, BatchError> {
+        let mut at = 0;
+        length(records, &mut at)?;
+        at += 1;
+        signed(records, &mut at)?;
+        signed(records, &mut at)?;
+        let key_bytes = length(records, &mut at)?.unwrap_or(0);
+        let key = records.get(at..at.saturating_add(key_bytes)).ok_or(BatchError::EndsEarly)?;
+        match key {
+            [_, _, 0, 0, ..] => Ok(Marker::Abort),
+            [_, _, 0, 1, ..] => Ok(Marker::Commit),
+            [_, _, _, _, ..] => Ok(Marker::Other),
+            _ => Err(BatchError::Malformed("the key of a marker is too short")),
+        }
+    }
+}
+
+/// One step of a walk.
+#[derive(Debug)]
+pub(super) enum Walked<'a> {
+    Record(LogRecord<'a>),
+    /// The last record was read before.
+    End,
+    /// The window ends before the next record does.
+    Beyond,
+}
+
+/// A place among the records of one batch, of which a window of bytes is at hand.
 #[derive(Debug)]
 pub(super) struct RecordWalk {
     base_offset: u64,
@@ -151,31 +208,67 @@ pub(super) struct RecordWalk {
 }
 
 impl RecordWalk {
-    /// The next record of `records`, which must be the same at each call. `None` after the last record.
+    /// The next record of `window`, which must be the same at each call, or be moved on by
+    /// [`RecordWalk::move_window`].
     #[inline]
-    pub(super) fn next<'a>(&mut self, records: &'a [u8]) -> Result<Option<LogRecord<'a>>, BatchError> {
+    pub(super) fn next<'a>(&mut self, window: &'a [u8]) -> Result<Walked<'a>, BatchError> {
         if self.left == 0 {
-            return Ok(None);
+            return Ok(Walked::End);
         }
         let mut at = self.at;
-        let length = length(records, &mut at)?.ok_or(BatchError::Malformed("a record has no length"))?;
-        let end = at.checked_add(length).ok_or(ENDS_EARLY)?;
-        let record = records.get(..end).ok_or(ENDS_EARLY)?;
+        let Ok(length) = length(window, &mut at) else { return Ok(Walked::Beyond) };
+        let length = length.ok_or(BatchError::Malformed("a record has no length"))?;
+        let end = at.checked_add(length).ok_or(BatchError::EndsEarly)?;
+        let Some(record) = window.get(..end) else { return Ok(Walked::Beyond) };
         // A record has one byte of attributes, none of which is defined.
         at += 1;
         let timestamp_delta_ms = signed(record, &mut at)?;
         let offset_delta = signed(record, &mut at)?;
         if let Some(key_bytes) = self::length(record, &mut at)? {
-            at = at.checked_add(key_bytes).ok_or(ENDS_EARLY)?;
+            at = at.checked_add(key_bytes).ok_or(BatchError::EndsEarly)?;
         }
         // Headers may follow. This system writes none.
         let value = match self::length(record, &mut at)? {
             Some(value_bytes) => {
-                let value_end = at.checked_add(value_bytes).ok_or(ENDS_EARLY)?;
-                record.get(at..value_end).ok_or(ENDS_EARLY)?
+                let value_end = at.checked_add(value_bytes).ok_or(BatchError::EndsEarly)?;
+                record.get(at..value_end).ok_or(BatchError::EndsEarly)?
             }
             None => &[],
         };
+        self.pass(end, offset_delta, timestamp_delta_ms, value).map(Walked::Record)
+    }
+
+    /// The next record, of which the window holds only the beginning. Hands over as much of its value as makes it too
+    /// long for every decoder, or nothing of it.
+    pub(super) fn next_cut<'a>(&mut self, window: &'a [u8]) -> Result<LogRecord<'a>, BatchError> {
+        let mut at = self.at;
+        let length = length(window, &mut at)?.unwrap_or(0);
+        let end = at.checked_add(length).ok_or(BatchError::EndsEarly)?;
+        at += 1;
+        let timestamp_delta_ms = signed(window, &mut at)?;
+        let offset_delta = signed(window, &mut at)?;
+        let key_bytes = self::length(window, &mut at)?.unwrap_or(0);
+        at = at.saturating_add(key_bytes);
+        let value_bytes = self::length(window, &mut at).ok().flatten().unwrap_or(0);
+        let read_bytes = value_bytes.min(RECORD_BYTES_MAX + 1);
+        let value = window.get(at..at.saturating_add(read_bytes)).unwrap_or(&[]);
+        self.pass(end, offset_delta, timestamp_delta_ms, value)
+    }
+
+    /// What of the window was read, from its start on. It may be more than the window holds. The window must begin
+    /// behind it from now on.
+    pub(super) fn move_window(&mut self) -> usize {
+        std::mem::take(&mut self.at)
+    }
+
+    #[inline]
+    fn pass<'a>(
+        &mut self,
+        end: usize,
+        offset_delta: i64,
+        timestamp_delta_ms: i64,
+        value: &'a [u8],
+    ) -> Result<LogRecord<'a>, BatchError> {
         let offset = self.base_offset.wrapping_add_signed(offset_delta);
         if offset < self.offset_due || offset > self.last_offset {
             return Err(BatchError::Malformed("its offsets do not rise, or lie outside its bounds"));
@@ -187,15 +280,14 @@ impl RecordWalk {
             Some(at_ms) => at_ms,
             None => to_unix_ms(self.base_timestamp_ms.saturating_add(timestamp_delta_ms)),
         };
-        Ok(Some(LogRecord { offset, arrival_ms, value }))
+        let value = value.get(..=RECORD_BYTES_MAX).unwrap_or(value);
+        Ok(LogRecord { offset, arrival_ms, value })
     }
 }
 
-const ENDS_EARLY: BatchError = BatchError::Malformed("a record ends before its fields do");
-
 #[inline]
 fn signed(bytes: &[u8], at: &mut usize) -> Result<i64, BatchError> {
-    varint::read_signed(bytes, at).ok_or(ENDS_EARLY)
+    varint::read_signed(bytes, at).ok_or(BatchError::EndsEarly)
 }
 
 /// A length of −1 means that the field is absent.
@@ -221,6 +313,24 @@ fn i64_at(header: &[u8; HEADER_BYTES], at: usize) -> i64 {
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&header[at..at + 8]);
     i64::from_be_bytes(bytes)
+}
+
+#[cfg(test)]
+impl BatchHeader {
+    pub(super) fn transactional_for_tests(producer_id: i64, base_offset: u64, last_offset: u64) -> BatchHeader {
+        BatchHeader {
+            base_offset,
+            last_offset,
+            leader_epoch: 0,
+            bytes: HEADER_BYTES,
+            attributes: TRANSACTIONAL,
+            producer_id,
+            checksum: 0,
+            base_timestamp_ms: 0,
+            max_timestamp_ms: 0,
+            records: 1,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -263,10 +373,13 @@ mod tests {
         let header = BatchHeader::read(batch)?.ok_or(BatchError::Malformed("torn"))?;
         header.verify(&batch[..header.bytes])?;
         let (mut walk, mut seen) = (header.walk(), Vec::new());
-        while let Some(record) = walk.next(&batch[HEADER_BYTES..header.bytes])? {
-            seen.push((record.offset, record.arrival_ms, record.value.to_vec()));
+        loop {
+            match walk.next(&batch[HEADER_BYTES..header.bytes])? {
+                Walked::Record(record) => seen.push((record.offset, record.arrival_ms, record.value.to_vec())),
+                Walked::End => return Ok(seen),
+                Walked::Beyond => return Err(BatchError::EndsEarly),
+            }
         }
-        Ok(seen)
     }
 
     /// Rising offsets with holes, times in any order, some values empty.
@@ -309,7 +422,7 @@ mod tests {
                 left, at: 0, offset_due: 0 };
             records.truncate(100);
             let mut seen = 0;
-            while let Ok(Some(_)) = walk.next(&records) {
+            while let Ok(Walked::Record(_)) = walk.next(&records) {
                 seen += 1;
             }
             prop_assert!(seen <= left);
@@ -330,6 +443,23 @@ mod tests {
         assert!(arrivals(&batch).eq([1_000, 3_000]));
         batch[22] |= 1 << 3;
         assert!(arrivals(&sealed(batch)).eq([3_000, 3_000]));
+    }
+
+    /// The window is as large as a reader's, and the record larger.
+    #[test]
+    fn a_record_beyond_the_window_is_handed_over_in_part_and_passed() {
+        let batch = batch(&[(5, 1_000, vec![b'y'; 3 * RECORD_BYTES_MAX]), (6, 1_000, b"next".to_vec())]);
+        let (mut walk, records) = (BatchHeader::read(&batch).unwrap().unwrap().walk(), &batch[HEADER_BYTES..]);
+        let window = &records[..2 * RECORD_BYTES_MAX];
+        assert!(matches!(walk.next(window), Ok(Walked::Beyond)));
+        let cut = walk.next_cut(window).unwrap();
+        assert_eq!((cut.offset, cut.value.len()), (5, RECORD_BYTES_MAX + 1));
+        assert!(cut.value.iter().all(|byte| *byte == b'y'));
+        assert!(matches!(walk.next(window), Ok(Walked::Beyond)));
+        let behind = &records[walk.move_window()..];
+        let Ok(Walked::Record(next)) = walk.next(behind) else { panic!("the next record is in the window") };
+        assert_eq!((next.offset, next.value), (6, &b"next"[..]));
+        assert!(matches!(walk.next(behind), Ok(Walked::End)));
     }
 
     #[test]

@@ -1,26 +1,31 @@
 //! Cuts one partition's fetched batches into records, on the thread that counts them.
 
 use bytes::Bytes;
+use clicktally_proto::click::record::RECORD_BYTES_MAX;
 use clicktally_proto::click_log::{LogError, LogRecord, ShardReader};
+use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::identity::shard_key::ShardId;
 
-use super::compression::Codec;
+use super::compression::{Codec, Decompressor};
 use super::feed::Chunk;
 use super::fetcher::{Fetcher, OpenFeed};
-use super::record_batch::{BatchError, BatchHeader, HEADER_BYTES, RecordWalk};
+use super::record_batch::{BatchError, BatchHeader, HEADER_BYTES, RecordWalk, Walked};
 
-/// The buffer for decompressed batches keeps this much between batches, so that one large batch does not hold memory
-/// for good.
-const BUFFER_KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Decompressed at a time. A larger batch is read in pieces.
+const WINDOW_BYTES: usize = 32 << 20;
+const _: () = assert!(RECORD_BYTES_MAX < WINDOW_BYTES, "the window holds what a reader hands over");
+/// The window keeps this much between batches, so that one large batch does not hold memory for good.
+const WINDOW_KEPT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 pub(crate) struct DirectShardReader {
     feed: OpenFeed,
-    /// The next offset due. Offsets may have holes; they never go back.
+    /// The next offset due. Offsets may have holes, which are passed batch by batch; they never go back.
     position: u64,
     /// The chunk being read, and the bytes of it already read.
     chunk: Option<(Chunk, usize)>,
     batch: Option<OpenBatch>,
-    decompressed: Vec<u8>,
+    /// Decompressed records of the open batch.
+    window: Vec<u8>,
     /// Set by the first error and never cleared, because records behind it may lie behind a hole.
     failure: Option<LogError>,
 }
@@ -28,8 +33,32 @@ pub(crate) struct DirectShardReader {
 struct OpenBatch {
     walk: RecordWalk,
     next_offset: u64,
-    /// The records, if the batch is not compressed.
-    plain: Option<Bytes>,
+    content: Content,
+}
+
+enum Content {
+    Plain(Bytes),
+    Compressed { rest: Decompressor, is_at_end: bool },
+}
+
+impl OpenBatch {
+    /// Moves the window on. `false`: it is full, and cannot hold the next record.
+    fn move_window(&mut self, window: &mut Vec<u8>) -> Result<bool, BatchError> {
+        let Content::Compressed { rest, is_at_end: is_at_end @ false } = &mut self.content else {
+            return Err(BatchError::EndsEarly);
+        };
+        let read = self.walk.move_window();
+        let beyond = read.saturating_sub(window.len());
+        window.drain(..read - beyond);
+        if beyond > 0 {
+            rest.skip(beyond as u64)?;
+        }
+        if window.len() == WINDOW_BYTES {
+            return Ok(false);
+        }
+        *is_at_end = rest.read(window, WINDOW_BYTES - window.len())?;
+        Ok(true)
+    }
 }
 
 impl DirectShardReader {
@@ -41,34 +70,39 @@ impl DirectShardReader {
         let feed = fetcher.open(shard, from).ok_or_else(|| {
             LogError::Unavailable(format!("cannot open shard {}: an earlier reader is still open", shard.0))
         })?;
-        Ok(DirectShardReader {
-            feed,
-            position: from,
-            chunk: None,
-            batch: None,
-            decompressed: Vec::new(),
-            failure: None,
-        })
+        Ok(DirectShardReader { feed, position: from, chunk: None, batch: None, window: Vec::new(), failure: None })
     }
 
     /// Hands over records of the open batch, and closes it after the last one.
     fn walk(&mut self, records_max: usize, take: &mut dyn FnMut(LogRecord<'_>)) -> usize {
         let Some(batch) = &mut self.batch else { return 0 };
-        let records: &[u8] = batch.plain.as_deref().unwrap_or(&self.decompressed);
         let mut taken = 0;
         while taken < records_max {
-            match batch.walk.next(records) {
-                // The first batch may begin before the offset asked for.
-                Ok(Some(record)) if record.offset < self.position => {}
-                Ok(Some(record)) => {
-                    self.position = record.offset + 1;
-                    taken += 1;
-                    take(record);
-                }
-                Ok(None) => {
+            let window = match &batch.content {
+                Content::Plain(records) => records,
+                Content::Compressed { .. } => &self.window[..],
+            };
+            let record = match batch.walk.next(window) {
+                Ok(Walked::Record(record)) => Ok(record),
+                Ok(Walked::End) => {
                     self.position = self.position.max(batch.next_offset);
                     self.batch = None;
                     break;
+                }
+                Ok(Walked::Beyond) => match batch.move_window(&mut self.window) {
+                    Ok(true) => continue,
+                    Ok(false) => batch.walk.next_cut(&self.window),
+                    Err(error) => Err(error),
+                },
+                Err(error) => Err(error),
+            };
+            match record {
+                // The first batch may begin before the offset asked for.
+                Ok(record) if record.offset < self.position => {}
+                Ok(record) => {
+                    self.position = record.offset + 1;
+                    taken += 1;
+                    take(record);
                 }
                 Err(error) => {
                     self.failure = Some(error.into());
@@ -97,20 +131,25 @@ impl DirectShardReader {
             *read += header.bytes;
             header.verify(&bytes)?;
             let next_offset = header.last_offset + 1;
-            if header.is_control() {
+            let marker = header.marker(&bytes)?;
+            if let Some(marker) = marker {
+                chunk.aborted.end(&header, marker);
+            }
+            let is_aborted = marker.is_none() && chunk.aborted.contain(&header);
+            if marker.is_some() || is_aborted && !is_broken(Mutant::AbortedCounted) {
                 self.position = self.position.max(next_offset);
                 continue;
             }
-            let plain = match Codec::of_attributes(header.attributes)? {
-                None => Some(bytes.slice(HEADER_BYTES..)),
+            let records = bytes.slice(HEADER_BYTES..);
+            let content = match Codec::of_attributes(header.attributes)? {
+                None => Content::Plain(records),
                 Some(codec) => {
-                    self.decompressed.clear();
-                    self.decompressed.shrink_to(BUFFER_KEPT_BYTES_MAX);
-                    codec.decompress(&bytes[HEADER_BYTES..], &mut self.decompressed)?;
-                    None
+                    self.window.clear();
+                    self.window.shrink_to(WINDOW_KEPT_BYTES_MAX);
+                    Content::Compressed { rest: codec.open(records)?, is_at_end: false }
                 }
             };
-            self.batch = Some(OpenBatch { walk: header.walk(), next_offset, plain });
+            self.batch = Some(OpenBatch { walk: header.walk(), next_offset, content });
             return Ok(true);
         }
     }
@@ -136,5 +175,9 @@ impl ShardReader for DirectShardReader {
             Some(error) if taken == 0 => Err(error.clone()),
             _ => Ok(taken),
         }
+    }
+
+    fn position(&self) -> u64 {
+        self.position
     }
 }

@@ -9,7 +9,7 @@ use clicktally_proto::identity::shard_key::ShardId;
 pub(crate) const SHARD: ShardId = ShardId(5);
 
 /// Bounds a hang, and is no verdict on speed: a busy machine takes many times what an idle one does.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Drains until `count` records have arrived or the reader fails. It sleeps between two drains, because a reader does
 /// not notify.

@@ -5,6 +5,7 @@
 mod log_claims;
 mod reader_claims;
 mod scripted_broker;
+mod transaction_claims;
 mod wire_faults;
 
 use clicktally_embedded::{Kafka, KafkaOptions};

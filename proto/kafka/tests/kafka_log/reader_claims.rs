@@ -2,6 +2,7 @@
 
 use clicktally_embedded::{Kafka, KafkaOptions};
 use clicktally_kafka::{FetchBy, KafkaConnection, KafkaLog};
+use clicktally_proto::click::record::RECORD_BYTES_MAX;
 use clicktally_proto::click_log::{ClickLog, LogError, OutRecord, RAW_CLICKS};
 use clicktally_proto::identity::shard_key::ShardId;
 use rdkafka::ClientConfig;
@@ -14,9 +15,10 @@ use crate::log_claims::{
     records, shards_do_not_see_each_other_and_a_shard_can_be_opened_again,
 };
 use crate::settings;
+use crate::transaction_claims::what_was_committed_is_read_and_a_reader_comes_to_the_end;
 
-/// The codecs that the client library produces. It is built without zstd here.
-const CODECS: [&str; 4] = ["none", "gzip", "snappy", "lz4"];
+/// Every codec of Kafka. The readers take the same ones, however a producer or a broker compresses.
+const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_direct_reader_keeps_its_promises() {
@@ -38,6 +40,11 @@ async fn every_claim(fetch: FetchBy) {
     shards_do_not_see_each_other_and_a_shard_can_be_opened_again(&log).await;
     every_codec_is_read(&kafka, &log).await;
     large_records_come_through_in_every_shard(&log).await;
+    // The library refuses such a batch, and says so.
+    if fetch == FetchBy::Direct {
+        a_batch_and_records_beyond_all_limits_are_passed(&kafka, &log).await;
+    }
+    what_was_committed_is_read_and_a_reader_comes_to_the_end(&kafka, &log).await;
     reading_continues_at_its_offset_when_the_broker_is_back(&mut kafka, &log).await;
     drop(log.open(ShardId(7), 99).expect("this log reports the loss through its reader"));
     an_offset_that_the_log_never_held_is_an_error(&log).await;
@@ -69,6 +76,35 @@ async fn every_codec_is_read(kafka: &Kafka, log: &KafkaLog) {
             assert!(seen.iter().map(|(_, value)| value.as_slice()).eq(texts), "{codec} from {skip}");
         }
     }
+}
+
+/// Little on the wire, and a lot in memory. Readers hand over as much of a record as makes it too long for every
+/// decoder.
+async fn a_batch_and_records_beyond_all_limits_are_passed(kafka: &Kafka, log: &KafkaLog) {
+    let shard = ShardId(14);
+    let producer: FutureProducer = ClientConfig::new()
+        .set("bootstrap.servers", kafka.bootstrap())
+        .set("compression.codec", "zstd")
+        .set("message.max.bytes", "200000000")
+        .set("batch.size", "200000000")
+        .set("linger.ms", "1000")
+        .create()
+        .unwrap();
+    let values = [b"first".to_vec(), vec![b'x'; 20 << 20], vec![b'y'; 60 << 20], b"last".to_vec()];
+    let sent = values.iter().map(|value| {
+        let record = FutureRecord::<(), _>::to(RAW_CLICKS).partition(shard.partition()).payload(value);
+        producer.send_result(record).unwrap()
+    });
+    for delivery in futures::future::join_all(sent.collect::<Vec<_>>()).await {
+        delivery.unwrap().unwrap();
+    }
+    let mut reader = log.open(shard, 0).unwrap();
+    let seen = read(&mut *reader, 4).await.unwrap();
+    for ((offset, value), sent) in seen.iter().zip(&values) {
+        let due = &sent[..sent.len().min(RECORD_BYTES_MAX + 1)];
+        assert!(value == due, "the record at {offset}: {} bytes for {}", value.len(), due.len());
+    }
+    assert_eq!(reader.position(), 4);
 }
 
 /// Records larger than what a reader asks for at once, between small ones, in several shards read at the same time.

@@ -113,7 +113,8 @@ fn topic() -> TopicName {
     TopicName(StrBytes::from_static_str(RAW_CLICKS))
 }
 
-/// A batch with a record of `value_bytes` bytes at each of `offsets`, which may have holes.
+/// A batch with a record of `value_bytes` bytes at each of `offsets`, which may have holes. A control batch has COMMIT
+/// markers instead.
 pub(crate) fn batch(offsets: &[i64], value_bytes: usize, is_control: bool) -> Bytes {
     let value = Bytes::from(vec![b'x'; value_bytes]);
     let record = |&offset: &i64| Record {
@@ -127,7 +128,7 @@ pub(crate) fn batch(offsets: &[i64], value_bytes: usize, is_control: bool) -> By
         offset,
         sequence: i32::try_from(offset).unwrap(),
         timestamp: 1_800_000_000_000,
-        key: None,
+        key: is_control.then(|| Bytes::from_static(&[0, 0, 0, 1])),
         value: Some(value.clone()),
         headers: Default::default(),
     };

@@ -38,6 +38,13 @@ pub enum LogError {
         .shard.0
     )]
     OffsetLost { shard: ShardId, offset: u64, detail: String },
+    /// The broker sends the same damaged records each time. Skipping them would lose clicks.
+    #[error(
+        "{RAW_CLICKS}, partition {}: what the broker sends from offset {offset} on is damaged, also when it is read again: \
+         {detail}; let a broker with an undamaged copy lead the partition, then restart this node",
+        .shard.0
+    )]
+    Damaged { shard: ShardId, offset: u64, detail: String },
     /// The same call fails again until an operator acts.
     #[error("the log refused: {0}")]
     Fatal(String),
@@ -48,7 +55,7 @@ impl LogError {
     pub fn next_move(&self) -> NextMove {
         match self {
             LogError::Unavailable(_) => NextMove::Retry,
-            LogError::OffsetLost { .. } | LogError::Fatal(_) => NextMove::Halt,
+            LogError::OffsetLost { .. } | LogError::Damaged { .. } | LogError::Fatal(_) => NextMove::Halt,
         }
     }
 }

@@ -20,10 +20,11 @@ fn is_fatal(error: &KafkaError) -> bool {
                     | Code::TopicAuthorizationFailed
                     | Code::OffsetOutOfRange
                     | Code::AutoOffsetReset
-                    // A batch with an unknown codec, or one that is not what its codec writes: it stays as it is.
+                    // A batch with an unknown codec, one that is not what its codec writes, or a damaged one.
                     | Code::NotImplemented
                     | Code::BadCompression
                     | Code::BadMessage
+                    | Code::InvalidMessage
                     | Code::UnsupportedCompressionType
             )
         )

@@ -9,7 +9,7 @@
 //!
 //! `connection` makes the clients and is the only module that knows their settings. `kafka_log` is the adapter.
 //! `partition_readers` reads, for it and for the archive: with `direct`, a fetcher of our own, or with
-//! `librdkafka_reader`.
+//! `librdkafka_reader`. `rereading` reads damaged batches again, for both.
 //!
 //! [`ClickLog`]: clicktally_proto::click_log::ClickLog
 
@@ -24,6 +24,7 @@ mod direct;
 mod librdkafka_reader;
 mod partition_queue;
 mod partition_readers;
+mod rereading;
 
 pub use client_error::log_error;
 pub use connection::KafkaConnection;

@@ -53,6 +53,9 @@ impl LibrdkafkaShardReader {
             RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset => {
                 LogError::OffsetLost { shard, offset, detail: code.to_string() }
             }
+            RDKafkaErrorCode::BadMessage | RDKafkaErrorCode::InvalidMessage => {
+                LogError::Damaged { shard, offset, detail: code.to_string() }
+            }
             other => log_error(KafkaError::MessageConsumption(other)),
         }
     }

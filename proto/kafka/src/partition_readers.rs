@@ -13,6 +13,7 @@ use super::client_error::log_error;
 use super::connection::KafkaConnection;
 use super::direct::{DirectShardReader, Fetcher};
 use super::librdkafka_reader::LibrdkafkaShardReader;
+use super::rereading::RereadingShardReader;
 
 const EVENTS_POLL: Duration = Duration::from_millis(500);
 
@@ -29,14 +30,25 @@ pub enum FetchBy {
 }
 
 pub struct PartitionReaders {
-    topic: Arc<str>,
-    reading: Reading,
+    reading: Arc<Reading>,
     is_stopping: Arc<AtomicBool>,
 }
 
-enum Reading {
+/// Opens readers that end at the first damaged batch.
+pub(crate) enum Reading {
     Direct(Fetcher),
-    Librdkafka(Arc<BaseConsumer>),
+    Librdkafka { topic: Arc<str>, consumer: Arc<BaseConsumer> },
+}
+
+impl Reading {
+    pub(crate) fn open(&self, shard: ShardId, from: u64) -> Result<Box<dyn ShardReader>, LogError> {
+        Ok(match self {
+            Reading::Direct(fetcher) => Box::new(DirectShardReader::open(fetcher, shard, from)?),
+            Reading::Librdkafka { topic, consumer } => {
+                Box::new(LibrdkafkaShardReader::open(consumer, topic, shard, from)?)
+            }
+        })
+    }
 }
 
 impl PartitionReaders {
@@ -48,28 +60,25 @@ impl PartitionReaders {
         fetch: FetchBy,
         held_bytes_max: usize,
     ) -> Result<PartitionReaders, LogError> {
-        let (topic, is_stopping): (Arc<str>, _) = (topic.into(), Arc::new(AtomicBool::new(false)));
+        let is_stopping = Arc::new(AtomicBool::new(false));
         let fatal = |error: std::io::Error| LogError::Fatal(error.to_string());
         let reading = match fetch {
             FetchBy::Direct => {
-                let fetcher = Fetcher::start(connection.clone(), &topic, held_bytes_max);
+                let fetcher = Fetcher::start(connection.clone(), topic, held_bytes_max);
                 Reading::Direct(fetcher.map_err(fatal)?)
             }
             FetchBy::Librdkafka => {
                 let consumer = Arc::new(connection.partition_reader().map_err(log_error)?);
                 serve_events(Arc::clone(&consumer), Arc::clone(&is_stopping)).map_err(fatal)?;
-                Reading::Librdkafka(consumer)
+                Reading::Librdkafka { topic: topic.into(), consumer }
             }
         };
-        Ok(PartitionReaders { topic, reading, is_stopping })
+        Ok(PartitionReaders { reading: Arc::new(reading), is_stopping })
     }
 
     /// One reader of a partition at a time.
     pub fn open(&self, shard: ShardId, from: u64) -> Result<Box<dyn ShardReader>, LogError> {
-        Ok(match &self.reading {
-            Reading::Direct(fetcher) => Box::new(DirectShardReader::open(fetcher, shard, from)?),
-            Reading::Librdkafka(consumer) => Box::new(LibrdkafkaShardReader::open(consumer, &self.topic, shard, from)?),
-        })
+        Ok(Box::new(RereadingShardReader::open(Arc::clone(&self.reading), shard, from)?))
     }
 }
 

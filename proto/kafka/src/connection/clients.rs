@@ -102,6 +102,8 @@ impl KafkaConnection {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("isolation.level", "read_committed")
+            // A damaged batch is an error. By default the library hands over what it finds in it.
+            .set("check.crcs", "true")
             // An offset that is gone is a loss to report, not a reason to jump.
             .set("auto.offset.reset", "error")
             // By default a partition whose queue was full is not fetched for a second, which cuts catch-up to a

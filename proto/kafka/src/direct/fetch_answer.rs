@@ -41,7 +41,7 @@ impl FetchAnswer {
         match part.records {
             Some(records) if !records.is_empty() => {
                 let aborted = AbortedTransactions::of_answer(part.aborted_transactions);
-                whole_batches(asked, records, aborted)
+                whole_batches(shard, asked, records, aborted)
             }
             _ => FetchAnswer::Nothing,
         }
@@ -62,6 +62,10 @@ fn explain(shard: ShardId, asked: u64, code: ResponseError) -> FetchAnswer {
         | Code::ReplicaNotAvailable
         | Code::OffsetNotAvailable
         | Code::KafkaStorageError => FetchAnswer::LeaderMoved(code),
+        // The broker found the damage itself.
+        Code::CorruptMessage => {
+            FetchAnswer::Failed(LogError::Damaged { shard, offset: asked, detail: code.to_string() })
+        }
         Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
             FetchAnswer::Failed(LogError::Fatal(code.to_string()))
         }
@@ -70,13 +74,13 @@ fn explain(shard: ShardId, asked: u64, code: ResponseError) -> FetchAnswer {
 }
 
 /// Leaves out the last batch if it is cut off. The next Fetch begins with it.
-fn whole_batches(asked: u64, records: Bytes, aborted: AbortedTransactions) -> FetchAnswer {
+fn whole_batches(shard: ShardId, asked: u64, records: Bytes, aborted: AbortedTransactions) -> FetchAnswer {
     let (mut end, mut next_offset, mut last_epoch) = (0, None, -1);
     loop {
         let header = match BatchHeader::read(&records[end..]) {
             Ok(Some(header)) => header,
             Ok(None) => break,
-            Err(error) => return FetchAnswer::Failed(error.into()),
+            Err(error) => return FetchAnswer::Failed(error.at(shard, next_offset.unwrap_or(asked))),
         };
         // Compaction and transactions leave holes. Offsets that go back are an error.
         let goes_back = match next_offset {
@@ -85,8 +89,8 @@ fn whole_batches(asked: u64, records: Bytes, aborted: AbortedTransactions) -> Fe
         };
         if goes_back {
             let (base, due) = (header.base_offset, next_offset.unwrap_or(asked));
-            let text = format!("the broker sent a batch at offset {base} where {due} was due");
-            return FetchAnswer::Failed(LogError::Unavailable(text));
+            let detail = format!("a batch begins at offset {base} where {due} was due");
+            return FetchAnswer::Failed(LogError::Damaged { shard, offset: due, detail });
         }
         next_offset = Some(header.last_offset + 1);
         last_epoch = header.leader_epoch;

@@ -6,7 +6,7 @@
 use clicktally_proto::click::record::RECORD_BYTES_MAX;
 use clicktally_proto::click_log::{LogError, LogRecord};
 use clicktally_proto::event_time::UnixMillis;
-use clicktally_proto::next_move::NextMove;
+use clicktally_proto::identity::shard_key::ShardId;
 use clicktally_proto::varint;
 use thiserror::Error;
 
@@ -25,6 +25,9 @@ const CONTROL: i16 = 1 << 5;
 pub(super) enum BatchError {
     #[error("the batch at offset {offset} is damaged: its checksum differs")]
     Checksum { offset: u64 },
+    /// Seen before the checksum is compared.
+    #[error("the header of a batch is malformed: {0}")]
+    Header(&'static str),
     #[error(
         "a batch has format {magic} of before Kafka 0.11, and the direct fetcher reads only format 2: set [log] fetch to \"librdkafka\""
     )]
@@ -42,26 +45,20 @@ pub(super) enum BatchError {
 }
 
 impl BatchError {
-    fn next_move(&self) -> NextMove {
+    /// `position`: the next offset due of the shard's reader.
+    pub(super) fn at(self, shard: ShardId, position: u64) -> LogError {
         match self {
-            // The damage may have happened on the way: fetched again, the batch may be right.
-            BatchError::Checksum { .. } => NextMove::Retry,
+            // Read again, the batch may be right.
+            BatchError::Checksum { .. } | BatchError::Header(_) => {
+                LogError::Damaged { shard, offset: position, detail: self.to_string() }
+            }
             // The batch was written like this. To skip it would lose its clicks.
             BatchError::OldFormat { .. }
             | BatchError::UnknownCodec { .. }
             | BatchError::Undecodable(_)
             | BatchError::Blown { .. }
             | BatchError::EndsEarly
-            | BatchError::Malformed(_) => NextMove::Halt,
-        }
-    }
-}
-
-impl From<BatchError> for LogError {
-    fn from(error: BatchError) -> LogError {
-        match error.next_move() {
-            NextMove::Retry => LogError::Unavailable(error.to_string()),
-            NextMove::Reject | NextMove::Halt => LogError::Fatal(error.to_string()),
+            | BatchError::Malformed(_) => LogError::Fatal(self.to_string()),
         }
     }
 }
@@ -94,15 +91,15 @@ impl BatchHeader {
             Some(&magic) => return Err(BatchError::OldFormat { magic }),
         }
         let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
-        let length = usize::try_from(i32_at(header, 8)).map_err(|_| BatchError::Malformed("its length is negative"))?;
+        let length = usize::try_from(i32_at(header, 8)).map_err(|_| BatchError::Header("its length is negative"))?;
         let whole = length + PREFIX_BYTES;
         if whole < HEADER_BYTES {
-            return Err(BatchError::Malformed("it is shorter than its header"));
+            return Err(BatchError::Header("it is shorter than its header"));
         }
-        let not_an_offset = |_| BatchError::Malformed("an offset is negative");
+        let not_an_offset = |_| BatchError::Header("an offset is negative");
         let base_offset = u64::try_from(i64_at(header, 0)).map_err(not_an_offset)?;
         let last_offset = base_offset + u64::try_from(i32_at(header, 23)).map_err(not_an_offset)?;
-        let records = u32::try_from(i32_at(header, 57)).map_err(|_| BatchError::Malformed("its count is negative"))?;
+        let records = u32::try_from(i32_at(header, 57)).map_err(|_| BatchError::Header("its count is negative"))?;
         let header = BatchHeader {
             base_offset,
             last_offset,

@@ -105,7 +105,7 @@ impl DirectShardReader {
                     take(record);
                 }
                 Err(error) => {
-                    self.failure = Some(error.into());
+                    self.failure = Some(error.at(self.feed.feed.shard, self.position));
                     break;
                 }
             }
@@ -124,14 +124,18 @@ impl DirectShardReader {
                 }
                 continue;
             };
+            let (shard, position) = (self.feed.feed.shard, self.position);
+            let explain = |error: BatchError| error.at(shard, position);
             let rest = &chunk.batches[*read..];
             // The fetcher cuts chunks at the ends of batches.
-            let header = BatchHeader::read(rest)?.ok_or(BatchError::Malformed("it is cut off"))?;
+            let header = BatchHeader::read(rest)
+                .map_err(explain)?
+                .ok_or_else(|| explain(BatchError::Header("it is cut off")))?;
             let bytes = chunk.batches.slice(*read..*read + header.bytes);
             *read += header.bytes;
-            header.verify(&bytes)?;
+            header.verify(&bytes).map_err(explain)?;
             let next_offset = header.last_offset + 1;
-            let marker = header.marker(&bytes)?;
+            let marker = header.marker(&bytes).map_err(explain)?;
             if let Some(marker) = marker {
                 chunk.aborted.end(&header, marker);
             }
@@ -141,12 +145,12 @@ impl DirectShardReader {
                 continue;
             }
             let records = bytes.slice(HEADER_BYTES..);
-            let content = match Codec::of_attributes(header.attributes)? {
+            let content = match Codec::of_attributes(header.attributes).map_err(explain)? {
                 None => Content::Plain(records),
                 Some(codec) => {
                     self.window.clear();
                     self.window.shrink_to(WINDOW_KEPT_BYTES_MAX);
-                    Content::Compressed { rest: codec.open(records)?, is_at_end: false }
+                    Content::Compressed { rest: codec.open(records).map_err(explain)?, is_at_end: false }
                 }
             };
             self.batch = Some(OpenBatch { walk: header.walk(), next_offset, content });

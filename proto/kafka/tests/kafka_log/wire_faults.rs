@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use clicktally_kafka::{FetchBy, KafkaLog};
 use clicktally_proto::click_log::{ClickLog, LogError, ShardReader};
 use clicktally_proto::identity::shard_key::ShardId;
+use clicktally_proto::next_move::NextMove;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::fetch_request::FetchPartition;
 use kafka_protocol::messages::fetch_response::{EpochEndOffset, PartitionData};
@@ -78,13 +79,12 @@ async fn holes_and_control_batches_are_passed_and_a_cut_batch_is_asked_for_again
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_batch_is_an_error_after_the_records_before_it() {
-    let damaged = changed(&small(&[2, 3]), 70, 1);
     type Check = fn(&LogError) -> bool;
-    let unavailable: Check = |error| matches!(error, LogError::Unavailable(_));
-    let cases: [(&str, Bytes, Check); 3] = [
-        // The damage may have happened on the way or on the disk. Fetched again, the batch may be right.
-        ("a damaged batch", damaged, unavailable),
-        ("offsets that go back", small(&[0, 1]), unavailable),
+    let damaged: Check = |error| matches!(error, LogError::Damaged { shard: SHARD, offset: 2, .. });
+    let cases: [(&str, Bytes, Check); 4] = [
+        ("a damaged batch", changed(&small(&[2, 3]), 70, 1), damaged),
+        ("a damaged header", changed(&small(&[2, 3]), 23, 0x80), damaged),
+        ("offsets that go back", small(&[0, 1]), damaged),
         (
             "an old format",
             changed(&small(&[2, 3]), 16, 2 ^ 1),
@@ -105,6 +105,44 @@ async fn a_wrong_batch_is_an_error_after_the_records_before_it() {
         assert_eq!(offsets, [0, 1], "{case}");
         assert_eq!(reader.drain(10, &mut |_| panic!("{case}: a record behind the error")), Err(error), "{case}");
     }
+}
+
+/// Damage that happened on the way passes when the batch is read again. Damage on the broker's disk does not, and must
+/// not be asked for again for ever: an operator has to hear of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_batch_is_read_again_a_few_times_and_then_an_operator_is_told() {
+    /// Ten reads, and one answer that was on its way.
+    const ANSWERS_MAX: u64 = 11;
+    let damaged_answers = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&damaged_answers);
+    let script = move |asked: &FetchPartition| match asked.fetch_offset {
+        0 => answer(&[small(&[0, 1])]),
+        // The broker finds the first damage itself, and the reader the second.
+        2 if counted.fetch_add(1, Ordering::Relaxed) == 0 => {
+            PartitionData::default().with_error_code(ResponseError::CorruptMessage.code())
+        }
+        2 if counted.load(Ordering::Relaxed) == 2 => answer(&[changed(&small(&[2, 3]), 70, 1)]),
+        2 => answer(&[small(&[2, 3])]),
+        4 => {
+            counted.fetch_add(1, Ordering::Relaxed);
+            answer(&[changed(&small(&[4, 5]), 70, 1)])
+        }
+        _ => unexpected(),
+    };
+    let log = log_of(script).await;
+    let mut reader = log.open(SHARD, 0).unwrap();
+    let seen = read(&mut *reader, 4).await.unwrap();
+    assert!(seen.iter().map(|(offset, _)| *offset).eq(0..4));
+    damaged_answers.store(0, Ordering::Relaxed);
+    let (offsets, error) = read_to_failure(&mut *reader).await;
+    assert!(offsets.is_empty(), "{offsets:?}");
+    let text = error.to_string();
+    for part in ["raw_clicks", "partition 5", "offset 4", "checksum", "lead the partition"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(error.next_move(), NextMove::Halt);
+    let answers = damaged_answers.load(Ordering::Relaxed);
+    assert!((5..=ANSWERS_MAX).contains(&answers), "{answers}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,17 +5,18 @@ use clicktally_kafka::{FetchBy, KafkaConnection, KafkaLog};
 use clicktally_proto::click::record::RECORD_BYTES_MAX;
 use clicktally_proto::click_log::{ClickLog, LogError, OutRecord, RAW_CLICKS};
 use clicktally_proto::identity::shard_key::ShardId;
-use rdkafka::ClientConfig;
 use rdkafka::admin::AdminOptions;
+use rdkafka::consumer::Consumer;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Message};
 
 use crate::log_claims::{
-    SHARD, an_offset_that_the_log_never_held_is_an_error, every_offset_in_order_from_where_it_was_opened, read,
-    records, shards_do_not_see_each_other_and_a_shard_can_be_opened_again,
+    PATIENCE, SHARD, an_offset_that_the_log_never_held_is_an_error, every_offset_in_order_from_where_it_was_opened,
+    read, records, shards_do_not_see_each_other_and_a_shard_can_be_opened_again,
 };
 use crate::settings;
-use crate::transaction_claims::what_was_committed_is_read_and_a_reader_comes_to_the_end;
+use crate::transaction_claims::{self, read_to, what_was_committed_is_read_and_a_reader_comes_to_the_end};
 
 /// Every codec of Kafka. The readers take the same ones, however a producer or a broker compresses.
 const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
@@ -45,6 +46,7 @@ async fn every_claim(fetch: FetchBy) {
         a_batch_and_records_beyond_all_limits_are_passed(&kafka, &log).await;
     }
     what_was_committed_is_read_and_a_reader_comes_to_the_end(&kafka, &log).await;
+    the_window_writers_client_finds_what_the_shards_find(&kafka, &log).await;
     reading_continues_at_its_offset_when_the_broker_is_back(&mut kafka, &log).await;
     drop(log.open(ShardId(7), 99).expect("this log reports the loss through its reader"));
     an_offset_that_the_log_never_held_is_an_error(&log).await;
@@ -74,6 +76,24 @@ async fn every_codec_is_read(kafka: &Kafka, log: &KafkaLog) {
             let seen = read(&mut *reader, 500 - usize::try_from(skip).unwrap()).await.unwrap();
             let texts = texts.iter().map(String::as_bytes).skip(usize::try_from(skip).unwrap());
             assert!(seen.iter().map(|(_, value)| value.as_slice()).eq(texts), "{codec} from {skip}");
+        }
+    }
+}
+
+/// The window writer reads its topics with the client library, whatever the shards read with: each codec, and between
+/// aborted records what was committed.
+async fn the_window_writers_client_finds_what_the_shards_find(kafka: &Kafka, log: &KafkaLog) {
+    for shard in (0..CODECS.len() as u16).map(ShardId).chain([transaction_claims::SHARD]) {
+        let mut reader = log.open(shard, 0).unwrap();
+        let due = read_to(&mut *reader, log.end_offset(shard).await.unwrap()).await;
+        let consumer = KafkaConnection::plaintext(kafka.bootstrap()).out_topics_reader().unwrap();
+        let mut assignment = TopicPartitionList::new();
+        assignment.add_partition_offset(RAW_CLICKS, shard.partition(), Offset::Beginning).unwrap();
+        consumer.assign(&assignment).unwrap();
+        for (offset, text) in due {
+            let record = tokio::task::block_in_place(|| consumer.poll(PATIENCE)).expect("a record").unwrap();
+            let value = record.payload().unwrap();
+            assert_eq!((record.offset().cast_unsigned(), value), (offset, text.as_bytes()), "shard {}", shard.0);
         }
     }
 }

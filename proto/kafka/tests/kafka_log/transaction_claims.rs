@@ -12,7 +12,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 
 use crate::log_claims::{PATIENCE, read, records};
 
-const SHARD: ShardId = ShardId(13);
+pub(crate) const SHARD: ShardId = ShardId(13);
 
 /// A producer of another make: Flink's and Kafka Connect's exactly-once sinks write like this.
 struct Transactional(FutureProducer);
@@ -61,7 +61,7 @@ async fn until_readable_to(log: &KafkaLog, end: u64) {
     assert_eq!(log.end_offset(SHARD).await.unwrap(), end);
 }
 
-async fn read_to(reader: &mut dyn ShardReader, end: u64) -> Vec<(u64, String)> {
+pub(crate) async fn read_to(reader: &mut dyn ShardReader, end: u64) -> Vec<(u64, String)> {
     let mut seen = Vec::new();
     let reading = async {
         while reader.position() < end {

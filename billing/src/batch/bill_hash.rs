@@ -39,7 +39,7 @@ mod tests {
     use clicktally_proto::money::Currency;
 
     use super::*;
-    use crate::bill::{BilledByCampaign, bill};
+    use crate::bill::{BilledByCampaign, BilledElsewhere, bill};
 
     fn hash(manifest: &str, clicks: u64, (price, budget): (i64, i64), elsewhere: &BilledByCampaign) -> String {
         let terms = TermsTimeline::new([Terms {
@@ -56,10 +56,14 @@ mod tests {
         bill_hash(manifest, &bill(&[usage], &terms, elsewhere).unwrap(), &terms)
     }
 
+    fn billed_before(earlier_micros: i64) -> BilledElsewhere {
+        BilledElsewhere { earlier_micros, later: Vec::new() }
+    }
+
     #[test]
     fn everything_that_changes_a_bill_changes_its_hash_and_nothing_else_does() {
         let none = BTreeMap::new();
-        let elsewhere = |micros| BTreeMap::from([((1, Currency::USD), micros)]);
+        let elsewhere = |micros| BTreeMap::from([((1, Currency::USD), billed_before(micros))]);
         let same = hash("m", 10, (1, 100), &none);
         assert_eq!(hash("m", 10, (1, 100), &elsewhere(90)), same, "other days leave enough of the budget");
         for other in [

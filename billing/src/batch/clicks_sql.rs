@@ -94,6 +94,7 @@ impl ShardQuery {
              FROM copies
              LEFT JOIN terms ON copies.campaign_id = terms.terms_campaign_id
                 AND copies.event_time_ms >= terms.from_ms AND copies.event_time_ms < terms.to_ms
+                AND (copies.event_time_ms >= terms.agreed_ms OR copies.arrival_ms >= terms.agreed_ms)
              WHERE event_time_ms >= {from} AND event_time_ms < {to}
              GROUP BY 1, 2, 3, 4"
         );
@@ -172,11 +173,11 @@ fn copies_sql(max_ahead_ms: u64) -> String {
         (first("campaign_id"), first("ad_id"), first("event_time_ms"), first("is_valid"));
     format!(
         "usable AS (
-            SELECT click_id, campaign_id, ad_id, event_time_ms, log_offset, position, {valid} AS is_valid
+            SELECT click_id, campaign_id, ad_id, event_time_ms, arrival_ms, log_offset, position, {valid} AS is_valid
             FROM archived WHERE malformed IS NULL AND home_shard = shard AND {usable}),
          copies AS (
-            SELECT click_id, campaign_id, ad_id, event_time_ms, event_time_ms / {minute_ms} AS minute, log_offset, is_valid,
-                row_number() OVER identity AS copy, {campaign} AS first_campaign, {ad} AS first_ad,
+            SELECT click_id, campaign_id, ad_id, event_time_ms, arrival_ms, event_time_ms / {minute_ms} AS minute, log_offset,
+                is_valid, row_number() OVER identity AS copy, {campaign} AS first_campaign, {ad} AS first_ad,
                 {time} AS first_event_time, {is_valid} AS first_is_valid
             FROM usable
             WINDOW identity AS (PARTITION BY click_id ORDER BY log_offset, position))"
@@ -211,12 +212,14 @@ fn terms_batch(terms: &[TermsInterval]) -> Result<RecordBatch, BillingError> {
             Field::new("revision", DataType::Int64, false),
             Field::new("from_ms", DataType::UInt64, false),
             Field::new("to_ms", DataType::UInt64, false),
+            Field::new("agreed_ms", DataType::UInt64, false),
         ])),
         vec![
             Arc::new(UInt64Array::from(campaigns?)),
             Arc::new(Int64Array::from_iter_values(terms.iter().map(|interval| interval.revision))),
             Arc::new(UInt64Array::from_iter_values(terms.iter().map(|interval| interval.from_ms))),
             Arc::new(UInt64Array::from_iter_values(terms.iter().map(|interval| interval.to_ms))),
+            Arc::new(UInt64Array::from_iter_values(terms.iter().map(|interval| interval.agreed_ms))),
         ],
     )?)
 }

@@ -3,7 +3,7 @@
 mod rules;
 mod terms;
 
-pub use clicktally_database::billing::Usage;
+pub use clicktally_database::billing::{BilledByCampaign, BilledElsewhere, Usage};
 pub use clicktally_database::catalog::Terms;
-pub use rules::{BilledByCampaign, BilledUsage, UnbilledCause, bill};
+pub use rules::{BilledUsage, UnbilledCause, bill};
 pub use terms::{TermsInterval, TermsTimeline};

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use clicktally_database::catalog::Terms;
-use clicktally_proto::money::Currency;
 
 /// Clicks of the campaign with event times in `[from_ms, to_ms)` fall under `revision`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +11,17 @@ pub struct TermsInterval {
     pub revision: i64,
     pub from_ms: u64,
     pub to_ms: u64,
+    /// When the terms came into force. Only the first terms of a campaign cover event times before that, and only for
+    /// clicks that arrive after it: an earlier click had no terms, and the stream charged nothing for it.
+    pub agreed_ms: u64,
+}
+
+impl TermsInterval {
+    /// The rule that the batch's SQL restates.
+    pub fn holds(&self, event_time_ms: u64, arrival_ms: u64) -> bool {
+        let is_agreed = event_time_ms >= self.agreed_ms || arrival_ms >= self.agreed_ms;
+        (self.from_ms..self.to_ms).contains(&event_time_ms) && is_agreed
+    }
 }
 
 /// All terms of all campaigns.
@@ -34,11 +44,6 @@ impl TermsTimeline {
         self.terms.get(&campaign_id)?.get(&revision)
     }
 
-    /// The newest terms in a currency: later ones in another currency say nothing about it.
-    pub fn newest_in(&self, campaign_id: i64, currency: Currency) -> Option<&Terms> {
-        self.terms.get(&campaign_id)?.values().rev().find(|terms| terms.currency == currency)
-    }
-
     /// Every campaign's life cut into intervals, one set of terms in each. They cover `[0, u64::MAX)` without gap or
     /// overlap: a click before the first terms falls under the first ones. A higher revision wins from its start on,
     /// also over a lower revision that starts later (the clock of the node that took it may have been behind).
@@ -53,14 +58,15 @@ fn intervals_of(campaign_id: i64, revisions: &BTreeMap<i64, Terms>) -> Vec<Terms
     let mut intervals: Vec<TermsInterval> = Vec::new();
     let mut began_ms = 0;
     for (from_ms, revision) in starts {
+        let agreed_ms = from_ms;
         match intervals.last_mut() {
-            None => intervals.push(TermsInterval { campaign_id, revision, from_ms: 0, to_ms: u64::MAX }),
+            None => intervals.push(TermsInterval { campaign_id, revision, from_ms: 0, to_ms: u64::MAX, agreed_ms }),
             Some(before) if revision < before.revision => continue,
             // It was replaced at the instant it began, so it was never in effect.
             Some(before) if began_ms == from_ms => before.revision = revision,
             Some(before) => {
                 before.to_ms = from_ms;
-                intervals.push(TermsInterval { campaign_id, revision, from_ms, to_ms: u64::MAX });
+                intervals.push(TermsInterval { campaign_id, revision, from_ms, to_ms: u64::MAX, agreed_ms });
             }
         }
         began_ms = from_ms;
@@ -79,6 +85,7 @@ fn intervals_of(campaign_id: i64, revisions: &BTreeMap<i64, Terms>) -> Vec<Terms
 
 #[cfg(test)]
 mod tests {
+    use clicktally_proto::money::Currency;
     use proptest::prelude::*;
 
     use super::*;
@@ -94,6 +101,20 @@ mod tests {
             budget_micros: 1,
             effective_from_ms,
         }
+    }
+
+    #[test]
+    fn a_click_from_before_the_first_terms_falls_under_them_only_if_it_arrives_later() {
+        let timeline = TermsTimeline::new([terms(1, 100), terms(2, 200)]);
+        let falls_under = |event_time_ms, arrival_ms| {
+            timeline.intervals().iter().find(|interval| interval.holds(event_time_ms, arrival_ms)).map(|i| i.revision)
+        };
+        assert_eq!(falls_under(50, 99), None);
+        assert_eq!(falls_under(50, 100), Some(1));
+        // A device whose clock is ahead: the click is dated after the terms, and has them.
+        assert_eq!(falls_under(100, 50), Some(1));
+        assert_eq!(falls_under(150, 250), Some(1), "by its own time, not by its arrival");
+        assert_eq!(falls_under(250, 150), Some(2));
     }
 
     proptest! {

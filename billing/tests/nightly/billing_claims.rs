@@ -216,9 +216,13 @@ pub(crate) async fn a_day_is_billed_as_a_naive_recount_says_and_never_changes_bu
     assert_eq!((debit[0].kind.as_str(), debit[0].amount_micros), ("debit_memo", 40 * PRICE_MICROS));
     assert_billed(&world, &recount(&records), days).await;
 
-    // A lowered budget takes back what it no longer covers, in a credit memo.
+    // A budget that is lowered after the clicks takes nothing back.
     finalize_by_override(&world, days[0]).await;
     set_terms(&world, 4, 2, PRICE_MICROS, PRICE_MICROS, NOON_MS + 100 * HOUR_MS).await;
+    let again = run_day(&world, days[0]).await;
+    assert_eq!((again.is_unchanged, again.revision), (true, 2));
+    // Terms that arrive late, and were in force at the clicks, take back what they do not cover, in a credit memo.
+    set_terms(&world, 4, 3, PRICE_MICROS, PRICE_MICROS, 0).await;
     assert_eq!(run_day(&world, days[1]).await.revision, 1);
     let credit = run_day(&world, days[0]).await;
     assert_eq!((credit.revision, credit.documents), (3, 1));

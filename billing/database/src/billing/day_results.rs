@@ -64,6 +64,17 @@ pub struct CampaignDay {
     pub unbilled_cause: Option<&'static str>,
 }
 
+/// What documents of other days than the one being billed bill a campaign in one currency.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BilledElsewhere {
+    pub earlier_micros: Micros,
+    /// Of later days, which a rerun of an earlier day finds: (terms revision, amount), in order of day and revision.
+    pub later: Vec<(i64, Micros)>,
+}
+
+/// By campaign and currency.
+pub type BilledByCampaign = BTreeMap<(i64, Currency), BilledElsewhere>;
+
 /// Nothing is visible, and the budgets stay locked, until [`DayReplacement::commit`]. Dropping it changes nothing.
 #[derive(Debug)]
 pub struct DayReplacement<'a> {
@@ -171,27 +182,35 @@ impl DayReplacement<'_> {
     ///
     /// # Errors
     /// `Sql`; `Currency`; `Damaged` for a sum below zero, because that would raise the campaign's budget.
-    pub async fn billed_on_other_days(&mut self) -> Result<BTreeMap<(i64, Currency), Micros>, DatabaseError> {
-        sqlx::query(
-            "SELECT campaign_id, currency::text AS currency, sum(line.amount_micros)::bigint AS amount_micros
+    pub async fn billed_on_other_days(&mut self) -> Result<BilledByCampaign, DatabaseError> {
+        let rows = sqlx::query(
+            "SELECT campaign_id, currency::text AS currency, day > $1 AS is_later,
+                CASE WHEN day > $1 THEN day END AS later_day, CASE WHEN day > $1 THEN terms_revision END AS later_revision,
+                sum(line.amount_micros)::bigint AS amount_micros
              FROM billing.invoice_line line JOIN billing.invoice USING (invoice_id)
              WHERE day <> $1 AND campaign_id IN (SELECT campaign_id FROM pg_temp.batch_stage)
-             GROUP BY campaign_id, currency",
+             GROUP BY campaign_id, currency, is_later, later_day, later_revision
+             ORDER BY later_day, later_revision",
         )
         .bind(self.day.date())
         .fetch_all(&mut *self.t)
-        .await?
-        .iter()
-        .map(|row| {
+        .await?;
+        let mut billed = BilledByCampaign::new();
+        for row in rows {
             let (campaign_id, amount_micros): (i64, Micros) =
                 (row.try_get("campaign_id")?, row.try_get("amount_micros")?);
             if amount_micros < 0 {
                 let detail = format!("the lines of campaign {campaign_id} take back more than they bill");
                 return Err(DatabaseError::Damaged { table: "billing.invoice_line", detail });
             }
-            Ok(((campaign_id, to_currency(row.try_get("currency")?)?), amount_micros))
-        })
-        .collect()
+            let of_campaign = billed.entry((campaign_id, to_currency(row.try_get("currency")?)?)).or_default();
+            if row.try_get("is_later")? {
+                of_campaign.later.push((row.try_get("later_revision")?, amount_micros));
+            } else {
+                of_campaign.earlier_micros = amount_micros;
+            }
+        }
+        Ok(billed)
     }
 
     /// What the day's documents bill already. The drafts were deleted, so these are final.

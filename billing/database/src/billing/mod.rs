@@ -17,7 +17,7 @@ pub mod reconciliation;
 pub mod statement;
 
 pub use batch_view::{clicks_of_ad, finished_days};
-pub use day_results::{CampaignDay, DayReplacement, NewRun, SettledLine, Usage};
+pub use day_results::{BilledByCampaign, BilledElsewhere, CampaignDay, DayReplacement, NewRun, SettledLine, Usage};
 pub use documents::{NewDocument, NewLine};
 pub use finalisation::{DraftDocument, Finalisation, NewEntry, NewestRun, OverriddenChecks, ReconciledRun};
 pub use manifest::{ManifestFile, NewFile, archived_days, archived_offsets, files_for_day, files_of_newest_run};

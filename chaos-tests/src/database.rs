@@ -164,6 +164,14 @@ impl Database {
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
     }
 
+    /// Campaign-days whose amounts the reconciliation cannot explain, and how many it compared.
+    pub async fn unexplained_amounts(&self) -> anyhow::Result<(u64, u64)> {
+        let row = self
+            .one("SELECT count(*) FILTER (WHERE unexplained_micros > 0), count(*) FROM billing.reconciled_amount")
+            .await?;
+        Ok((number(&row, 0)?, number(&row, 1)?))
+    }
+
     /// Copies every row of `reports.ad_minute` to two days earlier, where only PostgreSQL knows it.
     pub async fn copy_rows_two_days_back(&self) -> anyhow::Result<()> {
         let copied = sqlx::query(

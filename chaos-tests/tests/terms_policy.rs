@@ -213,8 +213,8 @@ fn terms_apply_from_the_moment_they_are_accepted_and_to_no_click_before() {
     story.agree(3_000, 2 * PRICE, 100 * PRICE);
     story.click(4_000, 4_000, 5);
     assert_eq!((story.stream().1, story.billed_micros()), (13 * PRICE, 13 * PRICE));
-    // A click dated before the change that arrives after it is billed at the terms of its own time. The stream charged it at
-    // those of its arrival; reconciliation names the difference `terms_changed`.
+    // A click dated before the change that arrives after it is billed at the terms of its own time. The stream charged
+    // it at those of its arrival; reconciliation names the difference `terms_changed`.
     story.click(2_500, 5_000, 1);
     assert_eq!((story.stream().1, story.billed_micros()), (15 * PRICE, 14 * PRICE));
 }

@@ -50,6 +50,7 @@ mod tests {
             (4, "d36be4c71fe09748"),
             (5, "faae094d926672bf"),
             (6, "e5cf1d51eaa364d2"),
+            (7, "ad38fb8fb7e1eab0"),
         ];
         assert_eq!(found, released.map(|(version, checksum)| (version, checksum.to_owned())));
     }

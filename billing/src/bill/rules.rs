@@ -4,10 +4,10 @@
 //! its own terms. So a budget that is lowered later takes nothing back, as the stream takes nothing back, and a budget
 //! that is raised later pays for no earlier click.
 //!
-//! A click is billed in the currency of the terms it fell under, whatever terms came later. A campaign's currency cannot
-//! change any more (`api/src/catalogue/campaigns.rs`), but the catalogue may hold terms from before that rule. A run that
-//! failed for such a campaign could never succeed again, and one that did not bill them would refund what is invoiced
-//! already. So each currency of a campaign has a budget of its own, and no sum mixes two.
+//! A click is billed in the currency of the terms it fell under, whatever terms came later. A campaign's currency
+//! cannot change any more (`api/src/catalogue/campaigns.rs`), but the catalogue may hold terms from before that rule.
+//! A run that failed for such a campaign could never succeed again, and one that did not bill them would refund what is
+//! invoiced already. So each currency of a campaign has a budget of its own, and no sum mixes two.
 
 use std::collections::BTreeMap;
 

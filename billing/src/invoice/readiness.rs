@@ -28,7 +28,7 @@ pub enum NotReady {
     /// No reconciliation has compared this run with the stream.
     NotReconciled,
     /// The reconciliation found too much without a cause.
-    Unexplained { clicks: u64, of: u64 },
+    Unexplained { clicks: u64, of: u64, amounts: u64 },
 }
 
 impl NotReady {
@@ -58,9 +58,10 @@ impl fmt::Display for NotReady {
             NotReady::NotReconciled => {
                 f.write_str("its newest run is not reconciled: run `clicktally billing reconcile`")
             }
-            NotReady::Unexplained { clicks, of } => write!(
+            NotReady::Unexplained { clicks, of, amounts } => write!(
                 f,
-                "its reconciliation has no cause for {clicks} of {of} clicks: compare billing.reconciliation with the archive"
+                "its reconciliation has no cause for {clicks} of {of} clicks, and for the amounts of {amounts} campaigns: \
+                 compare billing.reconciliation and billing.reconciled_amount with the archive and the terms"
             ),
         }
     }
@@ -82,7 +83,11 @@ pub fn missing(facts: &DayFacts<'_>) -> Vec<NotReady> {
     match facts.reconciled.filter(compares_this_run) {
         None => missing.push(NotReady::NotReconciled),
         Some(reconciled) if reconciled.pages => {
-            missing.push(NotReady::Unexplained { clicks: reconciled.unexplained, of: reconciled.batch_clicks });
+            missing.push(NotReady::Unexplained {
+                clicks: reconciled.unexplained,
+                of: reconciled.batch_clicks,
+                amounts: reconciled.unexplained_amounts,
+            });
         }
         Some(_) => {}
     }
@@ -98,8 +103,14 @@ mod tests {
     fn found(now_ms: UnixMillis, computed_at_ms: UnixMillis, change: fn(&mut Option<ReconciledRun>)) -> Vec<NotReady> {
         let bill_sha256 = Some("a".repeat(64));
         let run = NewestRun { revision: 1, is_final: false, computed_at_ms, bill_sha256: bill_sha256.clone() };
-        let mut reconciled =
-            Some(ReconciledRun { revision: 1, bill_sha256, batch_clicks: 100, unexplained: 0, pages: false });
+        let mut reconciled = Some(ReconciledRun {
+            revision: 1,
+            bill_sha256,
+            batch_clicks: 100,
+            unexplained: 0,
+            unexplained_amounts: 0,
+            pages: false,
+        });
         change(&mut reconciled);
         let reconciled = reconciled.as_ref();
         missing(&DayFacts { day: day(), lateness_ms: LATENESS_MS, now_ms, run: &run, reconciled })
@@ -131,8 +142,8 @@ mod tests {
         assert_eq!(reconciled(other_bill), [NotReady::NotReconciled]);
         let pages = |reconciled: &mut Option<ReconciledRun>| {
             let reconciled = reconciled.as_mut().unwrap();
-            (reconciled.pages, reconciled.unexplained) = (true, 7);
+            (reconciled.pages, reconciled.unexplained, reconciled.unexplained_amounts) = (true, 7, 2);
         };
-        assert_eq!(reconciled(pages), [NotReady::Unexplained { clicks: 7, of: 100 }]);
+        assert_eq!(reconciled(pages), [NotReady::Unexplained { clicks: 7, of: 100, amounts: 2 }]);
     }
 }

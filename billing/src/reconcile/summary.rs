@@ -1,10 +1,14 @@
 //! What a reconciliation found of a day, and when it pages.
 
+use std::collections::BTreeSet;
+
 use clicktally_database::Day;
-use clicktally_database::billing::{DayTotals, NewDifference};
+use clicktally_database::billing::{DayTotals, NewAmounts, NewDifference};
+use clicktally_proto::money::{Currency, Micros};
 use serde::Serialize;
 
 use super::explain::Cause;
+use crate::error::BillingError;
 
 /// Page when more than one in this many of the batch's clicks differs without an explanation.
 const UNEXPLAINED_ONE_IN: u64 = 1_000;
@@ -27,15 +31,65 @@ pub struct ReconciliationSummary {
     pub budget_cap: u64,
     pub unknown_campaign: u64,
     pub currency_changed: u64,
+    /// Campaigns whose amounts differ without a cause: see `billing.reconciled_amount`.
+    pub unexplained_amounts: u64,
+    /// By currency.
+    pub amounts: Vec<AmountTotals>,
+}
+
+/// The amounts of all campaigns in one currency, in millionths of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AmountTotals {
+    /// Absent for campaigns without terms.
+    pub currency: Option<Currency>,
+    pub stream_micros: Micros,
+    /// Before budgets.
+    pub batch_micros: Micros,
+    pub billed_micros: Micros,
+    /// What the clicks that only one side counts cost.
+    pub counted_micros: Micros,
+    /// The same clicks at prices of different times.
+    pub terms_changed_micros: Micros,
+    pub unexplained_micros: Micros,
+}
+
+impl AmountTotals {
+    fn of(currency: Option<Currency>, amounts: &[NewAmounts]) -> Result<AmountTotals, BillingError> {
+        let sum = |value: fn(&NewAmounts) -> Micros| {
+            let of_currency = amounts.iter().filter(|row| row.currency == currency).map(value);
+            let total: i128 = of_currency.map(i128::from).sum();
+            Micros::try_from(total).map_err(|_| BillingError::Overflow("the amounts of a day"))
+        };
+        Ok(AmountTotals {
+            currency,
+            stream_micros: sum(|row| row.stream_micros)?,
+            batch_micros: sum(|row| row.batch_micros)?,
+            billed_micros: sum(|row| row.billed_micros)?,
+            counted_micros: sum(|row| row.counted_micros)?,
+            terms_changed_micros: sum(|row| row.terms_changed_micros)?,
+            unexplained_micros: sum(|row| row.unexplained_micros)?,
+        })
+    }
+
+    /// Unexplained beyond 0.1 % of the batch's amount.
+    fn pages(&self) -> bool {
+        i128::from(self.unexplained_micros) * i128::from(UNEXPLAINED_ONE_IN) > i128::from(self.batch_micros)
+    }
 }
 
 impl ReconciliationSummary {
-    /// Unexplained beyond 0.1 % of the batch's clicks.
+    /// Unexplained beyond 0.1 % of the batch's clicks, or of its amounts in some currency.
     pub fn pages(&self) -> bool {
-        self.unexplained.saturating_mul(UNEXPLAINED_ONE_IN) > self.batch_clicks
+        let is_miscounted = self.unexplained.saturating_mul(UNEXPLAINED_ONE_IN) > self.batch_clicks;
+        is_miscounted || self.amounts.iter().any(AmountTotals::pages)
     }
 
-    pub(super) fn new(day: Day, totals: DayTotals, differences: &[NewDifference]) -> ReconciliationSummary {
+    pub(super) fn new(
+        day: Day,
+        totals: DayTotals,
+        differences: &[NewDifference],
+        amounts: &[NewAmounts],
+    ) -> Result<ReconciliationSummary, BillingError> {
         let sum = |cause: Cause| -> u64 {
             differences
                 .iter()
@@ -43,7 +97,8 @@ impl ReconciliationSummary {
                 .map(|d| d.clicks.unsigned_abs())
                 .sum()
         };
-        ReconciliationSummary {
+        let currencies: BTreeSet<Option<Currency>> = amounts.iter().map(|row| row.currency).collect();
+        Ok(ReconciliationSummary {
             day,
             batch_clicks: totals.batch_clicks,
             stream_clicks: totals.stream_clicks,
@@ -56,7 +111,12 @@ impl ReconciliationSummary {
             budget_cap: sum(Cause::BudgetCap),
             unknown_campaign: sum(Cause::UnknownCampaign),
             currency_changed: sum(Cause::CurrencyChanged),
-        }
+            unexplained_amounts: amounts.iter().filter(|row| row.unexplained_micros > 0).count() as u64,
+            amounts: currencies
+                .into_iter()
+                .map(|currency| AmountTotals::of(currency, amounts))
+                .collect::<Result<_, _>>()?,
+        })
     }
 }
 
@@ -64,8 +124,10 @@ impl ReconciliationSummary {
 pub(super) fn report(summary: &ReconciliationSummary) {
     let (day, unexplained, batch_clicks) = (summary.day, summary.unexplained, summary.batch_clicks);
     if summary.pages() {
-        tracing::error!(%day, unexplained, batch_clicks, "stream and batch differ by more than 0.1 % without a cause: \
-            compare billing.reconciliation with the archive before finalising the day");
+        let campaigns = summary.unexplained_amounts;
+        tracing::error!(%day, unexplained, batch_clicks, campaigns, "stream and batch differ by more than 0.1 % without a \
+            cause: compare billing.reconciliation and billing.reconciled_amount with the archive and the terms before \
+            finalising the day");
     } else {
         tracing::info!(%day, unexplained, batch_clicks, late = summary.late, "reconciled");
     }

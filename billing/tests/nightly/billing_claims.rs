@@ -11,6 +11,7 @@ use clicktally_billing::{BillingError, Day};
 use clicktally_database::Database;
 use clicktally_database::billing::{archived_days, files_for_day, statement};
 use clicktally_proto::clock::SystemClock;
+use clicktally_proto::money::Currency;
 use clicktally_proto::next_move::NextMove;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -261,13 +262,14 @@ async fn reconciliation_names_every_difference(world: &World, recounted: &Recoun
     insert_late(world, counted.click_id, shard.0, offset + 1, counted.event_time_ms).await;
     for ((minute, ad, campaign), tally) in &stream {
         sqlx::query(
-            "INSERT INTO reports.ad_minute VALUES (to_timestamp($1::bigint * 60), $2, $3, $4, $5, 0, 1, 'final')",
+            "INSERT INTO reports.ad_minute VALUES (to_timestamp($1::bigint * 60), $2, $3, $4, $5, $6, 9, 'final')",
         )
         .bind(i64::try_from(*minute).unwrap())
         .bind(i64::try_from(*ad).unwrap())
         .bind(i64::try_from(*campaign).unwrap())
         .bind(tally.clicks)
         .bind(tally.invalid)
+        .bind(tally.clicks * price_of_stream(*campaign, *minute * 60_000))
         .execute(&world.pool)
         .await
         .unwrap();
@@ -280,6 +282,10 @@ async fn reconciliation_names_every_difference(world: &World, recounted: &Recoun
         assert_eq!((summary.unexplained, summary.stream_pending, summary.duplicate, summary.invalid), (0, 0, 0, 0));
         assert_eq!(summary.batch_clicks - summary.billed_clicks, summary.budget_cap + summary.unknown_campaign);
         assert!(summary.unknown_campaign > 0 && !summary.pages());
+        let amounts = summary.amounts.iter().find(|amounts| amounts.currency == Some(Currency::USD)).unwrap();
+        assert_eq!(amounts.batch_micros - amounts.stream_micros, amounts.counted_micros + amounts.terms_changed_micros);
+        assert!(amounts.counted_micros > 0 && amounts.billed_micros <= amounts.batch_micros);
+        assert_eq!((summary.unexplained_amounts, amounts.unexplained_micros), (0, 0));
     }
     assert!(summaries.iter().any(|summary| summary.budget_cap > 0));
 
@@ -293,7 +299,8 @@ async fn reconciliation_names_every_difference(world: &World, recounted: &Recoun
     .unwrap();
     for (victim, change) in victims.iter().zip([-1_i64, 4]) {
         sqlx::query(
-            "UPDATE reports.ad_minute SET clicks = clicks + $4 WHERE (minute, ad_id, campaign_id) = ($1, $2, $3)",
+            "UPDATE reports.ad_minute SET clicks = clicks + $4, spend_micros = spend_micros / clicks * (clicks + $4)
+             WHERE (minute, ad_id, campaign_id) = ($1, $2, $3)",
         )
         .bind(victim.0)
         .bind(victim.1)
@@ -304,7 +311,8 @@ async fn reconciliation_names_every_difference(world: &World, recounted: &Recoun
         .unwrap();
     }
     sqlx::query(
-        "UPDATE reports.ad_minute SET clicks = clicks - 1, state = 'fired' WHERE (minute, ad_id, campaign_id) IN
+        "UPDATE reports.ad_minute SET clicks = clicks - 1, spend_micros = spend_micros / clicks * (clicks - 1), state = 'fired'
+         WHERE (minute, ad_id, campaign_id) IN
             (SELECT minute, ad_id, campaign_id FROM reports.ad_minute
              WHERE clicks > 0 AND minute = (SELECT max(minute) FROM reports.ad_minute) LIMIT 1)",
     )
@@ -313,6 +321,7 @@ async fn reconciliation_names_every_difference(world: &World, recounted: &Recoun
     .unwrap();
     let first = reconcile_day(world, days[0]).await;
     assert_eq!((first.unexplained, first.late), (5, summaries[0].late));
+    assert_eq!(first.unexplained_amounts, 0, "clicks that differ explain what they cost");
     assert!(first.pages());
     let second = reconcile_day(world, days[1]).await;
     assert_eq!((second.unexplained, second.stream_pending), (0, 1));
@@ -323,6 +332,15 @@ async fn reconciliation_names_every_difference(world: &World, recounted: &Recoun
     .await
     .unwrap();
     assert_eq!(rows, 2);
+}
+
+/// What the stream charges for a click that it counts at the time of the click.
+fn price_of_stream(campaign: u64, at_ms: u64) -> i64 {
+    match campaign {
+        UNKNOWN_CAMPAIGN => 0,
+        2 if at_ms >= RAISE_MS => PRICE_MICROS * 3 / 2,
+        _ => PRICE_MICROS,
+    }
 }
 
 async fn insert_late(world: &World, click_id: u64, shard: u16, offset: u64, event_time_ms: u64) {

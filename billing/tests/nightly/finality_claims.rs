@@ -12,11 +12,11 @@ use crate::environment::{Environment, World};
 
 const CLICKS: i64 = 20;
 
-/// The stream counted so many of the day's clicks.
+/// The stream counted what the batch counted of a minute, at the same price.
 async fn stream_counts(world: &World, minute_ms: u64) {
     sqlx::query(
         "INSERT INTO reports.ad_minute
-         SELECT minute, ad_id, campaign_id, clicks, invalid_clicks, 0, 1, 'final' FROM billing.batch_ad_minute
+         SELECT minute, ad_id, campaign_id, clicks, invalid_clicks, clicks * 100, 1, 'final' FROM billing.batch_ad_minute
          WHERE minute = to_timestamp($1::bigint / 1000) ON CONFLICT DO NOTHING",
     )
     .bind(i64::try_from(minute_ms).unwrap())

@@ -3,6 +3,7 @@
 //! Run one claim by naming a part of it: `cargo test -p clicktally-billing --test nightly finalised`.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
+mod amounts_claims;
 mod archive_claims;
 mod billing_claims;
 mod bounds_claims;
@@ -48,6 +49,7 @@ fn main() {
                 archive_claims::a_second_archiver_stands_by_and_the_manifest_takes_nothing_out_of_order,
                 archive_claims::transactions_of_other_producers_leave_no_gap_and_aborted_clicks_are_not_archived,
                 archive_claims::waiting_for_the_archive_does_not_wait_for_its_age,
+                amounts_claims::a_price_that_never_arrived_pages_until_it_does,
                 figures_claims::the_last_reconciliation_of_each_day_is_shown_and_an_absent_server_makes_it_old,
                 lock_claims::a_standby_keeps_no_snapshot_so_an_index_can_be_built,
                 lock_claims::a_node_that_waits_for_migrations_keeps_no_snapshot,
@@ -62,6 +64,7 @@ fn main() {
                 bounds_claims::costs_without_a_sum_do_not_hide_the_history_of_their_ad,
                 terms_claims::terms_of_another_cluster_are_refused_and_our_own_may_come_twice,
                 terms_claims::the_batch_waits_until_the_slowest_group_has_exported_its_terms,
+                terms_claims::a_click_that_arrives_before_the_first_terms_is_not_billed_and_shown_so,
                 terms_claims::a_click_further_ahead_than_the_stream_counts_is_not_billed,
                 billing_claims::the_schema_comes_up_twice_and_an_absent_server_is_named,
             ]

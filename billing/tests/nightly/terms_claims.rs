@@ -11,7 +11,7 @@ use clicktally_proto::identity::shard_key::GroupId;
 use clicktally_proto::money::Currency;
 
 use crate::billing_claims::{set_terms, valid_clicks};
-use crate::clicks::produce;
+use crate::clicks::{HOUR_MS, NOON_MS, produce};
 use crate::environment::Environment;
 
 const NO_TIME: Duration = Duration::from_millis(100);
@@ -75,4 +75,24 @@ pub(crate) async fn a_click_further_ahead_than_the_stream_counts_is_not_billed(e
         let summary = run(&world.database, &world.store, day, &options, &SystemClock).await.unwrap();
         assert_eq!((summary.billed_clicks, summary.quarantined), (billed, quarantined), "bound {max_ahead_ms} ms");
     }
+}
+
+pub(crate) async fn a_click_that_arrives_before_the_first_terms_is_not_billed_and_shown_so(environment: &Environment) {
+    let world = environment.world().await;
+    let day = Day::of(NOON_MS).unwrap();
+    produce(&world, &valid_clicks(20, NOON_MS));
+    world.archive_all().await;
+    // The clicks of campaign 1 arrive now. Its terms come an hour later.
+    set_terms(&world, 1, 1, 100, 1_000_000, SystemClock.now_ms() + HOUR_MS).await;
+    let early = run(&world.database, &world.store, day, &BatchOptions::default(), &SystemClock).await.unwrap();
+    assert_eq!((early.unique_valid_clicks, early.billed_clicks), (20, 0));
+    let causes: Vec<String> = sqlx::query_scalar("SELECT unbilled_cause FROM billing.batch_campaign_day")
+        .fetch_all(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(causes, ["unknown_campaign"]);
+    // Terms that are older than their arrival bill them, although the clicks are dated years before.
+    set_terms(&world, 1, 2, 100, 1_000_000, NOON_MS + HOUR_MS).await;
+    let agreed = run(&world.database, &world.store, day, &BatchOptions::default(), &SystemClock).await.unwrap();
+    assert_eq!(agreed.billed_clicks, 20);
 }

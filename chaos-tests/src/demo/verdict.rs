@@ -57,6 +57,8 @@ pub(super) async fn reach(stage: &Stage, summary: &LoadSummary, screen: &Screen)
     let late_valid = database.late_valid().await?;
     let causes = database.reconciliation().await?;
 
+    let (mispriced, priced) = database.unexplained_amounts().await?;
+
     let mut violations = ct1_conservation::check(&expected, &counted);
     violations.extend(ct1_conservation::check(&recount.counts_without(&late), &counted));
     let mut equal = |invariant, what: &str, have: u64, want: u64| {
@@ -76,6 +78,8 @@ pub(super) async fn reach(stage: &Stage, summary: &LoadSummary, screen: &Screen)
     );
     let reconciled: u64 = causes.get("unexplained").copied().unwrap_or(0).unsigned_abs();
     equal(Invariant::DifferencesExplained, "differences the reconciliation cannot explain", reconciled, 0);
+    equal(Invariant::DifferencesExplained, "amounts the reconciliation cannot explain", mispriced, 0);
+    equal(Invariant::DifferencesExplained, "reconciliations that compared no amount", u64::from(priced == 0), 0);
     let pending = causes.get("stream_pending").copied().unwrap_or(0).unsigned_abs();
     equal(Invariant::DifferencesExplained, "differences that the stream has yet to explain", pending, 0);
     violations.extend(ct8_archive_is_whole::check(&ArchiveFacts {

@@ -68,7 +68,7 @@ pub struct CampaignDay {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BilledElsewhere {
     pub earlier_micros: Micros,
-    /// Of later days, which a rerun of an earlier day finds: (terms revision, amount), in order of day and revision.
+    /// (Terms revision, amount) of later days, in order of day and revision. A rerun of an earlier day finds them.
     pub later: Vec<(i64, Micros)>,
 }
 

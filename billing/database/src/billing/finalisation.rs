@@ -34,6 +34,8 @@ pub struct ReconciledRun {
     pub bill_sha256: Option<String>,
     pub batch_clicks: u64,
     pub unexplained: u64,
+    /// Campaigns whose amounts differ without a cause.
+    pub unexplained_amounts: u64,
     pub pages: bool,
 }
 
@@ -116,7 +118,8 @@ impl Finalisation<'_> {
     /// `Sql`; `OutOfRange`.
     pub async fn reconciled_run(&mut self) -> Result<Option<ReconciledRun>, DatabaseError> {
         let row = sqlx::query(
-            "SELECT revision, bill_sha256::text AS bill_sha256, batch_clicks, unexplained, pages
+            "SELECT revision, bill_sha256::text AS bill_sha256, batch_clicks, unexplained,
+                unexplained_amounts, pages
              FROM billing.reconciled_day WHERE day = $1",
         )
         .bind(self.day.date())
@@ -128,6 +131,7 @@ impl Finalisation<'_> {
                 bill_sha256: row.try_get("bill_sha256")?,
                 batch_clicks: from_bigint(row.try_get("batch_clicks")?, "clicks")?,
                 unexplained: from_bigint(row.try_get("unexplained")?, "clicks")?,
+                unexplained_amounts: from_bigint(row.try_get("unexplained_amounts")?, "campaigns")?,
                 pages: row.try_get("pages")?,
             })
         })

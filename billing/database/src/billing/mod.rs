@@ -12,6 +12,7 @@ pub mod documents;
 pub mod finalisation;
 
 pub mod batch_view;
+pub mod reconciled_amounts;
 pub mod reconciled_days;
 pub mod reconciliation;
 pub mod statement;
@@ -21,6 +22,7 @@ pub use day_results::{BilledByCampaign, BilledElsewhere, CampaignDay, DayReplace
 pub use documents::{NewDocument, NewLine};
 pub use finalisation::{DraftDocument, Finalisation, NewEntry, NewestRun, OverriddenChecks, ReconciledRun};
 pub use manifest::{ManifestFile, NewFile, archived_days, archived_offsets, files_for_day, files_of_newest_run};
+pub use reconciled_amounts::{BatchAmounts, NewAmounts, PricedClicks};
 pub use reconciled_days::{ReconciledDay, differing_clicks, newest_reconciled_days};
 pub use reconciliation::{
     CauseTotals, DayTotals, DifferingWindow, NewDifference, Reconciliation, Verdict, differences_by_cause,

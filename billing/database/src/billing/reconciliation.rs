@@ -8,6 +8,7 @@ use clicktally_proto::event_time::Minute;
 use futures::TryStreamExt;
 use sqlx::{FromRow, Postgres, Row, Transaction};
 
+use super::reconciled_amounts::NewAmounts;
 use crate::column::{from_bigint, not_negative, to_bigint, to_minute, to_timestamp};
 use crate::connection::Database;
 use crate::day::Day;
@@ -45,7 +46,9 @@ pub struct DayTotals {
 pub struct Verdict {
     pub totals: DayTotals,
     pub unexplained: u64,
-    /// More is unexplained than the limit.
+    /// Campaigns whose amounts differ without a cause.
+    pub unexplained_amounts: u64,
+    /// More is unexplained than the limit, of clicks or of amounts.
     pub pages: bool,
 }
 
@@ -82,8 +85,8 @@ pub struct CauseTotals {
 /// Reads one snapshot, because the stream's writer continues meanwhile. Dropping it changes nothing.
 #[derive(Debug)]
 pub struct Reconciliation<'a> {
-    t: Transaction<'a, Postgres>,
-    day: Day,
+    pub(super) t: Transaction<'a, Postgres>,
+    pub(super) day: Day,
 }
 
 impl Reconciliation<'_> {
@@ -195,11 +198,16 @@ impl Reconciliation<'_> {
         })
     }
 
-    /// Replaces the day's differences, records which run was compared, and commits.
+    /// Replaces the day's differences and amounts, records which run was compared, and commits.
     ///
     /// # Errors
     /// `Sql`; `OutOfRange`.
-    pub async fn replace(mut self, differences: &[NewDifference], verdict: &Verdict) -> Result<(), DatabaseError> {
+    pub async fn replace(
+        mut self,
+        differences: &[NewDifference],
+        amounts: &[NewAmounts],
+        verdict: &Verdict,
+    ) -> Result<(), DatabaseError> {
         sqlx::query("DELETE FROM billing.reconciliation WHERE day = $1")
             .bind(self.day.date())
             .execute(&mut *self.t)
@@ -207,6 +215,7 @@ impl Reconciliation<'_> {
         for rows in differences.chunks(ROWS_PER_INSERT) {
             self.insert(rows).await?;
         }
+        self.replace_amounts(amounts).await?;
         self.record(verdict).await?;
         Ok(self.t.commit().await?)
     }
@@ -215,13 +224,15 @@ impl Reconciliation<'_> {
     async fn record(&mut self, verdict: &Verdict) -> Result<(), DatabaseError> {
         sqlx::query(
             "INSERT INTO billing.reconciled_day
-                (day, revision, bill_sha256, batch_clicks, stream_clicks, billed_clicks, unexplained, pages)
-             SELECT day, revision, bill_sha256, $2, $3, $4, $5, $6
+                (day, revision, bill_sha256, batch_clicks, stream_clicks, billed_clicks, unexplained, pages,
+                unexplained_amounts)
+             SELECT day, revision, bill_sha256, $2, $3, $4, $5, $6, $7
              FROM billing.batch_run WHERE day = $1 ORDER BY revision DESC LIMIT 1
              ON CONFLICT (day) DO UPDATE SET (revision, bill_sha256, batch_clicks, stream_clicks, billed_clicks,
-                unexplained, pages, reconciled_at)
+                unexplained, pages, unexplained_amounts, reconciled_at)
                 = (excluded.revision, excluded.bill_sha256, excluded.batch_clicks, excluded.stream_clicks,
-                excluded.billed_clicks, excluded.unexplained, excluded.pages, now())",
+                excluded.billed_clicks, excluded.unexplained, excluded.pages,
+                excluded.unexplained_amounts, now())",
         )
         .bind(self.day.date())
         .bind(to_bigint(verdict.totals.batch_clicks, "clicks")?)
@@ -229,6 +240,7 @@ impl Reconciliation<'_> {
         .bind(to_bigint(verdict.totals.billed_clicks, "clicks")?)
         .bind(to_bigint(verdict.unexplained, "clicks")?)
         .bind(verdict.pages)
+        .bind(to_bigint(verdict.unexplained_amounts, "campaigns")?)
         .execute(&mut *self.t)
         .await?;
         Ok(())

@@ -13,7 +13,7 @@ use crate::problem::{Problem, ProblemKind};
 /// The most bytes of a body, as sent and decompressed: a small body must not become a very large one.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 
-/// How long a body may take. A client that sends none of it would otherwise hold its connection, and its slot, for ever.
+/// How long a body may take. A client that sends none of it would otherwise hold its connection and its slot for ever.
 pub const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -59,6 +59,7 @@ impl Default for EventTimeRules {
 
 impl EventTimeRules {
     /// The latest event time with which a click that arrives then is counted.
+    #[inline]
     pub fn newest_ms(&self, arrival_ms: UnixMillis) -> UnixMillis {
         arrival_ms.saturating_add(self.max_ahead_ms)
     }

@@ -485,7 +485,7 @@ pub(crate) async fn the_schema_comes_up_twice_and_an_absent_server_is_named(envi
     );
     one.unwrap();
     two.unwrap();
-    let absent = Database::connect_and_migrate("postgres://nobody@127.0.0.1:1/none").await.unwrap_err();
+    let absent = Database::connect_and_migrate("postgres://absent@127.0.0.1:1/none").await.unwrap_err();
     assert_eq!(absent.next_move(), NextMove::Retry);
     assert!(absent.to_string().contains("127.0.0.1:1") && absent.to_string().contains("start it"));
     let wrong = Database::connect_and_migrate("mysql://x").await.unwrap_err();

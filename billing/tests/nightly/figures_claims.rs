@@ -65,7 +65,7 @@ pub(crate) async fn the_last_reconciliation_of_each_day_is_shown_and_an_absent_s
 
     // Without PostgreSQL the values stay, and so does the time of the reading that they come from.
     let limits = PoolLimits { connections_max: 1, acquire_timeout: Duration::from_secs(5) };
-    let absent = Database::connect_lazy("postgres://nobody@127.0.0.1:1/none", limits).unwrap();
+    let absent = Database::connect_lazy("postgres://absent@127.0.0.1:1/none", limits).unwrap();
     let error = figures.refresh(&absent, 3_000).await.unwrap_err();
     assert_eq!(error.next_move(), NextMove::Retry);
     assert_eq!(page(&registry), shown);

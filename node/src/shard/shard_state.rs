@@ -351,14 +351,18 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn clicks_dated_ahead_do_not_move_the_watermark_beyond_their_arrival() {
-        let terms = ShardTerms {
+    fn terms() -> ShardTerms {
+        ShardTerms {
             shard: ShardId(3),
             epoch: Epoch(1),
             partitioner: Partitioner::new(1),
             event_time: EventTimeRules::default(),
-        };
+        }
+    }
+
+    #[test]
+    fn clicks_dated_ahead_do_not_move_the_watermark_beyond_their_arrival() {
+        let terms = terms();
         let mut state = ShardState::restore(terms, &ShardEntry::default(), &[]).unwrap();
         let arrival_ms = 100 * WINDOW_MS;
         let mut take = |event_time_ms: u64| {
@@ -380,12 +384,7 @@ mod tests {
     /// Each of these once stopped its shard for good, because the log does not take a copy of it.
     #[test]
     fn no_record_is_too_large_to_be_set_aside_or_sent_on() {
-        let terms = ShardTerms {
-            shard: ShardId(3),
-            epoch: Epoch(1),
-            partitioner: Partitioner::new(1),
-            event_time: EventTimeRules::default(),
-        };
+        let terms = terms();
         let stray = |from: u64| {
             (from..).find(|id| terms.partitioner.shard(7, ClickId(*id)) != terms.shard).expect("ids of other shards")
         };
@@ -422,12 +421,7 @@ mod tests {
     /// A transaction ends with a marker, which no reader hands over.
     #[test]
     fn a_marker_at_the_end_of_a_partition_is_read_and_committed() {
-        let terms = ShardTerms {
-            shard: ShardId(3),
-            epoch: Epoch(1),
-            partitioner: Partitioner::new(1),
-            event_time: EventTimeRules::default(),
-        };
+        let terms = terms();
         let entry = ShardEntry { committed_offset: 10, ..ShardEntry::default() };
         let mut state = ShardState::restore(terms, &entry, &[]).unwrap();
         state.take(LogRecord { offset: 12, arrival_ms: 1, value: b"garbage" });
@@ -444,12 +438,7 @@ mod tests {
 
     #[test]
     fn only_an_end_at_the_position_proves_a_shard_empty() {
-        let terms = ShardTerms {
-            shard: ShardId(3),
-            epoch: Epoch(1),
-            partitioner: Partitioner::new(1),
-            event_time: EventTimeRules::default(),
-        };
+        let terms = terms();
         let entry = ShardEntry { committed_offset: 10, ..ShardEntry::default() };
         let watermark_ms = |end: u64| {
             let mut state = ShardState::restore(terms, &entry, &[]).unwrap();

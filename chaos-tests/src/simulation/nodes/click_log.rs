@@ -10,8 +10,8 @@ use clicktally_proto::identity::shard_key::ShardId;
 use parking_lot::Mutex;
 
 use super::shape::Shape;
-use super::world::World;
-use crate::simulation::random::Seed;
+use super::world::{LogWeather, World};
+use crate::simulation::random::{Seed, Stream};
 use crate::simulation::sim_log::Fate;
 
 pub(super) struct NodeLog {
@@ -26,20 +26,19 @@ impl NodeLog {
     }
 
     async fn wait(&self) {
-        let ms = {
-            let mut weather = self.world.log_weather.lock();
-            let (least, most) = weather.answer_ms;
-            weather.random.between(least, most)
-        };
-        tokio::time::sleep(Duration::from_millis(ms)).await;
+        self.wait_by(|weather| &mut weather.random).await;
     }
 
     /// Has draws of its own, so that the other answers of a seed take as long as before there were these.
     async fn wait_for_time(&self) {
+        self.wait_by(|weather| &mut weather.time_random).await;
+    }
+
+    async fn wait_by(&self, draws: fn(&mut LogWeather) -> &mut Stream) {
         let ms = {
             let mut weather = self.world.log_weather.lock();
             let (least, most) = weather.answer_ms;
-            weather.time_random.between(least, most)
+            draws(&mut weather).between(least, most)
         };
         tokio::time::sleep(Duration::from_millis(ms)).await;
     }

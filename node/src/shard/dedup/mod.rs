@@ -39,7 +39,7 @@ impl Horizon {
     #[inline]
     fn newest_minute(&self) -> Minute {
         let arrival_ms = self.watermark_ms.saturating_add(self.rules.out_of_orderness_ms);
-        Minute::of(arrival_ms.saturating_add(self.rules.max_ahead_ms))
+        Minute::of(self.rules.newest_ms(arrival_ms))
     }
 }
 

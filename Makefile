@@ -53,7 +53,7 @@ fix: ## Formats the code and applies the fixes that the lints suggest.
 	$(CARGO) fmt --all
 	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 
-sim: deps ## Simulates the cluster: SEEDS=1000 schedules from SEED=1 on, TIER=1 for whole nodes.
+sim: deps ## Simulates the cluster: SEEDS=1000 schedules from SEED=1 on, TIER=1 for whole nodes, TIER=2 for billing.
 	$(BUILD) --bin sim
 	"$$CARGO_TARGET_DIR/debug/sim" run --tier $(or $(TIER),0) --seeds $(or $(SEEDS),1000) --seed $(or $(SEED),1) $(if $(EDITION),--edition $(EDITION))
 

@@ -51,6 +51,8 @@ pub enum Layer {
     Rules,
     /// The machinery of a whole node: Raft, disks, snapshots, upgrades.
     Nodes,
+    /// The rules of what is owed: terms, bills, documents, ledger, reconciliation.
+    Billing,
 }
 
 mutants! {
@@ -106,6 +108,27 @@ mutants! {
         AnsweredUncommitted = "answered-uncommitted": "a proposal is answered before it is committed",
         LogLostIgnored = "log-lost-ignored": "a node whose disk has lost acknowledged entries joins as if it had not",
         RecoveredNotForgotten = "recovered-not-forgotten": "a log begins again over entries that a recovery brought back",
+    }
+    Billing {
+        TermsRevisionLost = "terms-revision-lost": "only terms in force are carried to PostgreSQL, and not those replaced meanwhile (this happened once)",
+        TermsNotAwaited = "terms-not-awaited": "the batch bills before PostgreSQL has every price that was in force",
+        PriceIntervalShifted = "price-interval-shifted": "a click at the instant of a change is billed at the terms before it",
+        FirstTermsCoverAll = "first-terms-cover-all": "clicks that arrived before a campaign had terms are billed at its first ones",
+        AheadBoundOfBatch = "ahead-bound-of-batch": "the batch has a bound of its own for clicks dated ahead (this happened once)",
+        BudgetPerDay = "budget-per-day": "what other days have billed is not taken off a budget",
+        RerunRefunds = "rerun-refunds": "a budget that was lowered later takes back what was billed (this happened once)",
+        CurrenciesMixed = "currencies-mixed": "an advertiser gets one document for campaigns in two currencies",
+        CurrenciesAdded = "currencies-added": "a reconciliation adds amounts of all currencies",
+        SettledForgotten = "settled-forgotten": "a run of a final day bills the whole day again, and not the difference",
+        RerunRepeats = "rerun-repeats": "a rerun of a final day with equal inputs is another revision (this happened once)",
+        DraftPosted = "draft-posted": "a draft is posted to the ledger (this happened once)",
+        FinalTooEarly = "final-too-early": "a day becomes final at its end, while its clicks may still come (this happened once)",
+        ReconciledUnchecked = "reconciled-unchecked": "a day becomes final by the reconciliation of an earlier run",
+        ReconciledEarly = "reconciled-early": "a day becomes final by a reconciliation from before its end (this happened once)",
+        PageIgnored = "page-ignored": "a day becomes final although its reconciliation pages",
+        AmountsUncompared = "amounts-uncompared": "a reconciliation compares clicks only, so that a price that never arrived goes unnoticed (this happened once)",
+        AmountsCancel = "amounts-cancel": "what the stream charged too much in one window hides what it charged too little in another",
+        FinalityOfAllGroups = "finality-of-all-groups": "a final window of one group closes the windows of all groups (this happened once)",
     }
 }
 

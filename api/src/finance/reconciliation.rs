@@ -1,11 +1,11 @@
-//! `GET /v1/reconciliation?day=`: the differences between the stream and the batch, by cause.
+//! `GET /v1/reconciliation?day=`: the differences between the stream and the batch, by cause, and what both charge.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use clicktally_database::Day;
-use clicktally_database::billing::{CauseTotals, differences_by_cause};
+use clicktally_database::billing::{CauseTotals, CurrencyAmounts, amounts_by_currency, differences_by_cause};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -13,6 +13,7 @@ use crate::history_error::{HistoryError, configured, in_time};
 use crate::problem::{Problem, ProblemKind};
 use crate::request::query::QueryParameters;
 use crate::state::ApiState;
+use crate::text_forms::exact_number::ExactNumber;
 use crate::text_forms::query_parameters::refuse_unknown;
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -20,6 +21,8 @@ pub struct Reconciliation {
     pub day: String,
     /// Per scope (`ad_minute`: counted clicks; `campaign`: billed clicks) and cause; empty where both sides agree.
     pub differences: Vec<Difference>,
+    /// What stream and batch charge, by currency, before the budgets apply. Empty before the first reconciliation.
+    pub amounts: Vec<Amounts>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -36,6 +39,39 @@ impl From<CauseTotals> for Difference {
     fn from(totals: CauseTotals) -> Difference {
         let CauseTotals { scope, cause, rows, clicks } = totals;
         Difference { scope, cause, rows, clicks }
+    }
+}
+
+/// The amounts of all campaigns in one currency, in millionths of it: `batch_micros - stream_micros = counted_micros +
+/// terms_changed_micros`, but for what is unexplained.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Amounts {
+    /// Absent for campaigns without terms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub currency: Option<String>,
+    pub stream_micros: ExactNumber,
+    pub batch_micros: ExactNumber,
+    /// The part of `batch_micros` that the budgets cover.
+    pub billed_micros: ExactNumber,
+    /// Clicks that only one side counts.
+    pub counted_micros: ExactNumber,
+    /// The same clicks at prices of different times.
+    pub terms_changed_micros: ExactNumber,
+    /// Without a cause. Excesses and deficits do not cancel.
+    pub unexplained_micros: ExactNumber,
+}
+
+impl From<CurrencyAmounts> for Amounts {
+    fn from(CurrencyAmounts { currency, amounts }: CurrencyAmounts) -> Amounts {
+        Amounts {
+            currency: currency.map(|currency| currency.to_string()),
+            stream_micros: amounts.stream_micros.into(),
+            batch_micros: amounts.batch_micros.into(),
+            billed_micros: amounts.billed_micros.into(),
+            counted_micros: amounts.counted_micros.into(),
+            terms_changed_micros: amounts.terms_changed_micros.into(),
+            unexplained_micros: amounts.unexplained_micros.into(),
+        }
     }
 }
 
@@ -68,5 +104,7 @@ pub async fn show_reconciliation(
         )
     })?;
     let differences = differences.into_iter().map(Difference::from).collect();
-    Ok(Json(Reconciliation { day: day.to_string(), differences }))
+    let amounts = in_time(amounts_by_currency(database, day)).await.map_err(unavailable)?;
+    let amounts = amounts.into_iter().map(Amounts::from).collect();
+    Ok(Json(Reconciliation { day: day.to_string(), differences, amounts }))
 }

@@ -6,6 +6,7 @@
 
 mod bill_hash;
 mod clicks_sql;
+mod day_bill;
 mod options;
 mod run;
 mod terms_wait;
@@ -15,6 +16,7 @@ mod cell_columns;
 mod totals;
 
 pub(crate) use clicks_sql::{ShardQuery, by_shard};
+pub use day_bill::{DayBill, UnbilledDay};
 pub use options::BatchOptions;
 pub use run::{BatchSummary, run};
 pub use terms_wait::{ExportedTerms, exported_terms, wait_until_terms_exported};

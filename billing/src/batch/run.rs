@@ -102,12 +102,12 @@ pub async fn run(
         tracing::warn!(%day, conflicts = totals.conflicts, "copies of one click disagree; the first log offset was billed");
     }
     assert!(committed.revision >= 1, "revisions count from 1");
-    let billed_clicks: u64 = committed.billed.iter().map(|b| b.billed_clicks).sum();
+    let billed_clicks: u64 = committed.bill.billed.iter().map(|b| b.billed_clicks).sum();
     assert!(billed_clicks <= record.unique_valid_clicks, "only valid clicks are billed, each once");
     let summary = BatchSummary {
         day,
         revision: committed.revision,
-        is_unchanged: committed.is_unchanged,
+        is_unchanged: committed.bill.is_unchanged,
         manifest_sha256: record.manifest_sha256,
         files: files.len(),
         rows_read: record.rows_read,
@@ -120,7 +120,7 @@ pub async fn run(
         malformed: record.malformed,
         billed_clicks,
         unbilled_clicks: record.unique_valid_clicks - billed_clicks,
-        documents: committed.documents.len(),
+        documents: committed.bill.documents.len(),
     };
     tracing::info!(%day, revision = summary.revision, clicks = summary.unique_valid_clicks, billed_clicks, "batch run");
     Ok(summary)

@@ -5,7 +5,8 @@ use std::time::Duration;
 use clicktally_database::Database;
 use clicktally_database::catalog::{TermsExport, exports};
 use clicktally_database::notifications::Channel;
-use clicktally_proto::event_time::UnixMillis;
+use clicktally_proto::event_time::{EventTimeRules, UnixMillis};
+use clicktally_proto::fault::{Mutant, is_broken};
 
 use crate::error::BillingError;
 
@@ -23,7 +24,10 @@ pub struct ExportedTerms {
 
 impl ExportedTerms {
     /// `None` until each of `groups` groups has reported.
-    fn of(groups: u16, exports: &[TermsExport]) -> Result<Option<ExportedTerms>, BillingError> {
+    ///
+    /// # Errors
+    /// `OtherGroups`; `RulesDiffer`.
+    pub fn of(groups: u16, exports: &[TermsExport]) -> Result<Option<ExportedTerms>, BillingError> {
         if exports.len() > usize::from(groups) {
             return Err(BillingError::OtherGroups { configured: groups, found: exports.len() });
         }
@@ -34,7 +38,14 @@ impl ExportedTerms {
             return Err(BillingError::RulesDiffer(bounds));
         }
         let is_whole = exports.len() == usize::from(groups);
+        let max_ahead_ms =
+            if is_broken(Mutant::AheadBoundOfBatch) { EventTimeRules::default().max_ahead_ms } else { max_ahead_ms };
         Ok(complete_to_ms.filter(|_| is_whole).map(|complete_to_ms| ExportedTerms { complete_to_ms, max_ahead_ms }))
+    }
+
+    /// PostgreSQL has every price that was in force before `until_ms`.
+    pub fn cover(&self, until_ms: UnixMillis) -> bool {
+        self.complete_to_ms >= until_ms || is_broken(Mutant::TermsNotAwaited)
     }
 }
 
@@ -46,7 +57,9 @@ pub async fn exported_terms(database: &Database, groups: u16) -> Result<Option<E
     ExportedTerms::of(groups, &exports(database).await?)
 }
 
-/// Waits until the terms of all groups are complete up to `until_ms`.
+/// Waits until the terms of all groups are complete up to `until_ms`. That is the time at which a run was asked for,
+/// whatever its day: terms that are accepted after the end of a day also price its clicks, if they are the first of a
+/// campaign.
 ///
 /// # Errors
 /// `TermsBehind` when that takes longer than `deadline`; `OtherGroups` and `RulesDiffer` if the reports are not those
@@ -63,7 +76,7 @@ pub async fn wait_until_terms_exported(
     let waiting = async {
         loop {
             found = exported_terms(database, groups).await?;
-            if let Some(terms) = found.filter(|terms| terms.complete_to_ms >= until_ms) {
+            if let Some(terms) = found.filter(|terms| terms.cover(until_ms)) {
                 return Ok(terms);
             }
             if let Ok(announced) = tokio::time::timeout(LOOK_AGAIN_AFTER, announcements.next()).await {

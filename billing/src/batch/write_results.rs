@@ -1,21 +1,18 @@
 //! Turns what was staged into bills and documents, inside the one transaction that replaces the day.
 
 use clicktally_database::billing::{CampaignDay, NewDocument, NewLine, NewRun, Stage};
-use clicktally_database::{DatabaseError, require_count};
+use clicktally_database::require_count;
 
-use super::bill_hash::bill_hash;
-use crate::bill::{BilledUsage, TermsTimeline, bill};
+use super::day_bill::{DayBill, UnbilledDay};
+use crate::bill::{BilledUsage, TermsTimeline};
 use crate::error::BillingError;
-use crate::invoice::{Document, InvoiceBuilder};
+use crate::invoice::Document;
 
 #[derive(Debug)]
 pub(super) struct Committed {
-    /// The newest final one if `is_unchanged`.
+    /// The newest final one if the bill is unchanged.
     pub(super) revision: i32,
-    /// The day is final, and its bill is the same, computed from the same files: there is no new run.
-    pub(super) is_unchanged: bool,
-    pub(super) billed: Vec<BilledUsage>,
-    pub(super) documents: Vec<Document>,
+    pub(super) bill: DayBill,
 }
 
 /// Replaces the day's drafts by what was staged. All or nothing.
@@ -34,34 +31,29 @@ pub(super) async fn write_results(
     let counted: u64 = usages.iter().map(|usage| usage.clicks).sum();
     // The stage holds every valid click of the run, once.
     require_count("staged clicks", run.unique_valid_clicks, counted)?;
-    let billed = bill(&usages, terms, &replacement.billed_on_other_days().await?)?;
-    assert_eq!(billed.len(), usages.len(), "every usage is billed or has a cause");
-    for result in &billed {
+    let unbilled = UnbilledDay {
+        day: run.day,
+        revision,
+        manifest_sha256: &run.manifest_sha256,
+        usages,
+        billed_elsewhere: replacement.billed_on_other_days().await?,
+        settled: replacement.settled_lines().await?,
+        settled_bill: replacement.settled_bill(),
+    };
+    let bill = unbilled.bill(terms)?;
+    for result in &bill.billed {
         replacement.add_campaign_day(&campaign_day(result, terms)).await?;
     }
-    let documents = InvoiceBuilder::new(run.day, revision, terms)
-        .billed(&billed)
-        .settled(&replacement.settled_lines().await?)
-        .build()?;
-    let bill_sha256 = bill_hash(&run.manifest_sha256, &billed, terms);
-    let is_unchanged = replacement.settled_bill() == Some(bill_sha256.as_str());
-    if is_unchanged {
-        if let Some(document) = documents.first() {
-            let detail = format!(
-                "final documents that differ from the bill they were made of: they need {}",
-                document.invoice_id
-            );
-            return Err(DatabaseError::Damaged { table: "billing.invoice_line", detail }.into());
-        }
+    if bill.is_unchanged {
         replacement.commit().await?;
-        return Ok(Committed { revision: revision - 1, is_unchanged, billed, documents });
+        return Ok(Committed { revision: revision - 1, bill });
     }
-    replacement.record_run(run, &bill_sha256).await?;
-    for document in &documents {
+    replacement.record_run(run, &bill.sha256).await?;
+    for document in &bill.documents {
         replacement.add_document(&new_document(document)).await?;
     }
     replacement.commit().await?;
-    Ok(Committed { revision, is_unchanged, billed, documents })
+    Ok(Committed { revision, bill })
 }
 
 fn campaign_day(billed: &BilledUsage, terms: &TermsTimeline) -> CampaignDay {

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use clicktally_database::billing::{BilledByCampaign, BilledElsewhere, Usage};
 use clicktally_database::catalog::Terms;
+use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::limits::BUDGET_MICROS_MAX;
 use clicktally_proto::money::{Currency, Micros, price_of};
 
@@ -70,6 +71,7 @@ pub fn bill(
         let budget = (usage.campaign_id, agreed.currency);
         let here_micros = billed_here.entry(budget).or_insert(0);
         let elsewhere = billed_elsewhere.get(&budget);
+        let elsewhere = elsewhere.filter(|_| !is_broken(Mutant::BudgetPerDay));
         let left_micros = budget_left(agreed, terms, elsewhere, *here_micros);
         let result = bill_one(usage, agreed.cost_per_click_micros, left_micros)?;
         assert!(result.amount_micros <= left_micros, "a click is never billed beyond the budget of its terms");
@@ -94,7 +96,8 @@ fn budget_left(
     let (earlier_micros, later) = elsewhere.map_or((0, &[][..]), |billed| (billed.earlier_micros, &billed.later));
     assert!(earlier_micros >= 0, "documents of other days bill nothing or something, or the budget would grow");
     let mut billed_micros = earlier_micros.saturating_add(here_micros);
-    let mut left_micros = budget_of(agreed).saturating_sub(billed_micros);
+    let in_force = if is_broken(Mutant::RerunRefunds) { terms.newest(agreed.campaign_id) } else { Some(agreed) };
+    let mut left_micros = in_force.map_or(0, budget_of).saturating_sub(billed_micros);
     for (revision, amount_micros) in later.iter().filter(|(_, amount_micros)| *amount_micros > 0) {
         billed_micros = billed_micros.saturating_add(*amount_micros);
         // A revision that the catalogue has lost leaves no room.

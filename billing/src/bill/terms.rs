@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use clicktally_database::catalog::Terms;
+use clicktally_proto::fault::{Mutant, is_broken};
 
 /// Clicks of the campaign with event times in `[from_ms, to_ms)` fall under `revision`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +20,8 @@ pub struct TermsInterval {
 impl TermsInterval {
     /// The rule that the batch's SQL restates.
     pub fn holds(&self, event_time_ms: u64, arrival_ms: u64) -> bool {
-        let is_agreed = event_time_ms >= self.agreed_ms || arrival_ms >= self.agreed_ms;
+        let is_agreed =
+            event_time_ms >= self.agreed_ms || arrival_ms >= self.agreed_ms || is_broken(Mutant::FirstTermsCoverAll);
         (self.from_ms..self.to_ms).contains(&event_time_ms) && is_agreed
     }
 }
@@ -44,6 +46,11 @@ impl TermsTimeline {
         self.terms.get(&campaign_id)?.get(&revision)
     }
 
+    /// The terms of the highest revision.
+    pub fn newest(&self, campaign_id: i64) -> Option<&Terms> {
+        self.terms.get(&campaign_id)?.values().next_back()
+    }
+
     /// Every campaign's life cut into intervals, one set of terms in each. They cover `[0, u64::MAX)` without gap or
     /// overlap: a click before the first terms falls under the first ones. A higher revision wins from its start on,
     /// also over a lower revision that starts later (the clock of the node that took it may have been behind).
@@ -53,7 +60,9 @@ impl TermsTimeline {
 }
 
 fn intervals_of(campaign_id: i64, revisions: &BTreeMap<i64, Terms>) -> Vec<TermsInterval> {
-    let mut starts: Vec<(u64, i64)> = revisions.values().map(|term| (term.effective_from_ms, term.revision)).collect();
+    let shift_ms = u64::from(is_broken(Mutant::PriceIntervalShifted));
+    let mut starts: Vec<(u64, i64)> =
+        revisions.values().map(|term| (term.effective_from_ms + shift_ms, term.revision)).collect();
     starts.sort_unstable();
     let mut intervals: Vec<TermsInterval> = Vec::new();
     let mut began_ms = 0;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use clicktally_database::Day;
 use clicktally_database::billing::SettledLine;
+use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::money::{Currency, Micros};
 
 use crate::bill::{BilledUsage, TermsTimeline};
@@ -98,7 +99,12 @@ impl<'a> InvoiceBuilder<'a> {
                 continue; // Not billable; shown with the run.
             };
             if let Some(line) = self.line(campaign_id, terms_revision, &terms.name, terms.cost_per_click_micros)? {
-                by_advertiser.entry((terms.advertiser_id, terms.currency)).or_default().push(line);
+                let mut owed = (terms.advertiser_id, terms.currency);
+                if is_broken(Mutant::CurrenciesMixed) {
+                    owed.1 =
+                        by_advertiser.keys().find(|(advertiser, _)| *advertiser == owed.0).map_or(owed.1, |key| key.1);
+                }
+                by_advertiser.entry(owed).or_default().push(line);
             }
         }
         by_advertiser
@@ -128,7 +134,7 @@ impl<'a> InvoiceBuilder<'a> {
         );
         let wanted_clicks = wanted.map_or(Ok(0), |w| bigint(w.billed_clicks, "clicks"))?;
         let unbilled_clicks = wanted.map_or(Ok(0), |w| bigint(w.usage.clicks - w.billed_clicks, "clicks"))?;
-        let settled_clicks = settled.map_or(0, |s| s.clicks);
+        let settled_clicks = if is_broken(Mutant::SettledForgotten) { 0 } else { settled.map_or(0, |s| s.clicks) };
         let clicks = wanted_clicks.checked_sub(settled_clicks).ok_or(BillingError::Overflow("an invoice line"))?;
         if clicks == 0 && (settled.is_some() || unbilled_clicks == 0) {
             return Ok(None);

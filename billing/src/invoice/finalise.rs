@@ -5,9 +5,9 @@ use clicktally_database::{Database, Day};
 use clicktally_proto::clock::Clock;
 use serde::Serialize;
 
-use super::readiness::{DayFacts, missing};
+use super::finalising::{Finalising, Posting};
+use super::readiness::DayFacts;
 use crate::error::BillingError;
-use crate::ledger::{entries_of, is_balanced};
 
 /// Who finalises a day that is not ready, and why. It is recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,15 +57,9 @@ pub async fn finalize(
     }
     let now_ms = clock.now_ms();
     let reconciled = finalisation.reconciled_run().await?;
-    let missing = missing(&DayFacts { day, lateness_ms, now_ms, run: &run, reconciled: reconciled.as_ref() });
-    if !missing.is_empty() && overriding.is_none() {
-        let reasons: Vec<String> = missing.iter().map(ToString::to_string).collect();
-        return Err(BillingError::NotReady { day, reasons: reasons.join("; ") });
-    }
-    for document in finalisation.drafts().await? {
-        let entries = entries_of(document.advertiser_id, document.currency, document.amount_micros)
-            .ok_or(BillingError::Overflow("a ledger entry"))?;
-        assert!(is_balanced(&entries), "CT-7: the entries of a document sum to zero by construction");
+    let facts = DayFacts { day, lateness_ms, now_ms, run: &run, reconciled: reconciled.as_ref() };
+    let finalising = Finalising::decide(&facts, finalisation.drafts().await?, overriding.is_some())?;
+    for Posting { document, entries } in &finalising.postings {
         let rows: Vec<NewEntry> = entries
             .iter()
             .map(|entry| NewEntry {
@@ -75,9 +69,9 @@ pub async fn finalize(
                 amount_micros: entry.amount_micros,
             })
             .collect();
-        finalisation.post(&document, &rows).await?;
+        finalisation.post(document, &rows).await?;
     }
-    finalized.overridden = missing.iter().map(|missing| missing.name().to_owned()).collect();
+    finalized.overridden = finalising.overridden.iter().map(|missing| missing.name().to_owned()).collect();
     let checks = &finalized.overridden;
     let recorded = overriding.map(|o| OverriddenChecks { checks, by: &o.by, reason: &o.reason });
     finalized.documents = finalisation.commit(&run, recorded, now_ms).await?;

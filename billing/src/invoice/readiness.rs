@@ -5,6 +5,7 @@ use std::fmt;
 use clicktally_database::Day;
 use clicktally_database::billing::{NewestRun, ReconciledRun};
 use clicktally_proto::event_time::UnixMillis;
+use clicktally_proto::fault::{Mutant, is_broken};
 
 /// What is known of a day that is to become final.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +28,8 @@ pub enum NotReady {
     RunTooEarly,
     /// No reconciliation has compared this run with the stream.
     NotReconciled,
+    /// The reconciliation ran while the stream could still change. What was pending then may be unexplained now.
+    ReconciledTooEarly,
     /// The reconciliation found too much without a cause.
     Unexplained { clicks: u64, of: u64, amounts: u64 },
 }
@@ -38,6 +41,7 @@ impl NotReady {
             NotReady::NotOver { .. } => "not_over",
             NotReady::RunTooEarly => "run_too_early",
             NotReady::NotReconciled => "not_reconciled",
+            NotReady::ReconciledTooEarly => "reconciled_too_early",
             NotReady::Unexplained { .. } => "unexplained",
         }
     }
@@ -58,6 +62,9 @@ impl fmt::Display for NotReady {
             NotReady::NotReconciled => {
                 f.write_str("its newest run is not reconciled: run `clicktally billing reconcile`")
             }
+            NotReady::ReconciledTooEarly => f.write_str(
+                "it was reconciled before the day and its allowed lateness were over: run `clicktally billing reconcile` again",
+            ),
             NotReady::Unexplained { clicks, of, amounts } => write!(
                 f,
                 "its reconciliation has no cause for {clicks} of {of} clicks, and for the amounts of {amounts} campaigns: \
@@ -69,7 +76,8 @@ impl fmt::Display for NotReady {
 
 /// Everything that the day lacks; empty for a day that is ready.
 pub fn missing(facts: &DayFacts<'_>) -> Vec<NotReady> {
-    let complete_at_ms = facts.day.end_ms().saturating_add(facts.lateness_ms);
+    let lateness_ms = if is_broken(Mutant::FinalTooEarly) { 0 } else { facts.lateness_ms };
+    let complete_at_ms = facts.day.end_ms().saturating_add(lateness_ms);
     let mut missing = Vec::new();
     if facts.now_ms < complete_at_ms {
         missing.push(NotReady::NotOver { wait_s: (complete_at_ms - facts.now_ms).div_ceil(1_000) });
@@ -78,18 +86,24 @@ pub fn missing(facts: &DayFacts<'_>) -> Vec<NotReady> {
     }
     // A reconciliation of an earlier run, or of another bill, says nothing about this one.
     let compares_this_run = |reconciled: &&ReconciledRun| {
-        reconciled.revision == facts.run.revision && reconciled.bill_sha256 == facts.run.bill_sha256
+        let is_same = reconciled.revision == facts.run.revision && reconciled.bill_sha256 == facts.run.bill_sha256;
+        is_same || is_broken(Mutant::ReconciledUnchecked)
     };
     match facts.reconciled.filter(compares_this_run) {
         None => missing.push(NotReady::NotReconciled),
-        Some(reconciled) if reconciled.pages => {
+        Some(reconciled) if reconciled.pages && !is_broken(Mutant::PageIgnored) => {
             missing.push(NotReady::Unexplained {
                 clicks: reconciled.unexplained,
                 of: reconciled.batch_clicks,
                 amounts: reconciled.unexplained_amounts,
             });
         }
-        Some(_) => {}
+        Some(reconciled) => {
+            let is_early = reconciled.reconciled_at_ms < complete_at_ms && facts.now_ms >= complete_at_ms;
+            if is_early && !is_broken(Mutant::ReconciledEarly) {
+                missing.push(NotReady::ReconciledTooEarly);
+            }
+        }
     }
     missing
 }
@@ -110,6 +124,7 @@ mod tests {
             unexplained: 0,
             unexplained_amounts: 0,
             pages: false,
+            reconciled_at_ms: now_ms,
         });
         change(&mut reconciled);
         let reconciled = reconciled.as_ref();
@@ -144,6 +159,8 @@ mod tests {
             let reconciled = reconciled.as_mut().unwrap();
             (reconciled.pages, reconciled.unexplained, reconciled.unexplained_amounts) = (true, 7, 2);
         };
+        let early = |reconciled: &mut Option<ReconciledRun>| reconciled.as_mut().unwrap().reconciled_at_ms -= 1;
+        assert_eq!(reconciled(early), [NotReady::ReconciledTooEarly]);
         assert_eq!(reconciled(pages), [NotReady::Unexplained { clicks: 7, of: 100, amounts: 2 }]);
     }
 }

@@ -8,33 +8,16 @@
 //!
 //! This module looks at the terms in its own way, and not through the intervals that the batch bills by.
 
-use clicktally_database::billing::PricedClicks;
+use clicktally_database::billing::{Amounts, BatchAmounts, CampaignAmounts, PricedClicks};
 use clicktally_database::catalog::Terms;
 use clicktally_proto::event_time::{Minute, UnixMillis};
-use clicktally_proto::money::{Currency, Micros};
+use clicktally_proto::fault::{Mutant, is_broken};
+use clicktally_proto::money::Micros;
 
 use crate::error::BillingError;
 
 /// How much the clocks of the nodes and of the log may differ. Terms carry a node's time.
 const CLOCKS_DIFFER_MS: u64 = 60_000;
-
-/// The amounts of one campaign on one day, in its currency. `batch − stream = counted + terms_changed ± unexplained`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CampaignAmounts {
-    pub campaign_id: i64,
-    /// `None` for a campaign without terms, which nothing may be charged for.
-    pub currency: Option<Currency>,
-    /// What the stream charged for the clicks that it counted.
-    pub stream_micros: Micros,
-    /// What the batch's clicks cost, before budgets.
-    pub batch_micros: Micros,
-    /// Clicks that only one side counts, at the price of their time.
-    pub counted_micros: Micros,
-    /// The same clicks at prices of different times.
-    pub terms_changed_micros: Micros,
-    /// Without a cause: the sum of all excesses and deficits, so that they do not cancel.
-    pub unexplained_micros: Micros,
-}
 
 /// The lowest and the highest possible price, or the amounts that they make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,9 +53,9 @@ impl Range {
 /// `Overflow`.
 pub(super) fn compare(
     campaign_id: i64,
-    terms: &[Terms],
+    terms: &[&Terms],
     clicks: &[PricedClicks],
-    batch_micros: Micros,
+    batch: BatchAmounts,
     max_ahead_ms: u64,
 ) -> Result<Option<CampaignAmounts>, BillingError> {
     assert!(terms.iter().all(|terms| terms.campaign_id == campaign_id), "a campaign is priced by its own terms");
@@ -80,7 +63,8 @@ pub(super) fn compare(
     if terms.iter().any(|terms| Some(terms.currency) != currency) {
         return Ok(None);
     }
-    let mut by_revision: Vec<&Terms> = terms.iter().collect();
+    let BatchAmounts { cost_micros: batch_micros, billed_micros } = batch;
+    let mut by_revision = terms.to_vec();
     by_revision.sort_unstable_by_key(|terms| terms.revision);
     let mut possible = Range { low: 0, high: 0 };
     let (mut stream, mut counted, mut excess, mut unexplained) = (0, 0, 0, 0);
@@ -93,20 +77,20 @@ pub(super) fn compare(
         stream += spend;
         counted += i128::from(row.batch_clicks - row.stream_clicks) * at_its_time.low;
         excess -= charged_too_much;
-        unexplained += charged_too_much.abs();
+        unexplained += if is_broken(Mutant::AmountsCancel) { charged_too_much } else { charged_too_much.abs() };
     }
     let billed_too_much = possible.excess(i128::from(batch_micros));
     let difference = i128::from(batch_micros) - stream;
     let in_micros = |amount: i128| Micros::try_from(amount).map_err(|_| BillingError::Overflow("an amount"));
-    Ok(Some(CampaignAmounts {
-        campaign_id,
-        currency,
+    let amounts = Amounts {
         stream_micros: in_micros(stream)?,
         batch_micros,
+        billed_micros,
         counted_micros: in_micros(counted)?,
         terms_changed_micros: in_micros(difference - counted - excess - billed_too_much)?,
         unexplained_micros: in_micros(unexplained + billed_too_much.abs())?,
-    }))
+    };
+    Ok(Some(CampaignAmounts { campaign_id, currency, amounts }))
 }
 
 /// What the stream may have charged for a click of the row.
@@ -143,6 +127,8 @@ fn batch_prices(by_revision: &[&Terms], minute: Minute) -> Range {
 
 #[cfg(test)]
 mod tests {
+    use clicktally_proto::money::Currency;
+
     use super::*;
 
     const MAX_AHEAD_MS: u64 = 300_000;
@@ -175,8 +161,12 @@ mod tests {
         }
     }
 
-    fn compared(terms: &[Terms], rows: &[PricedClicks], batch_micros: Micros) -> CampaignAmounts {
-        let found = compare(7, terms, rows, batch_micros, MAX_AHEAD_MS).unwrap().unwrap();
+    fn compared(terms: &[Terms], rows: &[PricedClicks], batch_micros: Micros) -> Amounts {
+        let terms: Vec<&Terms> = terms.iter().collect();
+        let batch = BatchAmounts { cost_micros: batch_micros, billed_micros: 0 };
+        let CampaignAmounts { currency, amounts: found, .. } =
+            compare(7, &terms, rows, batch, MAX_AHEAD_MS).unwrap().unwrap();
+        assert_eq!(currency, terms.first().map(|terms| terms.currency));
         let difference = found.batch_micros - found.stream_micros - found.counted_micros - found.terms_changed_micros;
         assert!(difference.abs() <= found.unexplained_micros, "the causes explain the whole difference: {found:?}");
         found
@@ -228,7 +218,7 @@ mod tests {
     #[test]
     fn nothing_is_charged_before_the_first_terms() {
         let found = compared(&[], &[row(60, 4, 0, 9)], 0);
-        assert_eq!((found.currency, found.unexplained_micros), (None, 0));
+        assert_eq!(found.unexplained_micros, 0);
         assert_eq!(unexplained(&[], &[row(60, 4, 7, 9)], 0), 7, "terms that never arrived");
         let later = [terms(10, 70, 100)];
         assert_eq!(unexplained(&later, &[row(60, 4, 0, 9)], 0), 0);
@@ -239,6 +229,7 @@ mod tests {
     #[test]
     fn amounts_in_two_currencies_are_not_added() {
         let euro = Terms { currency: Currency::try_from("EUR".to_owned()).unwrap(), ..terms(11, 9, 5) };
-        assert_eq!(compare(7, &[terms(10, 0, 5), euro], &[row(60, 1, 99, 12)], 5, 0).unwrap(), None);
+        let batch = BatchAmounts { cost_micros: 5, billed_micros: 5 };
+        assert_eq!(compare(7, &[&terms(10, 0, 5), &euro], &[row(60, 1, 99, 12)], batch, 0).unwrap(), None);
     }
 }

@@ -1,23 +1,29 @@
-//! The day's differences by cause: first window by window, then for whole campaigns against what is billed.
+//! The day's differences by cause: first window by window, then for whole campaigns against what is billed. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
-use clicktally_database::billing::{NewDifference, Reconciliation};
+use clicktally_database::billing::{DifferingWindow, NewDifference};
 use clicktally_proto::event_time::Minute;
 
 use super::explain::{Cause, ComparedWindow, explain};
+use super::final_before::FinalBefore;
 use crate::error::BillingError;
 
 /// (Campaign, ad, minute).
-pub(super) type WindowKey = (i64, i64, Minute);
+pub type WindowKey = (i64, i64, Minute);
+
+/// Clicks of a campaign that were counted and not billed, by cause.
+pub type UnbilledClicks = (i64, String, i64);
 
 /// `late`: the valid clicks that the batch counts from the very records the stream declared late.
-pub(super) async fn compare_windows(
-    reconciliation: &mut Reconciliation<'_>,
-    late: &HashMap<WindowKey, i64>,
-) -> Result<Vec<NewDifference>, BillingError> {
+pub(super) fn window_differences(
+    windows: &[DifferingWindow],
+    late: &BTreeMap<WindowKey, i64>,
+    final_before: &FinalBefore,
+) -> Vec<NewDifference> {
     let mut differences = Vec::new();
-    for window in reconciliation.differing_windows().await? {
+    for window in windows {
+        let is_passed = final_before.covers(window.campaign_id.cast_unsigned(), window.minute);
         let compared = ComparedWindow {
             batch_clicks: window.batch_clicks,
             batch_invalid: window.batch_invalid,
@@ -25,7 +31,7 @@ pub(super) async fn compare_windows(
             stream_invalid: window.stream_invalid,
             late: late.get(&(window.campaign_id, window.ad_id, window.minute)).copied().unwrap_or(0),
             strayed_copies: window.strayed_copies,
-            is_final: window.is_final,
+            is_final: window.is_marked_final || is_passed,
         };
         differences.extend(explain(&compared).into_iter().map(|(cause, clicks)| NewDifference {
             campaign_id: window.campaign_id,
@@ -36,13 +42,22 @@ pub(super) async fn compare_windows(
             clicks,
         }));
     }
-    Ok(differences)
+    differences
 }
 
-/// Sums the windows' causes by campaign, and adds what was counted but not billed.
-pub(super) async fn compare_campaigns(
-    reconciliation: &mut Reconciliation<'_>,
+/// The campaigns that [`campaign_differences`] needs totals of, each once.
+pub fn campaigns_that_differ(windows: &[DifferingWindow], unbilled: &[UnbilledClicks]) -> Vec<i64> {
+    let campaigns = windows.iter().map(|window| window.campaign_id);
+    let campaigns: BTreeSet<i64> = campaigns.chain(unbilled.iter().map(|(campaign_id, ..)| *campaign_id)).collect();
+    campaigns.into_iter().collect()
+}
+
+/// Sums the windows' causes by campaign, and adds what was counted but not billed. `totals`: (stream clicks, billed
+/// clicks) by campaign.
+pub(super) fn campaign_differences(
     windows: &[NewDifference],
+    unbilled: &[UnbilledClicks],
+    totals: &BTreeMap<i64, (i64, i64)>,
 ) -> Result<Vec<NewDifference>, BillingError> {
     assert!(windows.iter().all(|d| d.window.is_some()), "campaigns are summed from windows alone");
     let mut causes: BTreeMap<i64, BTreeMap<Cause, i64>> = BTreeMap::new();
@@ -50,12 +65,10 @@ pub(super) async fn compare_campaigns(
         let sum = causes.entry(window.campaign_id).or_default().entry(cause_named(window.cause)).or_insert(0);
         *sum = sum.checked_add(window.clicks).ok_or(BillingError::Overflow("a campaign's difference"))?;
     }
-    for (campaign_id, cause, clicks) in reconciliation.unbilled_clicks().await? {
-        let sum = causes.entry(campaign_id).or_default().entry(cause_named(&cause)).or_insert(0);
-        *sum = sum.checked_sub(clicks).ok_or(BillingError::Overflow("a campaign's difference"))?;
+    for (campaign_id, cause, clicks) in unbilled {
+        let sum = causes.entry(*campaign_id).or_default().entry(cause_named(cause)).or_insert(0);
+        *sum = sum.checked_sub(*clicks).ok_or(BillingError::Overflow("a campaign's difference"))?;
     }
-    let campaigns: Vec<i64> = causes.keys().copied().collect();
-    let totals = reconciliation.campaign_totals(&campaigns).await?;
     let mut differences = Vec::new();
     for (campaign_id, causes) in causes {
         let (stream_clicks, batch_clicks) = totals.get(&campaign_id).copied().unwrap_or_default();

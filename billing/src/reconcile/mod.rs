@@ -9,11 +9,14 @@ mod amounts;
 mod compare;
 mod explain;
 mod figures;
+mod final_before;
+mod judgement;
 mod run;
 mod summary;
 
-pub use amounts::CampaignAmounts;
+pub use compare::{UnbilledClicks, WindowKey, campaigns_that_differ};
 pub use explain::{Cause, ComparedWindow, explain};
 pub use figures::{DAYS_SHOWN, ReconciliationFigures};
+pub use judgement::{ComparedDay, Judgement};
 pub use run::reconcile;
-pub use summary::{AmountTotals, ReconciliationSummary};
+pub use summary::ReconciliationSummary;

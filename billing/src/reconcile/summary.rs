@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use clicktally_database::Day;
-use clicktally_database::billing::{DayTotals, NewAmounts, NewDifference};
-use clicktally_proto::money::{Currency, Micros};
+use clicktally_database::billing::{Amounts, CampaignAmounts, CurrencyAmounts, DayTotals, NewDifference};
+use clicktally_proto::fault::{Mutant, is_broken};
+use clicktally_proto::money::Currency;
 use serde::Serialize;
 
 use super::explain::Cause;
@@ -34,61 +35,35 @@ pub struct ReconciliationSummary {
     /// Campaigns whose amounts differ without a cause: see `billing.reconciled_amount`.
     pub unexplained_amounts: u64,
     /// By currency.
-    pub amounts: Vec<AmountTotals>,
+    pub amounts: Vec<CurrencyAmounts>,
 }
 
-/// The amounts of all campaigns in one currency, in millionths of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct AmountTotals {
-    /// Absent for campaigns without terms.
-    pub currency: Option<Currency>,
-    pub stream_micros: Micros,
-    /// Before budgets.
-    pub batch_micros: Micros,
-    pub billed_micros: Micros,
-    /// What the clicks that only one side counts cost.
-    pub counted_micros: Micros,
-    /// The same clicks at prices of different times.
-    pub terms_changed_micros: Micros,
-    pub unexplained_micros: Micros,
+/// The amounts of all campaigns in one currency.
+fn totals_in(currency: Option<Currency>, campaigns: &[CampaignAmounts]) -> Result<CurrencyAmounts, BillingError> {
+    let of_currency = campaigns.iter().filter(|row| row.currency == currency || is_broken(Mutant::CurrenciesAdded));
+    let total = of_currency.map(|row| row.amounts).try_fold(Amounts::default(), Amounts::checked_add);
+    let amounts = total.ok_or(BillingError::Overflow("the amounts of a day"))?;
+    Ok(CurrencyAmounts { currency, amounts })
 }
 
-impl AmountTotals {
-    fn of(currency: Option<Currency>, amounts: &[NewAmounts]) -> Result<AmountTotals, BillingError> {
-        let sum = |value: fn(&NewAmounts) -> Micros| {
-            let of_currency = amounts.iter().filter(|row| row.currency == currency).map(value);
-            let total: i128 = of_currency.map(i128::from).sum();
-            Micros::try_from(total).map_err(|_| BillingError::Overflow("the amounts of a day"))
-        };
-        Ok(AmountTotals {
-            currency,
-            stream_micros: sum(|row| row.stream_micros)?,
-            batch_micros: sum(|row| row.batch_micros)?,
-            billed_micros: sum(|row| row.billed_micros)?,
-            counted_micros: sum(|row| row.counted_micros)?,
-            terms_changed_micros: sum(|row| row.terms_changed_micros)?,
-            unexplained_micros: sum(|row| row.unexplained_micros)?,
-        })
-    }
-
-    /// Unexplained beyond 0.1 % of the batch's amount.
-    fn pages(&self) -> bool {
-        i128::from(self.unexplained_micros) * i128::from(UNEXPLAINED_ONE_IN) > i128::from(self.batch_micros)
-    }
+/// Unexplained beyond 0.1 % of the batch's amount.
+fn amounts_page(of_currency: &CurrencyAmounts) -> bool {
+    let CurrencyAmounts { amounts, .. } = of_currency;
+    i128::from(amounts.unexplained_micros) * i128::from(UNEXPLAINED_ONE_IN) > i128::from(amounts.batch_micros)
 }
 
 impl ReconciliationSummary {
     /// Unexplained beyond 0.1 % of the batch's clicks, or of its amounts in some currency.
     pub fn pages(&self) -> bool {
         let is_miscounted = self.unexplained.saturating_mul(UNEXPLAINED_ONE_IN) > self.batch_clicks;
-        is_miscounted || self.amounts.iter().any(AmountTotals::pages)
+        is_miscounted || (self.amounts.iter().any(amounts_page) && !is_broken(Mutant::AmountsUncompared))
     }
 
     pub(super) fn new(
         day: Day,
         totals: DayTotals,
         differences: &[NewDifference],
-        amounts: &[NewAmounts],
+        amounts: &[CampaignAmounts],
     ) -> Result<ReconciliationSummary, BillingError> {
         let sum = |cause: Cause| -> u64 {
             differences
@@ -111,11 +86,8 @@ impl ReconciliationSummary {
             budget_cap: sum(Cause::BudgetCap),
             unknown_campaign: sum(Cause::UnknownCampaign),
             currency_changed: sum(Cause::CurrencyChanged),
-            unexplained_amounts: amounts.iter().filter(|row| row.unexplained_micros > 0).count() as u64,
-            amounts: currencies
-                .into_iter()
-                .map(|currency| AmountTotals::of(currency, amounts))
-                .collect::<Result<_, _>>()?,
+            unexplained_amounts: amounts.iter().filter(|row| row.amounts.unexplained_micros > 0).count() as u64,
+            amounts: currencies.into_iter().map(|currency| totals_in(currency, amounts)).collect::<Result<_, _>>()?,
         })
     }
 }

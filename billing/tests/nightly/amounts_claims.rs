@@ -1,6 +1,7 @@
 //! Stream and batch agree on what clicks cost, or the day pages and does not become final.
 
 use clicktally_billing::{BillingError, Day};
+use clicktally_database::billing::amounts_by_currency;
 
 use crate::billing_claims::{finalize_day, reconcile_day, run_day, set_terms, valid_clicks};
 use crate::clicks::{HOUR_MS, NOON_MS, produce};
@@ -31,9 +32,10 @@ pub(crate) async fn a_price_that_never_arrived_pages_until_it_does(environment: 
 
     let lost = reconcile_day(&world, day).await;
     assert_eq!((lost.unexplained, lost.unexplained_amounts, lost.pages()), (0, 1, true));
-    let amounts = &lost.amounts[0];
+    let amounts = &lost.amounts[0].amounts;
     assert_eq!((amounts.stream_micros, amounts.batch_micros), (CLICKS * 300, CLICKS * 500));
     assert_eq!(amounts.unexplained_micros, CLICKS * 200);
+    assert_eq!(amounts_by_currency(&world.database, day).await.unwrap(), lost.amounts, "as the interface shows them");
     let Err(error @ BillingError::NotReady { .. }) = finalize_day(&world, day).await else { panic!("it became final") };
     assert!(error.to_string().contains("the amounts of 1 campaigns"), "{error}");
 
@@ -41,12 +43,12 @@ pub(crate) async fn a_price_that_never_arrived_pages_until_it_does(environment: 
     run_day(&world, day).await;
     let complete = reconcile_day(&world, day).await;
     assert_eq!((complete.unexplained_amounts, complete.pages()), (0, false));
-    assert_eq!(complete.amounts[0].billed_micros, CLICKS * 300);
+    assert_eq!(complete.amounts[0].amounts.billed_micros, CLICKS * 300);
 
     // A mistake of the batch alone is found as well.
     execute(&world, "UPDATE billing.batch_campaign_day SET price_micros = price_micros + 1").await;
     let mispriced = reconcile_day(&world, day).await;
-    assert_eq!((mispriced.unexplained_amounts, mispriced.amounts[0].unexplained_micros), (1, CLICKS));
+    assert_eq!((mispriced.unexplained_amounts, mispriced.amounts[0].amounts.unexplained_micros), (1, CLICKS));
     run_day(&world, day).await;
     assert!(!reconcile_day(&world, day).await.pages());
     finalize_day(&world, day).await.unwrap();

@@ -75,7 +75,7 @@ pub(crate) async fn count(world: &World, sql: &'static str) -> i64 {
 }
 
 pub(crate) async fn reconcile_day(world: &World, day: Day) -> ReconciliationSummary {
-    reconcile(&world.database, &world.store, day, &BatchOptions::default()).await.unwrap()
+    reconcile(&world.database, &world.store, day, &BatchOptions::default(), partitioner()).await.unwrap()
 }
 
 /// Every row of the results, as text.
@@ -282,7 +282,7 @@ async fn reconciliation_names_every_difference(world: &World, recounted: &Recoun
         assert_eq!((summary.unexplained, summary.stream_pending, summary.duplicate, summary.invalid), (0, 0, 0, 0));
         assert_eq!(summary.batch_clicks - summary.billed_clicks, summary.budget_cap + summary.unknown_campaign);
         assert!(summary.unknown_campaign > 0 && !summary.pages());
-        let amounts = summary.amounts.iter().find(|amounts| amounts.currency == Some(Currency::USD)).unwrap();
+        let amounts = summary.amounts.iter().find(|amounts| amounts.currency == Some(Currency::USD)).unwrap().amounts;
         assert_eq!(amounts.batch_micros - amounts.stream_micros, amounts.counted_micros + amounts.terms_changed_micros);
         assert!(amounts.counted_micros > 0 && amounts.billed_micros <= amounts.batch_micros);
         assert_eq!((summary.unexplained_amounts, amounts.unexplained_micros), (0, 0));

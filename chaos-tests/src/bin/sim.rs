@@ -50,7 +50,7 @@ enum What {
 
 #[derive(Debug, Args)]
 struct Run {
-    /// 0: the pure rules. 1: whole nodes.
+    /// 0: the pure rules of counting. 1: whole nodes. 2: the rules of what is owed.
     #[arg(long, default_value = "0", value_parser = parse_tier)]
     tier: Tier,
     /// How many seeds.

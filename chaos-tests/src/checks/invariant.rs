@@ -44,7 +44,7 @@ invariants! {
     6 FailClosed "a replica that is stale says no about a budget."
     7 LedgerBalanced "ledger entries sum to zero per transaction and currency."
     8 ArchiveWhole "every click of the raw log is in the archive, exactly once by manifest."
-    9 DifferencesExplained "batch and stream agree, or every differing click has a named cause."
+    9 DifferencesExplained "batch and stream agree, or every differing click and amount has a named cause."
     10 ReadOnce "for each shard, read = counted + duplicate + late + invalid + quarantined + misrouted, and read is what the \
                  partition holds."
     11 AcknowledgedIsLogged "every click that was acknowledged is in the raw log."
@@ -61,6 +61,12 @@ invariants! {
     20 OlderBuildsGoOn "no member is stopped by a command of a newer build, unless it was set back to an older one."
     21 StateSound "every state that apply reaches keeps the rules of its parts."
     22 TermsHeld "from the first report on, terms stay in the state until PostgreSQL is reported to hold them."
+    23 BilledAsOfTheClick "every accepted click is billed once, at the price in force at its time and within the budget of that time, \
+                           or is given away for a named cause."
+    24 BooksAgree "a document is the sum of its lines, the ledger is the sum of the final documents, and no sum mixes two currencies."
+    25 FinalStays "a final document never changes; a later run adds the difference as a memo, and adds nothing over equal inputs."
+    26 FinalWhenReady "a day becomes final after its end and lateness, from a run that saw all of it and was reconciled without a page, \
+                       or by a recorded override."
 }
 
 impl fmt::Display for Invariant {

@@ -19,13 +19,19 @@ pub mod ct1_conservation;
 pub mod ct20_older_builds_go_on;
 pub mod ct21_state_is_sound;
 pub mod ct22_terms_held;
+pub mod ct23_billed_as_of_the_click;
+pub mod ct24_books_agree;
+pub mod ct25_final_stays;
+pub mod ct26_final_when_ready;
 pub mod ct2_offset_chain;
 pub mod ct3_replicas_equal;
 pub mod ct4_published_is_held;
 pub mod ct4_revisions_rise;
 pub mod ct5_budget;
 pub mod ct6_fail_closed;
+pub mod ct7_ledger_balanced;
 pub mod ct8_archive_is_whole;
+pub mod ct9_differences_explained;
 
 use std::fmt;
 

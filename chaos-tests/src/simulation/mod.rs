@@ -1,7 +1,7 @@
 //! The cluster in a simulation: everything that happens, faults included, follows from one number, and the same number
 //! always tells the same story.
 //!
-//! First what both tiers share, in the order of a run, then the tiers.
+//! First what the tiers share, in the order of a run, then the tiers.
 
 pub mod edition;
 pub mod random;
@@ -18,6 +18,7 @@ pub mod trace;
 
 pub mod report;
 
+pub mod billing;
 pub mod core;
 pub mod nodes;
 

@@ -12,7 +12,7 @@ use clicktally_proto::fault::{Layer, Mutant};
 use super::campaign::CampaignReport;
 use super::tier::Tier;
 
-/// A mutant of the rules must be found within this many seeds of tier 0.
+/// A mutant of the rules must be found within this many seeds of tier 0 or 2.
 const SEEDS_MAX: u64 = 300;
 
 /// A mutant of whole nodes must be found within this many seeds of tier 1, which take a second each.
@@ -23,6 +23,7 @@ pub fn tier(mutant: Mutant) -> Tier {
     match mutant.layer() {
         Layer::Rules => Tier::Core,
         Layer::Nodes => Tier::Nodes,
+        Layer::Billing => Tier::Billing,
     }
 }
 
@@ -33,7 +34,7 @@ pub fn seeds_max(mutant: Mutant) -> u64 {
         // The command of the newest level must meet a build of a level below.
         Mutant::VoteNotDurable | Mutant::NewerRejected => 100,
         _ => match tier(mutant) {
-            Tier::Core => SEEDS_MAX,
+            Tier::Core | Tier::Billing => SEEDS_MAX,
             Tier::Nodes => NODES_SEEDS_MAX,
         },
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::edition::Story;
 use super::report::SeedReport;
-use super::{core, nodes};
+use super::{billing, core, nodes};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tier {
@@ -13,6 +13,8 @@ pub enum Tier {
     Core,
     /// 1: whole nodes on simulated hosts, with real consensus.
     Nodes,
+    /// 2: the rules of what is owed, over days.
+    Billing,
 }
 
 impl Tier {
@@ -21,6 +23,7 @@ impl Tier {
         match number {
             0 => Some(Tier::Core),
             1 => Some(Tier::Nodes),
+            2 => Some(Tier::Billing),
             _ => None,
         }
     }
@@ -30,6 +33,7 @@ impl Tier {
         match self {
             Tier::Core => core::run_story(story),
             Tier::Nodes => nodes::run_story_apart(simulator, story),
+            Tier::Billing => billing::run_story(story),
         }
     }
 }
@@ -39,6 +43,7 @@ impl fmt::Display for Tier {
         match self {
             Tier::Core => f.write_str("0"),
             Tier::Nodes => f.write_str("1"),
+            Tier::Billing => f.write_str("2"),
         }
     }
 }

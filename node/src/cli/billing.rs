@@ -112,10 +112,9 @@ pub(super) async fn run(command: BillingCommand, output: Output) -> anyhow::Resu
             let asked_at_ms = clock.now_ms();
             archive::wait_until_archived(&database, &ends, Duration::from_secs(wait_seconds)).await?;
             let days = days.resolve(&database).await?;
-            let until_ms = days.iter().map(|day| day.end_ms()).max().unwrap_or(0).min(asked_at_ms);
             let deadline = Duration::from_secs(wait_seconds);
             options.max_ahead_ms =
-                batch::wait_until_terms_exported(&database, config.cluster.groups, until_ms, deadline)
+                batch::wait_until_terms_exported(&database, config.cluster.groups, asked_at_ms, deadline)
                     .await?
                     .max_ahead_ms;
             for day in days {
@@ -150,8 +149,9 @@ pub(super) async fn run(command: BillingCommand, output: Output) -> anyhow::Resu
             if let Some(terms) = batch::exported_terms(&database, config.cluster.groups).await? {
                 options.max_ahead_ms = terms.max_ahead_ms;
             }
+            let partitioner = Partitioner::new(config.cluster.groups);
             for day in days.resolve(&database).await? {
-                let summary = reconcile::reconcile(&database, &store, day, &options).await?;
+                let summary = reconcile::reconcile(&database, &store, day, &options, partitioner).await?;
                 show(&summary, output)?;
                 if summary.pages() {
                     code = ExitCode::from(UNEXPLAINED);

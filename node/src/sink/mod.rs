@@ -5,6 +5,7 @@ pub mod catalog_writer;
 pub mod kafka_out_topics;
 pub mod postgres_tables;
 pub mod singleton;
+pub mod terms_news;
 pub mod window_news;
 pub mod window_publisher;
 pub mod window_rows;

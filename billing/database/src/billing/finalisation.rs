@@ -37,6 +37,8 @@ pub struct ReconciledRun {
     /// Campaigns whose amounts differ without a cause.
     pub unexplained_amounts: u64,
     pub pages: bool,
+    /// By PostgreSQL's clock.
+    pub reconciled_at_ms: UnixMillis,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,13 +121,14 @@ impl Finalisation<'_> {
     pub async fn reconciled_run(&mut self) -> Result<Option<ReconciledRun>, DatabaseError> {
         let row = sqlx::query(
             "SELECT revision, bill_sha256::text AS bill_sha256, batch_clicks, unexplained,
-                unexplained_amounts, pages
+                unexplained_amounts, pages, reconciled_at
              FROM billing.reconciled_day WHERE day = $1",
         )
         .bind(self.day.date())
         .fetch_optional(&mut *self.t)
         .await?;
         row.map(|row| {
+            let reconciled_at: DateTime<Utc> = row.try_get("reconciled_at")?;
             Ok(ReconciledRun {
                 revision: row.try_get("revision")?,
                 bill_sha256: row.try_get("bill_sha256")?,
@@ -133,6 +136,7 @@ impl Finalisation<'_> {
                 unexplained: from_bigint(row.try_get("unexplained")?, "clicks")?,
                 unexplained_amounts: from_bigint(row.try_get("unexplained_amounts")?, "campaigns")?,
                 pages: row.try_get("pages")?,
+                reconciled_at_ms: from_bigint(reconciled_at.timestamp_millis(), "reconciled_at")?,
             })
         })
         .transpose()

@@ -9,8 +9,11 @@ use clicktally_proto::money::{Currency, Micros};
 use futures::TryStreamExt;
 use sqlx::Row;
 
+use super::amounts::{Amounts, CampaignAmounts, CurrencyAmounts};
 use super::reconciliation::Reconciliation;
-use crate::column::{not_negative, to_minute};
+use crate::column::{not_negative, to_currency, to_minute};
+use crate::connection::Database;
+use crate::day::Day;
 use crate::error::DatabaseError;
 
 /// Valid clicks of a campaign as each side counts them, and what the stream charged for its own.
@@ -32,19 +35,6 @@ pub struct BatchAmounts {
     /// Clicks × price, before budgets.
     pub cost_micros: Micros,
     pub billed_micros: Micros,
-}
-
-/// A row of `billing.reconciled_amount`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NewAmounts {
-    pub campaign_id: i64,
-    pub currency: Option<Currency>,
-    pub stream_micros: Micros,
-    pub batch_micros: Micros,
-    pub billed_micros: Micros,
-    pub counted_micros: Micros,
-    pub terms_changed_micros: Micros,
-    pub unexplained_micros: Micros,
 }
 
 impl Reconciliation<'_> {
@@ -107,14 +97,16 @@ impl Reconciliation<'_> {
         Ok(amounts.collect())
     }
 
-    pub(super) async fn replace_amounts(&mut self, amounts: &[NewAmounts]) -> Result<(), DatabaseError> {
+    pub(super) async fn replace_amounts(&mut self, rows: &[CampaignAmounts]) -> Result<(), DatabaseError> {
         sqlx::query("DELETE FROM billing.reconciled_amount WHERE day = $1")
             .bind(self.day.date())
             .execute(&mut *self.t)
             .await?;
-        let column = |value: fn(&NewAmounts) -> i64| amounts.iter().map(value).collect::<Vec<i64>>();
+        let column =
+            |value: fn(&Amounts) -> Micros| rows.iter().map(|row| value(&row.amounts)).collect::<Vec<Micros>>();
+        let campaigns: Vec<i64> = rows.iter().map(|row| row.campaign_id).collect();
         let currencies: Vec<Option<&str>> =
-            amounts.iter().map(|row| row.currency.as_ref().map(Currency::as_str)).collect();
+            rows.iter().map(|row| row.currency.as_ref().map(Currency::as_str)).collect();
         sqlx::query(
             "INSERT INTO billing.reconciled_amount (day, campaign_id, currency, stream_micros, batch_micros, billed_micros,
                 counted_micros, terms_changed_micros, unexplained_micros)
@@ -122,16 +114,52 @@ impl Reconciliation<'_> {
                 $8::bigint[], $9::bigint[])",
         )
         .bind(self.day.date())
-        .bind(column(|row| row.campaign_id))
+        .bind(campaigns)
         .bind(currencies)
-        .bind(column(|row| row.stream_micros))
-        .bind(column(|row| row.batch_micros))
-        .bind(column(|row| row.billed_micros))
-        .bind(column(|row| row.counted_micros))
-        .bind(column(|row| row.terms_changed_micros))
-        .bind(column(|row| row.unexplained_micros))
+        .bind(column(|amounts| amounts.stream_micros))
+        .bind(column(|amounts| amounts.batch_micros))
+        .bind(column(|amounts| amounts.billed_micros))
+        .bind(column(|amounts| amounts.counted_micros))
+        .bind(column(|amounts| amounts.terms_changed_micros))
+        .bind(column(|amounts| amounts.unexplained_micros))
         .execute(&mut *self.t)
         .await?;
         Ok(())
     }
+}
+
+/// The amounts that the last reconciliation of the day compared, by currency.
+///
+/// # Errors
+/// `Sql`; `Currency`.
+pub async fn amounts_by_currency(database: &Database, day: Day) -> Result<Vec<CurrencyAmounts>, DatabaseError> {
+    // Sums saturate, as the amounts of a campaign do.
+    let rows = sqlx::query(
+        "SELECT currency::text AS currency,
+            least(sum(stream_micros), 9223372036854775807)::bigint AS stream_micros,
+            least(sum(batch_micros), 9223372036854775807)::bigint AS batch_micros,
+            least(sum(billed_micros), 9223372036854775807)::bigint AS billed_micros,
+            greatest(-9223372036854775807, least(sum(counted_micros), 9223372036854775807))::bigint AS counted_micros,
+            greatest(-9223372036854775807, least(sum(terms_changed_micros), 9223372036854775807))::bigint
+                AS terms_changed_micros,
+            least(sum(unexplained_micros), 9223372036854775807)::bigint AS unexplained_micros
+         FROM billing.reconciled_amount WHERE day = $1 GROUP BY currency ORDER BY currency NULLS FIRST",
+    )
+    .bind(day.date())
+    .fetch_all(database.pool())
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let amounts = Amounts {
+                stream_micros: row.try_get("stream_micros")?,
+                batch_micros: row.try_get("batch_micros")?,
+                billed_micros: row.try_get("billed_micros")?,
+                counted_micros: row.try_get("counted_micros")?,
+                terms_changed_micros: row.try_get("terms_changed_micros")?,
+                unexplained_micros: row.try_get("unexplained_micros")?,
+            };
+            let currency = row.try_get::<Option<String>, _>("currency")?.map(to_currency).transpose()?;
+            Ok(CurrencyAmounts { currency, amounts })
+        })
+        .collect()
 }

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use clicktally_proto::event_time::Minute;
+use clicktally_proto::identity::ids::CampaignId;
 use futures::TryStreamExt;
 use sqlx::{FromRow, Postgres, Row, Transaction};
 
-use super::reconciled_amounts::NewAmounts;
+use super::amounts::CampaignAmounts;
 use crate::column::{from_bigint, not_negative, to_bigint, to_minute, to_timestamp};
 use crate::connection::Database;
 use crate::day::Day;
@@ -29,8 +30,8 @@ pub struct DifferingWindow {
     pub stream_invalid: i64,
     /// Valid copies in this window of clicks whose first copy is elsewhere.
     pub strayed_copies: i64,
-    /// The stream will not touch this window again.
-    pub is_final: bool,
+    /// The stream's row says that it will not change again. A window without a row of the stream never does.
+    pub is_marked_final: bool,
 }
 
 /// The day's clicks, as each side counts them.
@@ -102,11 +103,6 @@ impl Reconciliation<'_> {
     /// # Errors
     /// `Sql`; `OutOfRange`.
     pub async fn differing_windows(&mut self) -> Result<Vec<DifferingWindow>, DatabaseError> {
-        // Windows become final in order: what is absent before a final one will not come any more.
-        let final_before: Option<DateTime<Utc>> =
-            sqlx::query_scalar("SELECT max(minute) FROM reports.ad_minute WHERE state = 'final'")
-                .fetch_one(&mut *self.t)
-                .await?;
         let mut rows = sqlx::query(
             "SELECT minute, ad_id, campaign_id, stream.state = 'final' AS is_final,
                 coalesce(batch.clicks, 0) AS batch_clicks, coalesce(batch.invalid_clicks, 0) AS batch_invalid,
@@ -133,10 +129,25 @@ impl Reconciliation<'_> {
                 stream_clicks: not_negative(row.try_get("stream_clicks")?, "clicks")?,
                 stream_invalid: not_negative(row.try_get("stream_invalid")?, "clicks")?,
                 strayed_copies: not_negative(row.try_get("strayed_copies")?, "clicks")?,
-                is_final: is_marked_final || final_before.is_some_and(|before| start < before),
+                is_marked_final,
             });
         }
         Ok(windows)
+    }
+
+    /// The newest window since the day began that is final for the stream, by campaign.
+    ///
+    /// # Errors
+    /// `Sql`; `OutOfRange`.
+    pub async fn newest_final_windows(&mut self) -> Result<Vec<(CampaignId, Minute)>, DatabaseError> {
+        let rows: Vec<(i64, DateTime<Utc>)> = sqlx::query_as(
+            "SELECT campaign_id, max(minute) FROM reports.ad_minute WHERE state = 'final' AND minute >= $1
+             GROUP BY campaign_id",
+        )
+        .bind(self.day.start())
+        .fetch_all(&mut *self.t)
+        .await?;
+        rows.into_iter().map(|(campaign, start)| Ok((campaign.cast_unsigned(), to_minute(start)?))).collect()
     }
 
     /// Clicks that were counted and not billed, as (campaign, cause, clicks).
@@ -205,7 +216,7 @@ impl Reconciliation<'_> {
     pub async fn replace(
         mut self,
         differences: &[NewDifference],
-        amounts: &[NewAmounts],
+        amounts: &[CampaignAmounts],
         verdict: &Verdict,
     ) -> Result<(), DatabaseError> {
         sqlx::query("DELETE FROM billing.reconciliation WHERE day = $1")

@@ -34,7 +34,7 @@ pub mod store_config;
 #[cfg(test)]
 mod at_size;
 
-pub use fail_stop::{FAIL_STOP_EXIT_CODE, on_fail_stop};
+pub use fail_stop::{FAIL_STOP_EXIT_CODE, FailStopOnPanic, on_fail_stop};
 pub use group::state_machine::APPLYING_NEWER;
 pub use open_error::OpenError;
 pub use peers::messages::{MemberChange, MembersSeen};

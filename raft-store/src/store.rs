@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::blocking;
-use crate::fail_stop::fail_stop;
+use crate::fail_stop::{FailStopOnPanic, fail_stop};
 use crate::group::Group;
 use crate::group::group_core::GroupCore;
 use crate::group::state_machine::Raft;
@@ -272,9 +272,9 @@ async fn ask_founders(config: &StoreConfig, group: GroupId, transport: &Arc<dyn 
 ///
 /// 1. A founder with an empty disk bootstraps the group, unless another founder reports that the group is
 ///    initialized. Any other node with an empty disk waits for the leader.
-/// 2. Any node is refused if its leader remembers acknowledgements that the disk should hold but does not, although
-///    its own record reports no damage. Then the folder is an old copy, and so is its vote. A voter that forgets its
-///    vote may vote twice.
+/// 2. Any node is refused if a peer knows of acknowledgements that the disk should hold but does not, although its own
+///    record reports no damage. Then the folder is an old copy or was emptied, and so was its vote. A voter that
+///    forgets its vote may vote twice.
 fn must_found(config: &StoreConfig, group: GroupId, log: &GroupLog, known: &[KnownOf]) -> Result<bool, OpenError> {
     let mut found = log.is_pristine() && config.founders.contains_key(&config.node);
     for known in known {
@@ -309,6 +309,7 @@ fn claim(storage: &dyn Storage, config: &StoreConfig) -> Result<(), OpenError> {
 }
 
 async fn prove_freshness(core: Arc<GroupCore>, mut stop: watch::Receiver<bool>) {
+    let _guard = FailStopOnPanic("proving that a replica is fresh");
     let mut ticks = interval(FRESHNESS_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -336,6 +337,7 @@ async fn maintain(
     rules: SnapshotRules,
     mut stop: watch::Receiver<bool>,
 ) {
+    let _guard = FailStopOnPanic("keeping snapshots and the log within their limits");
     let mut ticks = interval(rules.check_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut upkeep: BTreeMap<GroupId, Upkeep> = BTreeMap::new();

@@ -12,6 +12,7 @@ use actix::prelude::*;
 use clicktally_proto::command::{Command, Outcome, Rejection};
 use clicktally_proto::identity::ids::NodeId;
 use clicktally_proto::identity::shard_key::ShardId;
+use clicktally_raft_store::FailStopOnPanic;
 use clicktally_raft_store::group::Group;
 use clicktally_state::placement::{Decision, PlacementFacts, PlacementRules, Seat, seats};
 use futures::future::join_all;
@@ -26,11 +27,14 @@ pub struct PlacementActor {
     all: Arc<[Group]>,
     rules: PlacementRules,
     is_deciding: bool,
+    /// A node whose placement has ended must not go on leading.
+    _guard: FailStopOnPanic,
 }
 
 impl PlacementActor {
     pub fn new(group: Group, all: Arc<[Group]>, lease: Duration) -> PlacementActor {
-        PlacementActor { group, all, rules: PlacementRules { lease }, is_deciding: false }
+        let guard = FailStopOnPanic("placing the shards of a group");
+        PlacementActor { group, all, rules: PlacementRules { lease }, is_deciding: false, _guard: guard }
     }
 
     /// Returns the seats of the other groups' shards, as this node's replicas have them.

@@ -11,6 +11,7 @@ use clicktally_proto::command::{COMMAND_LEVEL_MIN, Outcome, Rejection};
 use clicktally_proto::fault::{Mutant, is_broken};
 use clicktally_proto::identity::ids::NodeId;
 use clicktally_proto::identity::shard_key::GroupId;
+use clicktally_state::apply::read_command;
 use clicktally_state::limits::COMMAND_BYTES_MAX;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
@@ -183,8 +184,21 @@ impl GroupCore {
         ask(self.transport.as_ref(), &target, PeerCall::Lead, request, deadline).await
     }
 
+    /// Carries out the request of another node if this node leads. What that node proposes is decoded first: a frame
+    /// that no build can read would look like a command of a newer build, and stop every replica at each restart.
+    pub(crate) async fn lead_for_peer(&self, request: &LeaderRequest) -> LeaderReply {
+        if let LeaderRequest::Propose { command, level } = request
+            && *level <= self.command_level
+            && let Err(error) = read_command(command, self.command_level)
+        {
+            tracing::error!(group = self.id.0, %error, "refused a command that cannot be read");
+            return LeaderReply::Refused(format!("the command cannot be read: {error}"));
+        }
+        self.lead(request).await
+    }
+
     /// Carries out the request if this node leads.
-    pub(crate) async fn lead(&self, request: &LeaderRequest) -> LeaderReply {
+    async fn lead(&self, request: &LeaderRequest) -> LeaderReply {
         match request {
             LeaderRequest::Propose { command, level } => self.propose(command.clone(), *level).await,
             LeaderRequest::ReadIndex => self.read_index().await,

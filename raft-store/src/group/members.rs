@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clicktally_proto::identity::ids::NodeId;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, RaftError};
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::raft::Precondition;
 use openraft::{BasicNode, ChangeMembers};
 use tokio::time::timeout;
@@ -67,6 +67,10 @@ impl GroupCore {
             Err(RaftError::APIError(error @ ClientWriteError::PreconditionFailed(_))) => {
                 Err(LeaderReply::Undecided(format!("the members have changed since the request was made: {error}")))
             }
+            // The present members are not committed yet, as just after a group was founded.
+            Err(RaftError::APIError(
+                error @ ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_)),
+            )) => Err(LeaderReply::Undecided(error.to_string())),
             Err(error) => Err(write_error(error)),
         }
     }

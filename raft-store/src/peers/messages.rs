@@ -138,8 +138,8 @@ pub enum MemberChange {
 pub(crate) struct KnownOf {
     /// The group already has members, so the starting node must not bootstrap it again.
     pub initialized: bool,
-    /// The index up to which the starting node has acknowledged entries, if the answering node leads. The starting
-    /// node's log must hold them.
+    /// The index up to which the starting node has certainly acknowledged entries. Its log must hold them. The leader
+    /// knows it exactly.
     pub acknowledged: Option<u64>,
     /// The vote of the answering node. It is the complete vote, because in this openraft mode two nodes may lead in
     /// one term, one after the other.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use clicktally_proto::identity::ids::NodeId;
@@ -11,6 +12,7 @@ use openraft::raft::SnapshotResponse;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
+use tokio::time::timeout;
 
 use crate::blocking;
 use crate::group::group_core::GroupCore;
@@ -19,6 +21,11 @@ use crate::peers::snapshot_transfer::{IncomingSnapshots, Taken, read_piece};
 use crate::peers::transport::PeerCall;
 use crate::type_config::TypeConfig;
 use clicktally_state::snapshot::SnapshotError;
+
+/// The entry with the first members, which every node holds that has taken part.
+const FIRST_INDEX: u64 = 1;
+/// Well below the time that a starting node waits for the answer.
+const CONFIRM_DEADLINE: Duration = Duration::from_millis(500);
 
 /// Why a call was not carried out. The caller receives [`crate::peers::transport::TransportError::Refused`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -84,7 +91,7 @@ impl ServedGroup {
             PeerCall::PreVote => reply(&raft.pre_vote(read(body)?).await.map_err(stopped)?),
             PeerCall::TransferLeader => reply(&raft.handle_transfer_leader(read(body)?).await.map_err(stopped)?),
             PeerCall::Snapshot => reply(&self.receive_snapshot(read(body)?).await?),
-            PeerCall::Lead => reply(&self.core.lead(&read(body)?).await),
+            PeerCall::Lead => reply(&self.core.lead_for_peer(&read(body)?).await),
             PeerCall::KnownOf => reply(&self.known_of(read(body)?).await?),
             PeerCall::FetchSnapshot => reply(&self.fetch_snapshot(read(body)?).await?),
             PeerCall::Heartbeat => {
@@ -148,8 +155,26 @@ impl ServedGroup {
         let initialized = self.core.raft.is_initialized().await.map_err(stopped)?;
         let metrics = self.core.metrics();
         let acknowledged = metrics.replication.and_then(|all| all.get(&node).copied().flatten());
-        let acknowledged = acknowledged.map(|log_id| log_id.index);
+        let mut acknowledged = acknowledged.map(|log_id| log_id.index);
+        if acknowledged.is_none() && self.has_taken_part(node).await {
+            acknowledged = Some(FIRST_INDEX);
+        }
         Ok(KnownOf { initialized, acknowledged, vote: metrics.vote })
+    }
+
+    /// Whether the node votes, and has registered itself: then its log has held entries. Any replica knows that, also
+    /// while there is no leader to remember which entries they were.
+    async fn has_taken_part(&self, node: NodeId) -> bool {
+        let seems_so = || {
+            let is_voter = self.core.raft.voter_ids().any(|voter| voter == node);
+            is_voter && self.core.replica.read(|state| state.nodes().contains_key(&node))
+        };
+        if !seems_so() {
+            return false;
+        }
+        // The node may have been removed, and this replica may not know it yet.
+        let _ = timeout(CONFIRM_DEADLINE, self.core.confirm_fresh()).await;
+        seems_so()
     }
 }
 
@@ -163,4 +188,66 @@ fn reply<T: Serialize>(message: &T) -> Result<Bytes, Refusal> {
 
 fn stopped(error: impl std::fmt::Display) -> Refusal {
     Refusal::Stopped(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clicktally_proto::clock::SystemClock;
+    use clicktally_proto::codec;
+    use clicktally_proto::command::{COMMAND_LEVEL, Command, Outcome};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::disk_storage::DiskStorage;
+    use crate::peers::messages::{LeaderAnswer, LeaderReply, LeaderRequest};
+    use crate::peers::transport::HttpTransport;
+    use crate::store::RaftStore;
+    use crate::store_config::{RaftTiming, SnapshotRules, StoreConfig};
+
+    /// A frame that no build can read is taken for a command of a newer build. Once committed, it stops every replica.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_frame_that_cannot_be_read_is_not_proposed_for_a_peer() {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = StoreConfig {
+            cluster: "peers".to_owned(),
+            node: 1,
+            groups: 1,
+            founders: BTreeMap::from([(1, listener.local_addr().unwrap().to_string())]),
+            timing: RaftTiming::default(),
+            snapshots: SnapshotRules::default(),
+            heartbeat_gap_max: Duration::from_secs(1),
+            command_level: COMMAND_LEVEL,
+        };
+        let transport = Arc::new(HttpTransport::new("peers").unwrap());
+        let storage = Arc::new(DiskStorage::new(folder.path()));
+        let store = RaftStore::open(config, storage, transport, Arc::new(SystemClock)).await.unwrap();
+        let service = store.peer_service();
+        let propose = async |frame: Vec<u8>, level| {
+            let request = LeaderRequest::Propose { command: frame.into(), level };
+            let body = messages::encode(&request).unwrap();
+            read::<LeaderReply>(&service.answer(1, GroupId(0), PeerCall::Lead, &body).await.unwrap()).unwrap()
+        };
+        let lease = Command::LeaseWorker { node: 1, incarnation: 1 };
+        let readable = codec::encode(&lease).unwrap();
+        let answered = async || {
+            loop {
+                // Until the node leads.
+                if let LeaderReply::Done(LeaderAnswer::Outcome(outcome)) =
+                    propose(readable.clone(), lease.level()).await
+                {
+                    return outcome;
+                }
+            }
+        };
+        let before = answered().await;
+        assert!(matches!(before, Outcome::WorkerLeased { .. }), "{before:?}");
+        let of_no_build = codec::encode(&(99_u32, 7_u64)).unwrap();
+        for frame in [of_no_build, b"garbage".to_vec(), Vec::new()] {
+            let reply = propose(frame, COMMAND_LEVEL).await;
+            assert!(matches!(&reply, LeaderReply::Refused(reason) if reason.contains("cannot be read")), "{reply:?}");
+        }
+        assert_eq!(answered().await, before, "the replica goes on");
+        store.shutdown().await;
+    }
 }

@@ -1,3 +1,4 @@
+use clicktally_proto::command::{Command, NodeRecord, Outcome};
 use clicktally_raft_store::group::MemberError;
 use clicktally_raft_store::store_config::SnapshotRules;
 use clicktally_raft_store::{MemberChange, OpenError};
@@ -28,9 +29,30 @@ async fn a_wiped_voter_is_refused_until_it_is_removed_and_added_back() {
     world.stop_all().await;
 }
 
+/// With one of the others it could elect a leader that lacks what it acknowledged before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_voter_is_refused_also_while_there_is_no_leader() {
+    let mut world = World::start(1, SnapshotRules::default()).await;
+    world.configure(1).await;
+    let leader = world.leader(0).await;
+    let wiped = world.running().into_iter().find(|node| *node != leader).unwrap();
+    let address = String::new();
+    let record = NodeRecord { node: wiped, http_address: address.clone(), peer_address: address, can_aggregate: true };
+    assert_eq!(world.propose(leader, 0, &Command::RegisterNode(record)).await, Outcome::Done);
+    world.assert_equal_states(0).await;
+    world.stop(wiped).await;
+    world.wipe(wiped);
+    world.stop(leader).await;
+    let opened = world.open(wiped).await;
+    assert!(matches!(opened, Err(OpenError::Wiped { group: 0, .. })), "{:?}", opened.err());
+    world.stop_all().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_delayed_change_of_members_is_refused_once_they_have_changed() {
     let mut world = World::start(1, SnapshotRules::default()).await;
+    // Commits the first members, too.
+    world.configure(1).await;
     let leader = world.leader(0).await;
     let moved = world.running().into_iter().find(|node| *node != leader).unwrap();
     let group = world.group(leader, 0);

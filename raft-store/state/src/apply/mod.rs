@@ -34,21 +34,37 @@ pub struct NewerCommand {
     pub what: String,
 }
 
+/// Why a build does not carry out a command.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Unreadable {
+    #[error("it is of a newer build: {0}")]
+    Newer(String),
+    #[error("{0}")]
+    Damaged(String),
+}
+
+/// Decodes a command as a build of this command level does.
+pub fn read_command(command: &[u8], level: u16) -> Result<Command, Unreadable> {
+    match codec::decode::<Command>(command) {
+        Ok(command) if command.level() <= level => Ok(command),
+        Ok(command) => Err(Unreadable::Newer(format!("a command of level {}", command.level()))),
+        // The checksum is valid, so this is not corruption: a newer build can decode it.
+        Err(error @ (CodecError::Version(_) | CodecError::Payload(_))) => Err(Unreadable::Newer(error.to_string())),
+        Err(error) => Err(Unreadable::Damaged(error.to_string())),
+    }
+}
+
 impl GroupState {
-    /// Applies the entry at log index `index` with a build of this command `level`. `command` is opaque to Raft:
-    /// encoded once by its proposer, decoded only here.
+    /// Applies the entry at log index `index` with a build of this command `level`. `command` is opaque to Raft: it is
+    /// encoded once, by its proposer.
     pub fn apply(&mut self, index: u64, command: &[u8], level: u16) -> Result<Outcome, NewerCommand> {
-        match codec::decode::<Command>(command) {
-            Ok(command) if command.level() <= level => Ok(self.apply_command(index, command)),
-            Ok(_) if is_broken(Mutant::NewerRejected) => {
+        match read_command(command, level) {
+            Ok(command) => Ok(self.apply_command(index, command)),
+            Err(Unreadable::Newer(_)) if is_broken(Mutant::NewerRejected) => {
                 Ok(Outcome::Rejected(Rejection::Undecodable("a command of a newer build".to_owned())))
             }
-            Ok(command) => Err(NewerCommand { index, level, what: format!("a command of level {}", command.level()) }),
-            // The checksum is valid, so this is not corruption: a newer build can decode it.
-            Err(error @ (CodecError::Version(_) | CodecError::Payload(_))) => {
-                Err(NewerCommand { index, level, what: error.to_string() })
-            }
-            Err(error) => Ok(Outcome::Rejected(Rejection::Undecodable(error.to_string()))),
+            Err(Unreadable::Newer(what)) => Err(NewerCommand { index, level, what }),
+            Err(Unreadable::Damaged(error)) => Ok(Outcome::Rejected(Rejection::Undecodable(error))),
         }
     }
 

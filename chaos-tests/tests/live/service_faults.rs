@@ -1,8 +1,14 @@
 //! The services below: Kafka and PostgreSQL die or freeze, and come back.
 
+use std::time::Duration;
+
 use clicktally_chaos_tests::eventually::{HANG_MAX, eventually};
 use clicktally_chaos_tests::trial::Trial;
 use serde_json::json;
+
+const FREEZES: u64 = 2;
+/// Long enough for clients to give up their requests, their connections and what they know of the partitions.
+const FROZEN: Duration = Duration::from_secs(15);
 
 async fn until_all_shards_pass(trial: &Trial, offset: u64) {
     eventually("all shards count on", HANG_MAX, async || {
@@ -22,6 +28,30 @@ async fn the_count_is_exact_when_kafka_is_killed_and_restarted() {
     until_all_shards_pass(&trial, 0).await;
     trial.services.kafka.kill().await;
     trial.services.kafka.restart().await.unwrap();
+    let summary = load.end().await.unwrap();
+    trial.settle_and_check(&summary).await.unwrap();
+}
+
+/// A client of the log may keep having seen a partition without a leader, and then never asks for its end again.
+#[tokio::test]
+async fn every_node_recovers_when_kafka_stood_still() {
+    let trial = Trial::start().await.unwrap();
+    let load = trial.start_load(&[]).unwrap();
+    for _ in 0..FREEZES {
+        trial.services.kafka.pause();
+        tokio::time::sleep(FROZEN).await;
+        trial.services.kafka.resume();
+        eventually("every node is sure of every end of the log", HANG_MAX, async || {
+            for node in &trial.cluster.nodes {
+                let view = trial.cluster.client.cluster_as_seen_by(&node.url).await?;
+                let unsure = view.shards().values().filter(|shard| shard.lag_records.is_none()).count();
+                anyhow::ensure!(unsure == 0, "node {} cannot tell the lag of {unsure} shards", node.id);
+            }
+            Ok(())
+        })
+        .await
+        .unwrap();
+    }
     let summary = load.end().await.unwrap();
     trial.settle_and_check(&summary).await.unwrap();
 }

@@ -8,13 +8,13 @@ use clicktally_proto::click_log::{ClickLog, LOG_CLOCK, LogError, OutRecord, RAW_
 use clicktally_proto::event_time::UnixMillis;
 use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 use rdkafka::admin::{AdminOptions, ResourceSpecifier};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::util::Timeout;
 
 use super::client_error::log_error;
-use super::connection::{DurableProducer, KafkaConnection};
+use super::connection::{DurableProducer, KafkaConnection, QueryClient};
 use super::partition_readers::{FetchBy, PartitionReaders};
 use super::topics::{self, TopicSpec};
 
@@ -41,7 +41,7 @@ pub struct KafkaLog {
     readers: PartitionReaders,
     /// Asks the log questions over connections of its own. A broker answers one connection in order, so on the readers'
     /// connection a question would wait behind a fetch that waits for records.
-    queries: Arc<BaseConsumer>,
+    queries: Arc<QueryClient>,
     producer: DurableProducer,
 }
 
@@ -50,7 +50,7 @@ impl KafkaLog {
     pub fn connect(settings: KafkaLogSettings) -> Result<KafkaLog, LogError> {
         let connection = &settings.connection;
         let readers = PartitionReaders::start(connection, RAW_CLICKS, settings.fetch, NODE_HELD_BYTES_MAX)?;
-        let queries = Arc::new(connection.metadata_reader().map_err(log_error)?);
+        let queries = Arc::new(connection.query_client().map_err(log_error)?);
         let producer = connection.durable_producer().map_err(log_error)?;
         Ok(KafkaLog { settings, readers, queries, producer })
     }
@@ -92,7 +92,7 @@ impl KafkaLog {
     async fn copies(&self) -> Result<BTreeMap<String, usize>, LogError> {
         let queries = Arc::clone(&self.queries);
         off_thread(move || {
-            let metadata = queries.fetch_metadata(None, Timeout::After(ADMIN_TIMEOUT)).map_err(log_error)?;
+            let metadata = queries.ask(|log| log.fetch_metadata(None, Timeout::After(ADMIN_TIMEOUT)))?;
             let least =
                 |topic: &MetadataTopic| topic.partitions().iter().map(|p| p.replicas().len()).min().unwrap_or(0);
             Ok(metadata.topics().iter().map(|topic| (topic.name().to_owned(), least(topic))).collect())
@@ -130,7 +130,7 @@ impl KafkaLog {
         let specs = topics::all(self.settings.partitioner, self.settings.replication);
         let queries = Arc::clone(&self.queries);
         off_thread(move || {
-            let metadata = queries.fetch_metadata(None, Timeout::After(ADMIN_TIMEOUT)).map_err(log_error)?;
+            let metadata = queries.ask(|log| log.fetch_metadata(None, Timeout::After(ADMIN_TIMEOUT)))?;
             for spec in &specs {
                 let topic = metadata.topics().iter().find(|topic| topic.name() == spec.name);
                 match topic.map_or(0, |topic| topic.partitions().len()) {
@@ -142,7 +142,7 @@ impl KafkaLog {
             let mut partitions =
                 asked.iter().flat_map(|spec| (0..spec.partitions).map(move |partition| (spec.name, partition)));
             Ok(partitions.all(|(topic, partition)| {
-                queries.fetch_watermarks(topic, partition, Timeout::After(QUERY_TIMEOUT)).is_ok()
+                queries.ask(|log| log.fetch_watermarks(topic, partition, Timeout::After(QUERY_TIMEOUT))).is_ok()
             }))
         })
         .await
@@ -159,8 +159,7 @@ impl ClickLog for KafkaLog {
         let queries = Arc::clone(&self.queries);
         off_thread(move || {
             let (_, end) = queries
-                .fetch_watermarks(RAW_CLICKS, shard.partition(), Timeout::After(QUERY_TIMEOUT))
-                .map_err(log_error)?;
+                .ask(|log| log.fetch_watermarks(RAW_CLICKS, shard.partition(), Timeout::After(QUERY_TIMEOUT)))?;
             u64::try_from(end).map_err(|_| LogError::Unavailable(format!("the log answered end offset {end}")))
         })
         .await

@@ -13,7 +13,7 @@ use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::FutureProducer;
 
-use super::{DurableProducer, KafkaConnection};
+use super::{DurableProducer, KafkaConnection, QueryClient};
 use crate::topics::{ENVELOPE_BYTES_MAX, WRITTEN_RECORD_BYTES_MAX};
 
 /// How long a record of the durable producer may wait for its acknowledgement.
@@ -36,6 +36,11 @@ impl KafkaConnection {
     /// Asks for metadata and for the ends of partitions. Reads no records.
     pub fn metadata_reader(&self) -> Result<BaseConsumer, KafkaError> {
         self.client().set("isolation.level", "read_committed").create()
+    }
+
+    /// Asks the same for as long as a node lives.
+    pub fn query_client(&self) -> Result<QueryClient, KafkaError> {
+        QueryClient::new(self)
     }
 
     /// Writes the records whose loss would be a lost click or a lost count.

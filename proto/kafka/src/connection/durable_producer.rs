@@ -4,6 +4,7 @@
 //!
 //! * A producer outlives its errors, because every part of a node shares it. When it fails for good, this module makes
 //!   another one from the same settings.
+//! * A client that asks questions outlives its errors, too ([`super::QueryClient`]).
 //! * A reader ends with its first error, because records behind the error may lie behind a hole. Its owner opens
 //!   another one at the offset that is due.
 //! * The load generator's producer is not replaced: its verdict depends on the order of records across retries, which

@@ -1,17 +1,20 @@
 //! How this system reaches Kafka, and every client that it makes for that.
 //!
 //! `clients` has one constructor for each role, with the settings of that role; no other module knows a setting of the
-//! client library. `security` protects the connections. `durable_producer` replaces a producer that failed for good.
+//! client library. `security` protects the connections. `durable_producer` replaces a producer that failed for good,
+//! and `query_client` a client that answers no question any more.
 
 mod acknowledgement;
 mod clients;
 mod durable_producer;
+mod query_client;
 mod security;
 
 use tokio::net::TcpStream;
 
 pub use acknowledgement::require_offset;
 pub use durable_producer::DurableProducer;
+pub use query_client::QueryClient;
 
 use security::Security;
 

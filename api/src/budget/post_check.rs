@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use clicktally_budget::{BudgetAnswer, BudgetDecision, CHECK_DEADLINE, close_missing};
+use clicktally_proto::event_time::UnixMillis;
 use clicktally_proto::identity::ids::CampaignId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -40,8 +41,11 @@ pub struct BudgetAnswerBody {
     pub remaining: Option<MoneyBody>,
     pub as_of: Option<String>,
     pub staleness_ms: Option<u64>,
-    /// From this time on the answer means pause.
+    /// From this time on, by this node's clock, the answer means pause.
     pub expires_at: String,
+    /// The same for a client whose clock may differ: how long the answer holds. Count it from the moment at which the
+    /// question was sent.
+    pub valid_for_ms: u64,
     pub reason: &'static str,
 }
 
@@ -69,7 +73,8 @@ pub async fn check_budget(
     let checked = tokio::time::timeout(CHECK_DEADLINE, state.budget.check(campaigns.clone())).await;
     let answers = checked.unwrap_or_default();
     let now_ms = state.clock.now_ms();
-    let results = close_missing(&campaigns, answers, now_ms).into_iter().map(to_body).collect();
+    let results =
+        close_missing(&campaigns, answers, now_ms).into_iter().map(|answer| to_body(answer, now_ms)).collect();
     BUDGET_CHECK.observe(state.clock.monotonic().saturating_sub(started).as_secs_f64());
     Ok(Json(BudgetAnswers { results }))
 }
@@ -89,7 +94,7 @@ fn read_campaigns(body: &[u8]) -> Result<Vec<CampaignId>, String> {
     parsed.collect()
 }
 
-fn to_body(answer: BudgetAnswer) -> BudgetAnswerBody {
+fn to_body(answer: BudgetAnswer, now_ms: UnixMillis) -> BudgetAnswerBody {
     let (decision, serve_permille) = match answer.decision {
         BudgetDecision::Serve => ("serve", None),
         BudgetDecision::Throttle { serve_permille } => ("throttle", Some(serve_permille)),
@@ -103,6 +108,7 @@ fn to_body(answer: BudgetAnswer) -> BudgetAnswerBody {
         as_of: (answer.as_of_ms > 0).then(|| format_time(answer.as_of_ms)),
         staleness_ms: answer.staleness.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         expires_at: format_time(answer.expires_at_ms),
+        valid_for_ms: answer.expires_at_ms.saturating_sub(now_ms),
         reason: answer.reason,
     }
 }
@@ -122,6 +128,15 @@ mod tests {
         {
             assert!(read_campaigns(refused.as_bytes()).is_err(), "{refused}");
         }
+    }
+
+    #[test]
+    fn an_answer_says_how_long_it_holds_whatever_the_clock_of_its_reader() {
+        let valid_for = |expires_at_ms| {
+            let closed = close_missing(&[7], Vec::new(), 5_000).remove(0);
+            to_body(BudgetAnswer { expires_at_ms, ..closed }, 5_000).valid_for_ms
+        };
+        assert_eq!((valid_for(5_900), valid_for(5_000), valid_for(4_000)), (900, 0, 0));
     }
 
     proptest! {

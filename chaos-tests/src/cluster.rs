@@ -115,6 +115,24 @@ impl Cluster {
         first
     }
 
+    /// Runs `clicktally billing VERB` for a day, on the first node's configuration. Returns what it prints.
+    pub async fn bill(&self, verb: &str, day: &str, options: &[&str]) -> anyhow::Result<String> {
+        let config = self.nodes.first().context("there is no node")?.config();
+        let output = tokio::process::Command::new(binary_beside_this_program()?)
+            .args(["billing", verb, "--day", day, "--config"])
+            .arg(config)
+            .args(options)
+            .output()
+            .await?;
+        let (printed, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        anyhow::ensure!(
+            output.status.success(),
+            "billing {verb} --day {day} ended with {}:\n{printed}{said}",
+            output.status
+        );
+        Ok(printed.into_owned())
+    }
+
     /// User and system time of all running nodes so far.
     pub fn cpu_time(&self) -> anyhow::Result<Duration> {
         self.nodes.iter().filter(|node| node.is_running()).map(NodeProcess::cpu_time).sum()

@@ -50,8 +50,8 @@ pub struct Recount {
     pub malformed_records: u64,
     /// The sum of both, by partition: what each shard has to read.
     pub by_partition: BTreeMap<u16, u64>,
-    /// The producers' own ids.
-    pub event_ids: HashSet<String>,
+    /// The producers' own ids, with their campaigns.
+    pub events: HashSet<(u64, String)>,
 }
 
 impl Recount {
@@ -84,7 +84,7 @@ impl Recount {
                 user_id: click.user_id,
                 cost_micros: click.cost_per_click_micros,
             });
-            self.event_ids.insert(click.event_id);
+            self.events.insert((click.campaign_id, click.event_id));
         }
         taken
     }

@@ -117,7 +117,7 @@ impl Trial {
         arguments.push(format!("--out-of-orderness-s={}", self.cluster.options.out_of_orderness_ms / 1_000));
         let mix = "--quiet --behind-s=150 --ads=200 --clicks=30000 --rate=3000 --hot-percent=10 --duplicate-percent=3 \
                    --out-of-order-percent=3 --late-percent=1 --beyond-horizon-percent=0.5 --invalid-percent=2 \
-                   --malformed-percent=0.05 --http-batch=100";
+                   --malformed-percent=0.05 --shared-event-percent=1 --http-batch=100";
         arguments.extend(mix.split_whitespace().map(str::to_owned));
         arguments.extend(more.iter().map(|&argument| argument.to_owned()));
         Ok(TrialLoad::start(LoadArguments::try_parse_from(arguments)?.options))
@@ -183,8 +183,8 @@ impl Trial {
         let counted = self.database.stream_counts().await?;
         // First what explains the rest.
         let mut violations = ct11_acknowledged_is_logged::check(
-            &summary.tally.event_ids.iter().collect(),
-            &recount.event_ids.iter().collect(),
+            &summary.tally.events.iter().collect(),
+            &recount.events.iter().collect(),
         );
         let expected: Counts = summary.tally.expected().map(|line| ((line.ad_id, line.minute), line.clicks)).collect();
         violations.extend(ct1_conservation::check(&expected, &counted));

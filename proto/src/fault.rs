@@ -76,6 +76,7 @@ mutants! {
         LateAfterCommit = "late-after-commit": "a checkpoint is proposed before its late clicks are durable",
         LateDropped = "late-dropped": "late clicks are counted as late and sent nowhere",
         AheadMovesWatermark = "ahead-moves-watermark": "a click dated ahead of its arrival moves the watermark beyond its arrival",
+        CampaignNotInIdentity = "campaign-not-in-identity": "an event that two campaigns report is one click",
         FarAheadCounted = "far-ahead-counted": "a click dated far ahead of its arrival is counted like any other",
         MisroutedCounted = "misrouted-counted": "a click in another shard's partition is counted where it is found",
         CutUncommitted = "cut-uncommitted": "a checkpoint is proposed before its predecessor is committed",

@@ -34,7 +34,8 @@ fn identities_are_as_published() {
         assert_eq!(id.0, number(&vector["click_id"]), "{vector}");
     }
     for vector in ids["foreign"].as_array().unwrap() {
-        let id = ClickId::foreign(vector["source"].as_str().unwrap(), vector["event_id"].as_str().unwrap());
+        let (source, event_id) = (vector["source"].as_str().unwrap(), vector["event_id"].as_str().unwrap());
+        let id = ClickId::foreign(source, number(&vector["campaign_id"]), event_id);
         assert_eq!(id.0, number(&vector["click_id"]), "{vector}");
     }
 }

@@ -24,8 +24,8 @@ pub const IMPRESSION_TOKEN_BYTES_MAX: usize = 2_048;
 /// `price` would otherwise believe that the field has an effect. `null` is the same as leaving the field out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, ToSchema)]
 pub struct IncomingClick {
-    /// The producer's own id; a repeat of it is the same click. A whole number means its digits, however many there
-    /// are. Minted here if it is missing.
+    /// The producer's own id. A repeat of it under the same campaign is the same click; under another campaign it is
+    /// another click. A whole number means its digits, however many there are. Minted here if it is missing.
     #[schema(value_type = Option<Scalar>)]
     pub event_id: Option<String>,
     /// When clicked: RFC 3339 or epoch seconds. At most 5 minutes before its arrival, and at most

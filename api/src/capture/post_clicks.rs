@@ -141,7 +141,7 @@ fn sort_items(
                 )
             })?
         } else {
-            ClickId::foreign(source, &click.event_id)
+            ClickId::foreign(source, click.campaign_id, &click.event_id)
         };
         click.click_id = id.0;
         sorted.results.push(CapturedClick { index, click_id: id.0.to_string(), duplicate: !seen.insert(id) });
@@ -202,7 +202,7 @@ mod tests {
         let sorted = sort_items(items, "shop", 0, &arrival(), &IdMinter::default()).unwrap_or_else(|_| panic!());
         assert_eq!(sorted.results.iter().map(|r| (r.index, r.duplicate)).collect::<Vec<_>>(), [(0, false), (2, true)]);
         assert_eq!(sorted.clicks.len(), 2);
-        assert_eq!(sorted.clicks[0].click_id, ClickId::foreign("shop", "a").0);
+        assert_eq!(sorted.clicks[0].click_id, ClickId::foreign("shop", 1, "a").0);
         let errors: Vec<_> = sorted.errors.iter().map(|e| (e.index, e.r#type.as_str())).collect();
         assert_eq!(errors, [(1, ProblemKind::ClickTimestampOutOfRange.uri()), (3, ProblemKind::ClickMalformed.uri()),]);
     }

@@ -40,7 +40,7 @@ mod tests {
         let partitioner = Partitioner::new(4);
         let clicks: Vec<Click> = (1..=500_u64)
             .map(|n| Click {
-                click_id: ClickId::foreign("shop", &n.to_string()).0,
+                click_id: ClickId::foreign("shop", 7, &n.to_string()).0,
                 campaign_id: n % 7 + 1,
                 ad_id: n,
                 event_time_ms: 1,

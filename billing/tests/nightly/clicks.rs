@@ -35,10 +35,11 @@ pub(crate) fn random_click(rng: &mut ChaCha8Rng) -> Click {
     let n: u64 = rng.random_range(0..1 << 40);
     let is_foreign = rng.random_bool(0.5);
     let event_id = format!("e{n}");
+    let campaign_id = if rng.random_bool(0.02) { UNKNOWN_CAMPAIGN } else { rng.random_range(1..=6) };
     Click {
         // Top bit clear and otherwise arbitrary: as good as minted.
-        click_id: if is_foreign { ClickId::foreign("shop", &event_id).0 } else { n << 20 | 1 },
-        campaign_id: if rng.random_bool(0.02) { UNKNOWN_CAMPAIGN } else { rng.random_range(1..=6) },
+        click_id: if is_foreign { ClickId::foreign("shop", campaign_id, &event_id).0 } else { n << 20 | 1 },
+        campaign_id,
         ad_id: rng.random_range(1..=12),
         event_time_ms: NOON_MS + rng.random_range(0..24 * HOUR_MS),
         ingest_time_ms: NOON_MS,

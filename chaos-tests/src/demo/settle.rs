@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
 use clicktally_node::tools::load::LoadSummary;
 use clicktally_proto::click_log::RAW_CLICKS;
 
@@ -60,27 +59,9 @@ pub(super) async fn batch(stage: &Stage, screen: &Screen) -> anyhow::Result<()> 
     for day in stage.database.archived_days().await? {
         screen.say(&format!("Running the batch for {day} …"));
         for (verb, options) in [("run", &[][..]), ("reconcile", &[]), ("finalize", &OVERRIDE)] {
-            billing(stage, verb, options, &day).await?;
+            stage.cluster.bill(verb, &day, options).await?;
         }
     }
-    Ok(())
-}
-
-async fn billing(stage: &Stage, verb: &str, options: &[&str], day: &str) -> anyhow::Result<()> {
-    let config = stage.cluster.nodes.first().context("there is no node")?.config();
-    let output = tokio::process::Command::new(&stage.binary)
-        .args(["billing", verb, "--day", day, "--config"])
-        .arg(config)
-        .args(options)
-        .output()
-        .await?;
-    anyhow::ensure!(
-        output.status.success(),
-        "billing {verb} --day {day} ended with {}:\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
     Ok(())
 }
 

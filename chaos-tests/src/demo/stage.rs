@@ -1,7 +1,5 @@
 //! The stage of the demo: real Kafka, real PostgreSQL, three node processes, and campaigns with sufficient budgets.
 
-use std::path::PathBuf;
-
 use anyhow::Context;
 use serde_json::json;
 
@@ -19,7 +17,6 @@ pub(super) struct Stage {
     pub(super) services: Services,
     pub(super) cluster: Cluster,
     pub(super) database: Database,
-    pub(super) binary: PathBuf,
 }
 
 impl Stage {
@@ -38,7 +35,7 @@ impl Stage {
         let mut cluster = Cluster::prepare(&dir, &binary, &services, cluster_options)?;
         cluster.start().await?;
         let database = Database::new(&services.postgres.url())?;
-        let stage = Stage { services, cluster, database, binary };
+        let stage = Stage { services, cluster, database };
         stage.register_campaigns().await?;
         screen.say(&format!("Ready. Dashboard: {}", stage.dashboard()));
         Ok(stage)

@@ -59,7 +59,7 @@ impl Probe {
         loop {
             self.sent += 1;
             let event_id = format!("probe-{}", self.sent);
-            let id = ClickId::foreign(SOURCE, &event_id);
+            let id = ClickId::foreign(SOURCE, campaign_id, &event_id);
             if self.partitioner.shard(campaign_id, id) == shard {
                 return Click {
                     click_id: id.0,

@@ -28,6 +28,26 @@ pub struct Instance {
     pub click_id: u64,
 }
 
+/// What makes two records the same click. It does not rely on how the product hashes an event.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Identity<'a> {
+    /// An event that its producer reports under a campaign.
+    Event {
+        campaign_id: u64,
+        event_id: &'a str,
+    },
+    Minted(u64),
+}
+
+impl Identity<'_> {
+    fn of(click: &Click) -> Identity<'_> {
+        match &*click.event_id {
+            "" => Identity::Minted(click.click_id),
+            event_id => Identity::Event { campaign_id: click.campaign_id, event_id },
+        }
+    }
+}
+
 /// The clicks of the late topic, each once however often it was sent. `ends`: a halted shard may have sent clicks ahead
 /// of a checkpoint that never came. They are read again after an operator's repair, and do not count.
 pub fn declared_late(log: &SimLog, ends: &BTreeMap<ShardId, u64>) -> BTreeSet<Instance> {
@@ -173,7 +193,7 @@ impl ClickOracle {
             let mut proofs = self.committed.get(&shard).map_or(&[][..], Vec::as_slice).iter().peekable();
             let mut outcomes = OutcomesView::default();
             let mut watermark_ms = 0;
-            let mut counted: HashMap<u64, Minute> = HashMap::new();
+            let mut counted: HashMap<Identity<'_>, Minute> = HashMap::new();
             let end = ends.get(&shard).copied().unwrap_or(u64::MAX);
             for (offset, record) in (0..end).zip(records) {
                 while let Some(proof) = proofs.next_if(|proof| proof.to <= offset) {
@@ -201,8 +221,9 @@ impl ClickOracle {
                     let reached_ms = click.event_time_ms.min(record.arrival_ms);
                     watermark_ms = watermark_ms.max(reached_ms.saturating_sub(self.rules.out_of_orderness_ms));
                     let minute = Minute::of(click.event_time_ms);
+                    let identity = Identity::of(click);
                     let is_known =
-                        counted.get(&click.click_id).is_some_and(|minute| !self.rules.is_final(*minute, watermark_ms));
+                        counted.get(&identity).is_some_and(|minute| !self.rules.is_final(*minute, watermark_ms));
                     let instance = Instance { shard, offset, click_id: click.click_id };
                     // The owner's watermark was this one, or an older one if it did not know of a proof. So a click
                     // that is not late here is not late for the owner either, and of two copies in one record, which
@@ -218,7 +239,7 @@ impl ClickOracle {
                         outcomes.duplicate += 1;
                         continue;
                     }
-                    counted.insert(click.click_id, minute);
+                    counted.insert(identity, minute);
                     if is_invalid(click.evidence, click.user_agent.as_bytes()) {
                         outcomes.invalid += 1;
                         continue;

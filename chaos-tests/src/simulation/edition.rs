@@ -29,8 +29,10 @@ impl Edition {
     pub const TERMS: Edition = Edition(4);
     /// Both tiers: other producers' transactions leave markers and aborted records in the raw log.
     pub const TRANSACTIONS: Edition = Edition(5);
+    /// Tier 1: some clusters have four groups. Both tiers: some events are reported under two campaigns.
+    pub const FOUR_GROUPS: Edition = Edition(6);
     /// What fresh seeds are run with.
-    pub const NEWEST: Edition = Edition::TRANSACTIONS;
+    pub const NEWEST: Edition = Edition::FOUR_GROUPS;
 
     /// `None` for an edition that this build does not know.
     pub fn of(number: u16) -> Option<Edition> {

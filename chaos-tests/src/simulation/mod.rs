@@ -4,6 +4,7 @@
 //! First what the tiers share, in the order of a run, then the tiers.
 
 pub mod edition;
+pub mod foreign_id;
 pub mod random;
 pub mod traffic;
 pub mod transactions;

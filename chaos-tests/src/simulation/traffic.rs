@@ -14,6 +14,7 @@ use clicktally_proto::identity::ids::{ClickId, SnowflakeMinter};
 use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 
 use super::edition::{Edition, Story};
+use super::foreign_id::foreign_id;
 use super::random::{Seed, Stream};
 
 /// Originals that may still be repeated.
@@ -118,10 +119,44 @@ impl AheadClicks {
     }
 }
 
+/// Events that a producer reports under two campaigns. Drawn from a stream of their own.
+#[derive(Debug)]
+struct SharedEvents {
+    random: Stream,
+    /// Whether ids are made as producers make them. In earlier editions an event had one campaign, and its id was any
+    /// hash of it.
+    has_campaigns: bool,
+    /// This many of a thousand events.
+    chance: u64,
+}
+
+impl SharedEvents {
+    fn draw(story: Story) -> SharedEvents {
+        let mut random = story.seed.stream("shared events");
+        let has_campaigns = story.edition >= Edition::FOUR_GROUPS;
+        let chance = if has_campaigns && random.permille(500) { random.between(1, 200) } else { 0 };
+        SharedEvents { random, has_campaigns, chance }
+    }
+
+    /// Now and then an event that another campaign has reported.
+    fn next(&mut self, campaign_id: u64, recent: &VecDeque<Click>) -> Option<String> {
+        if self.chance == 0 || !self.random.permille(self.chance) {
+            return None;
+        }
+        let is_shared = |click: &&Click| !click.event_id.is_empty() && click.campaign_id != campaign_id;
+        recent.iter().rev().find(is_shared).map(|click| click.event_id.clone())
+    }
+
+    fn id(&self, campaign_id: u64, event_id: &str) -> ClickId {
+        if self.has_campaigns { ClickId::foreign("shop", campaign_id, event_id) } else { foreign_id("shop", event_id) }
+    }
+}
+
 #[derive(Debug)]
 pub struct Traffic {
     random: Stream,
     ahead: AheadClicks,
+    shared: SharedEvents,
     plan: TrafficPlan,
     partitioner: Partitioner,
     rules: EventTimeRules,
@@ -137,6 +172,7 @@ impl Traffic {
         Traffic {
             random: story.seed.stream("traffic"),
             ahead: AheadClicks::draw(story),
+            shared: SharedEvents::draw(story),
             plan,
             partitioner,
             rules,
@@ -219,11 +255,15 @@ impl Traffic {
         let event_time_ms = self.ahead.next(now_ms, self.rules.max_ahead_ms).unwrap_or(event_time_ms);
         let event_id = if random.permille(plan.foreign) {
             self.foreign_ids += 1;
-            format!("event-{}", self.foreign_ids)
+            let own = format!("event-{}", self.foreign_ids);
+            self.shared.next(campaign_id, &self.recent).unwrap_or(own)
         } else {
             String::new()
         };
-        let click_id = if event_id.is_empty() { self.minter.mint(now_ms) } else { ClickId::foreign("shop", &event_id) };
+        let click_id = match &*event_id {
+            "" => self.minter.mint(now_ms),
+            event_id => self.shared.id(campaign_id, event_id),
+        };
         let user = random.below(40);
         Click {
             click_id: click_id.0,

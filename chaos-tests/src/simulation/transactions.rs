@@ -6,10 +6,10 @@ use std::sync::Arc;
 use clicktally_proto::click::encode::encode_record;
 use clicktally_proto::click::record::Click;
 use clicktally_proto::event_time::UnixMillis;
-use clicktally_proto::identity::ids::ClickId;
 use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 
 use super::edition::{Edition, Story};
+use super::foreign_id::foreign_id;
 use super::random::Stream;
 
 /// Records of one aborted transaction.
@@ -53,7 +53,7 @@ impl Transactions {
         let campaign_id = 1;
         let click_id = loop {
             self.ids += 1;
-            let id = ClickId::foreign("aborted", &self.ids.to_string());
+            let id = foreign_id("aborted", &self.ids.to_string());
             // The salt is all that matters: with several groups it may be misrouted, and must not be counted either.
             if partitioner.shard(campaign_id, id).0 % 16 == shard.0 % 16 {
                 break id.0;

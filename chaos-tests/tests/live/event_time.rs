@@ -18,7 +18,7 @@ const MINUTE_MS: u64 = 60_000;
 const CAMPAIGN: u64 = 1;
 
 fn shard_of(name: &str) -> (ClickId, ShardId) {
-    let id = ClickId::foreign("event-time-trial", name);
+    let id = ClickId::foreign("event-time-trial", CAMPAIGN, name);
     (id, Partitioner::new(1).shard(CAMPAIGN, id))
 }
 

@@ -17,6 +17,7 @@ mod clear_errors;
 mod elasticity;
 mod event_time;
 mod fail_points;
+mod foreign_producers;
 mod full_disk;
 mod halted_parts;
 mod hot_key;

@@ -126,6 +126,11 @@ impl Kafka {
         }
     }
 
+    /// A program of Kafka's own, such as `org.apache.kafka.tools.ConsoleProducer`.
+    pub fn tool(class: &str) -> Result<tokio::process::Command, EmbeddedError> {
+        Ok(java_program(&kafka_jars::ensure()?, class))
+    }
+
     fn java_arguments(&self, jars: &Path) -> Vec<String> {
         let mut arguments = vec![
             format!("-Xmx{}m", self.options.heap_mb),
@@ -188,14 +193,19 @@ log.cleaner.dedupe.buffer.size=16777216
     }
 }
 
+/// A short-lived program of Kafka's. It ends with its handle.
+fn java_program(jars: &Path, class: &str) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new("java");
+    command.args(["-Xmx128m", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp"]);
+    command.arg(format!("{}/*", jars.display())).arg(class).kill_on_drop(true);
+    command
+}
+
 async fn format(jars: &Path, properties: &Path, dir: &Path) -> Result<(), EmbeddedError> {
     let log = dir.join("format.log");
-    let output = tokio::process::Command::new("java")
-        .args(["-Xmx128m", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp"])
-        .arg(format!("{}/*", jars.display()))
-        .args(["kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", CLUSTER_ID, "-c"])
+    let output = java_program(jars, "kafka.tools.StorageTool")
+        .args(["format", "--ignore-formatted", "-t", CLUSTER_ID, "-c"])
         .arg(properties)
-        .kill_on_drop(true)
         .output()
         .await
         .map_err(|source| EmbeddedError::Spawn { program: "java".to_owned(), source })?;

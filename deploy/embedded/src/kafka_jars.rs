@@ -46,6 +46,7 @@ pub(crate) fn ensure() -> Result<PathBuf, EmbeddedError> {
 
 fn is_complete(folder: &Path) -> bool {
     folder.join(format!("kafka_2.13-{KAFKA_VERSION}.jar")).is_file()
+        && folder.join(format!("kafka-tools-{KAFKA_VERSION}.jar")).is_file()
         && folder.join(format!("slf4j-simple-{SLF4J_VERSION}.jar")).is_file()
 }
 
@@ -77,11 +78,14 @@ fn fetch(parent: &Path, folder: &Path) -> Result<(), EmbeddedError> {
 }
 
 fn project_file() -> String {
-    // Without slf4j-simple (or another binding) Kafka logs nothing, and we could not explain a failed start.
+    // Without slf4j-simple (or another binding) Kafka logs nothing, and we could not explain a failed start. The tools
+    // that write clicks need nothing beside the broker's jars; the others need Kafka Connect, which is large.
     format!(
         "<project><modelVersion>4.0.0</modelVersion><groupId>clicktally</groupId><artifactId>embedded-kafka</artifactId>\
          <version>1</version><packaging>pom</packaging><dependencies>\
          <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{KAFKA_VERSION}</version></dependency>\
+         <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>{KAFKA_VERSION}</version>\
+         <exclusions><exclusion><groupId>*</groupId><artifactId>*</artifactId></exclusion></exclusions></dependency>\
          <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>{SLF4J_VERSION}</version></dependency>\
          </dependencies></project>"
     )

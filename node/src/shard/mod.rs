@@ -16,6 +16,8 @@ pub mod shard_state;
 pub mod watermark;
 
 #[cfg(test)]
+mod groups_tests;
+#[cfg(test)]
 mod oracle_tests;
 
 mod commit;

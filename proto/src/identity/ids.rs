@@ -2,14 +2,18 @@
 //!
 //! A [`ClickId`] is 64 bits. Minted ids (top bit clear) are Snowflakes: 41 bits of milliseconds since
 //! [`SNOWFLAKE_EPOCH_MS`], 10 bits of worker id leased from the cluster, 12 bits of sequence. Foreign ids (top bit set)
-//! are the first 63 bits of SHA-256 over the authenticated source and the producer's own `event_id`. So a producer can
-//! safely repeat a click, and it cannot suppress another producer's click: finding an id of another source is a
-//! second-preimage search.
+//! are the first 63 bits of SHA-256 over the authenticated source, the campaign and the producer's own `event_id`. So a
+//! producer can safely repeat a click, and it cannot suppress another producer's click: finding an id of another source
+//! is a second-preimage search.
+//!
+//! The campaign belongs to the identity, because the campaign also decides which Raft group counts the click. Otherwise
+//! one event under two campaigns would be one click or two, depending on the number of groups.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::event_time::UnixMillis;
+use crate::fault::{Mutant, is_broken};
 
 /// 2024-01-01T00:00:00Z. From here, 41 bits of milliseconds last until 2093.
 pub const SNOWFLAKE_EPOCH_MS: UnixMillis = 1_704_067_200_000;
@@ -31,12 +35,16 @@ pub type NodeId = u64;
 pub struct ClickId(pub u64);
 
 impl ClickId {
-    /// Hashes `length(source) as u32 LE ‖ source ‖ event_id`, so that no two (source, `event_id`) pairs share an input.
-    pub fn foreign(source: &str, event_id: &str) -> ClickId {
+    /// Hashes `length(source) as u32 LE ‖ source ‖ campaign as u64 LE ‖ event_id`, so that no two triples share an
+    /// input.
+    pub fn foreign(source: &str, campaign: CampaignId, event_id: &str) -> ClickId {
         let mut hasher = Sha256::new();
         let length = u32::try_from(source.len()).unwrap_or(u32::MAX);
         hasher.update(length.to_le_bytes());
         hasher.update(source.as_bytes());
+        if !is_broken(Mutant::CampaignNotInIdentity) {
+            hasher.update(campaign.to_le_bytes());
+        }
         hasher.update(event_id.as_bytes());
         let digest = hasher.finalize();
         let mut head = [0_u8; 8];
@@ -115,9 +123,10 @@ mod tests {
     }
 
     #[test]
-    fn foreign_ids_are_scoped_by_source() {
-        assert_ne!(ClickId::foreign("a", "bc"), ClickId::foreign("ab", "c"));
-        assert_eq!(ClickId::foreign("a", "bc"), ClickId::foreign("a", "bc"));
-        assert!(ClickId::foreign("a", "bc").is_foreign());
+    fn foreign_ids_are_scoped_by_source_and_campaign() {
+        assert_ne!(ClickId::foreign("a", 7, "bc"), ClickId::foreign("ab", 7, "c"));
+        assert_ne!(ClickId::foreign("a", 7, "bc"), ClickId::foreign("a", 8, "bc"));
+        assert_eq!(ClickId::foreign("a", 7, "bc"), ClickId::foreign("a", 7, "bc"));
+        assert!(ClickId::foreign("a", 7, "bc").is_foreign());
     }
 }

@@ -216,13 +216,13 @@ mod tests {
 
     #[test]
     fn salts_of_foreign_ids_are_balanced() {
-        assert_balanced((0..64_000).map(|n| ClickId::foreign("shop", &format!("event-{n}"))));
+        assert_balanced((0..64_000).map(|n| ClickId::foreign("shop", 7, &format!("event-{n}"))));
     }
 
     #[test]
     fn both_copies_of_a_click_meet_in_one_shard() {
         let partitioner = Partitioner::new(4);
-        let id = ClickId::foreign("shop", "e1");
+        let id = ClickId::foreign("shop", 7, "e1");
         assert_eq!(partitioner.shard(9, id), partitioner.shard(9, id));
         assert_eq!(partitioner.shard(9, id).group(), partitioner.group(9));
     }

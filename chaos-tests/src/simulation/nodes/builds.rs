@@ -76,7 +76,7 @@ fn first_builds(random: &mut Stream, levels: &mut OlderLevels, nodes: &[NodeId])
 
 /// The command levels that the cluster of a story begins with, without running it.
 pub fn levels_at_start(story: Story) -> BTreeSet<u16> {
-    let nodes: Vec<NodeId> = Shape::draw(story.seed).nodes().collect();
+    let nodes: Vec<NodeId> = Shape::draw(story).nodes().collect();
     let (mut random, mut levels) = (story.seed.stream("builds"), OlderLevels::new(story));
     let older = first_builds(&mut random, &mut levels, &nodes);
     let newest = (older.len() < nodes.len()).then_some(COMMAND_LEVEL);

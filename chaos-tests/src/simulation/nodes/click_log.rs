@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::shape::Shape;
 use super::world::{LogWeather, World};
+use crate::simulation::edition::Story;
 use crate::simulation::random::{Seed, Stream};
 use crate::simulation::sim_log::Fate;
 
@@ -151,7 +152,7 @@ pub struct LoneLog(Arc<World>);
 
 impl LoneLog {
     pub fn new(seed: Seed) -> LoneLog {
-        LoneLog(Arc::new(World::new(seed, Shape::draw(seed))))
+        LoneLog(Arc::new(World::new(seed, Shape::draw(Story::newest(seed.0)))))
     }
 
     /// One node's view of it.

@@ -16,6 +16,7 @@ use super::shape::Shape;
 use super::world::World;
 use crate::checks::Violation;
 use crate::checks::ct4_revisions_rise::RevisionsRise;
+use crate::simulation::edition::Story;
 use crate::simulation::random::{Seed, Stream};
 use crate::simulation::recount::ad_minute;
 use crate::simulation::report::SeedReport;
@@ -267,7 +268,7 @@ pub struct LoneTables(Arc<World>);
 
 impl LoneTables {
     pub fn new(seed: Seed) -> LoneTables {
-        LoneTables(Arc::new(World::new(seed, Shape::draw(seed))))
+        LoneTables(Arc::new(World::new(seed, Shape::draw(Story::newest(seed.0)))))
     }
 
     /// One node's view of them.

@@ -109,12 +109,13 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
+    use crate::simulation::edition::Story;
     use crate::simulation::nodes::shape::Shape;
     use crate::simulation::random::Seed;
 
     #[test]
     fn a_frozen_host_does_nothing_and_its_time_passes() {
-        let world = Arc::new(World::new(Seed(1), Shape::draw(Seed(1))));
+        let world = Arc::new(World::new(Seed(1), Shape::draw(Story::newest(1))));
         let mut hosts = Hosts::new(Arc::clone(&world), Seed(1).stream("hosts"));
         let woken: Arc<Mutex<Vec<(NodeId, u128)>>> = Arc::default();
         for node in [1, 2] {

@@ -55,7 +55,7 @@ struct Run {
 impl Run {
     fn new(story: Story) -> Run {
         let seed = story.seed;
-        let shape = Shape::draw(seed);
+        let shape = Shape::draw(story);
         let partitioner = shape.partitioner();
         let world = World::new(seed, shape).install();
         world.line(format_args!("{shape}"));

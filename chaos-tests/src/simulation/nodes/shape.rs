@@ -5,12 +5,14 @@ use std::fmt;
 use clicktally_proto::identity::ids::NodeId;
 use clicktally_proto::identity::shard_key::{GroupId, Partitioner};
 
-use crate::simulation::random::Seed;
+use crate::simulation::edition::{Edition, Story};
 
 /// This many of a thousand seeds have five nodes, and this many two groups. Both cost time; three nodes and one group
 /// show most.
 const FIVE_NODES: u64 = 350;
 const TWO_GROUPS: u64 = 350;
+/// This many of a thousand seeds with two groups get two more.
+const FOUR_GROUPS: u64 = 250;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shape {
@@ -19,10 +21,14 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    pub(super) fn draw(seed: Seed) -> Shape {
-        let mut random = seed.stream("shape");
+    pub(super) fn draw(story: Story) -> Shape {
+        let mut random = story.seed.stream("shape");
         let nodes = if random.permille(FIVE_NODES) { 5 } else { 3 };
-        let groups = if random.permille(TWO_GROUPS) { 2 } else { 1 };
+        let groups = match random.permille(TWO_GROUPS) {
+            false => 1,
+            true if story.edition >= Edition::FOUR_GROUPS && random.permille(FOUR_GROUPS) => 4,
+            true => 2,
+        };
         Shape { nodes, groups }
     }
 
@@ -59,11 +65,16 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::simulation::random::Seed;
 
     #[test]
     fn every_shape_is_drawn_and_a_seed_has_one() {
-        let drawn: BTreeSet<String> = (0..50).map(|seed| Shape::draw(Seed(seed)).to_string()).collect();
-        assert_eq!(drawn.len(), 4, "{drawn:?}");
-        assert_eq!(Shape::draw(Seed(3)), Shape::draw(Seed(3)));
+        let drawn = |edition| {
+            let shape = |seed| Shape::draw(Story { seed: Seed(seed), edition });
+            (0..200).map(|seed| shape(seed).to_string()).collect::<BTreeSet<String>>()
+        };
+        assert_eq!(drawn(Edition::TRANSACTIONS).len(), 4, "{:?}", drawn(Edition::TRANSACTIONS));
+        assert_eq!(drawn(Edition::FOUR_GROUPS).len(), 6, "{:?}", drawn(Edition::FOUR_GROUPS));
+        assert_eq!(Shape::draw(Story::newest(3)), Shape::draw(Story::newest(3)));
     }
 }

@@ -115,7 +115,7 @@ mod tests {
     fn id_of(n: u64, is_foreign: bool) -> ClickId {
         let id = |k: u64| {
             if is_foreign {
-                ClickId::foreign("shop", &format!("{n}-{k}"))
+                ClickId::foreign("shop", 7, &format!("{n}-{k}"))
             } else {
                 ClickId::minted(SNOWFLAKE_EPOCH_MS + n * 1_000 + k, 1, (n % 4) as u16)
             }

@@ -87,6 +87,9 @@ pub struct LoadOptions {
     /// Event times so far back that their window is final: not counted by the stream. Log door only.
     #[arg(long, default_value_t = 0.0, value_name = "PERCENT")]
     pub beyond_horizon_percent: f64,
+    /// Clicks that bear the event id of an earlier click of another campaign: clicks of their own. Not with --salts.
+    #[arg(long, default_value_t = 0.0, value_name = "PERCENT")]
+    pub shared_event_percent: f64,
     /// Clicks of declared robots.
     #[arg(long, default_value_t = 1.0, value_name = "PERCENT")]
     pub invalid_percent: f64,
@@ -162,6 +165,7 @@ impl LoadOptions {
             self.out_of_order_percent,
             self.late_percent,
             self.beyond_horizon_percent,
+            self.shared_event_percent,
             self.invalid_percent,
             self.malformed_percent,
         ];

@@ -80,7 +80,7 @@ pub struct PlannedClick {
 impl PlannedClick {
     /// The identity of a click that goes through the log door.
     pub fn log_click_id(&self) -> ClickId {
-        ClickId::foreign(LOG_SOURCE, &self.event_id)
+        ClickId::foreign(LOG_SOURCE, self.campaign_id, &self.event_id)
     }
 }
 
@@ -166,7 +166,9 @@ impl Plan {
     fn emit_steady(&mut self, due: &[(u64, u64)], emit: &mut dyn FnMut(PlannedClick)) {
         for &(index, event_time_ms) in due {
             let door = self.door();
-            emit(self.click(Fate::Counted, door, self.options.first_steady_ad + index, event_time_ms));
+            let ad_id = self.options.first_steady_ad + index;
+            let event_id = self.next_event_id(self.ads.campaign_of(ad_id));
+            emit(self.click(Fate::Counted, door, ad_id, event_time_ms, event_id));
         }
     }
 
@@ -182,7 +184,13 @@ impl Plan {
     fn fresh(&mut self, fate: Fate, door: Option<DoorKind>, event_time_ms: u64) -> PlannedClick {
         let door = door.unwrap_or_else(|| self.door());
         let ad_id = self.ads.draw(&mut self.random);
-        let click = self.click(fate, door, ad_id, event_time_ms);
+        if fate == Fate::Counted
+            && let Some(event_id) = self.event_of_another_campaign(self.ads.campaign_of(ad_id))
+        {
+            return self.click(fate, door, ad_id, event_time_ms, event_id);
+        }
+        let event_id = self.next_event_id(self.ads.campaign_of(ad_id));
+        let click = self.click(fate, door, ad_id, event_time_ms, event_id);
         if fate == Fate::Counted && self.options.duplicate_percent > 0.0 {
             if self.repeatable.len() == REPEATABLE_CLICKS {
                 self.repeatable.pop_front();
@@ -192,8 +200,7 @@ impl Plan {
         click
     }
 
-    fn click(&mut self, fate: Fate, door: DoorKind, ad_id: u64, event_time_ms: u64) -> PlannedClick {
-        let event_id = self.next_event_id();
+    fn click(&mut self, fate: Fate, door: DoorKind, ad_id: u64, event_time_ms: u64, event_id: String) -> PlannedClick {
         let random = &mut self.random;
         let pick = random.random_range(0..u32::MAX) as usize;
         let click = PlannedClick {
@@ -220,15 +227,26 @@ impl Plan {
     }
 
     /// Returns the next id whose salt was requested.
-    fn next_event_id(&mut self) -> String {
+    fn next_event_id(&mut self, campaign_id: u64) -> String {
         loop {
             self.serial += 1;
             let event_id = format!("{}-{}", self.run_id, self.serial);
             let salts = &self.options.salts;
-            if salts.is_empty() || salts.contains(&salt(ClickId::foreign(LOG_SOURCE, &event_id))) {
+            if salts.is_empty() || salts.contains(&salt(ClickId::foreign(LOG_SOURCE, campaign_id, &event_id))) {
                 return event_id;
             }
         }
+    }
+
+    /// Now and then the id of an event that was sent under another campaign. It is a click of its own. The first one is
+    /// not repeated after that, so that each pair of campaign and event has one first click.
+    fn event_of_another_campaign(&mut self, campaign_id: u64) -> Option<String> {
+        let percent = self.options.shared_event_percent;
+        if percent == 0.0 || !self.options.salts.is_empty() || self.random.random_range(0.0..100.0) >= percent {
+            return None;
+        }
+        let at = self.repeatable.iter().position(|click| click.campaign_id != campaign_id)?;
+        self.repeatable.remove(at).map(|click| click.event_id)
     }
 
     fn repeat(&mut self, now_ms: u64) -> Option<PlannedClick> {
@@ -334,6 +352,22 @@ mod tests {
                 PlannedClick { fate: Fate::Counted, ..original.clone() }
             );
         }
+    }
+
+    #[test]
+    fn an_event_of_two_campaigns_is_two_clicks() {
+        let clicks = draw(&options(&["--shared-event-percent=5", "--campaigns=8"]), 20_000);
+        let mut campaigns: std::collections::HashMap<&str, Vec<u64>> = std::collections::HashMap::new();
+        for click in clicks.iter().filter(|click| click.fate == Fate::Counted) {
+            campaigns.entry(&click.event_id).or_default().push(click.campaign_id);
+        }
+        let shared = campaigns.values().filter(|campaigns| campaigns.len() > 1);
+        assert!(shared.clone().count() > 500);
+        assert!(shared.clone().all(|campaigns| campaigns.len() == 2 && campaigns[0] != campaigns[1]));
+        let mut tally = Tally::default();
+        clicks.iter().for_each(|click| tally.add(click));
+        let expected = clicks.iter().filter(|click| click.fate == Fate::Counted).count() as u64;
+        assert_eq!(tally.counted(), expected);
     }
 
     #[test]

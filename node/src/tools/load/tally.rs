@@ -32,22 +32,26 @@ pub struct Tally {
     pub late_counted: u64,
     /// The unique valid clicks that are beyond the horizon: in no stream count.
     pub late_beyond: u64,
-    /// Every click that the log must hold once all is acknowledged: by its producer's own id, at either door.
-    pub event_ids: HashSet<String>,
+    /// Every click that the log must hold once all is acknowledged: by its campaign and its producer's own id, at
+    /// either door.
+    pub events: HashSet<(u64, String)>,
 }
 
 impl Tally {
     pub fn add(&mut self, click: &PlannedClick) {
+        self.add_click(click.fate, click.campaign_id, &click.event_id, click.ad_id, click.event_time_ms);
+    }
+
+    pub fn add_click(&mut self, fate: Fate, campaign_id: u64, event_id: &str, ad_id: u64, event_time_ms: u64) {
         self.sent += 1;
-        if click.fate != Fate::Malformed {
-            // The first click of an id is the one that is judged, as in the product.
-            if self.event_ids.contains(&click.event_id) {
+        if fate != Fate::Malformed {
+            // The first click of an event is the one that is judged, as in the product.
+            if !self.events.insert((campaign_id, event_id.to_owned())) {
                 self.duplicates += 1;
                 return;
             }
-            self.event_ids.insert(click.event_id.clone());
         }
-        match click.fate {
+        match fate {
             Fate::Malformed => self.malformed += 1,
             Fate::Duplicate => self.duplicates += 1,
             Fate::Invalid => self.invalid += 1,
@@ -57,8 +61,8 @@ impl Tally {
             }
             Fate::Counted | Fate::LateCounted => {
                 self.unique_valid += 1;
-                self.late_counted += u64::from(click.fate == Fate::LateCounted);
-                *self.counts.entry((click.ad_id, click.event_time_ms / 60_000)).or_default() += 1;
+                self.late_counted += u64::from(fate == Fate::LateCounted);
+                *self.counts.entry((ad_id, event_time_ms / 60_000)).or_default() += 1;
             }
         }
     }

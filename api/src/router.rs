@@ -73,6 +73,7 @@ pub(crate) mod tests {
     use clicktally_proto::clock::SystemClock;
     use clicktally_proto::event_time::UnixMillis;
     use clicktally_proto::identity::ids::CampaignId;
+    use clicktally_proto::identity::log_id::LogId;
     use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
     use proptest::prelude::*;
     use tower::ServiceExt;
@@ -91,6 +92,9 @@ pub(crate) mod tests {
     impl ClickLog for Nothing {
         fn open(&self, _: ShardId, _: u64) -> Result<Box<dyn ShardReader>, LogError> {
             Err(LogError::Unavailable("no log".to_owned()))
+        }
+        async fn log_id(&self) -> Result<Option<LogId>, LogError> {
+            Ok(None)
         }
         async fn end_offset(&self, _: ShardId) -> Result<u64, LogError> {
             Ok(0)

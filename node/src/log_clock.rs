@@ -114,6 +114,7 @@ pub(crate) mod tests {
     use clicktally_api::ports::HaltedParts;
     use clicktally_proto::click_log::{OutRecord, ShardReader};
     use clicktally_proto::clock::SystemClock;
+    use clicktally_proto::identity::log_id::LogId;
     use clicktally_proto::identity::shard_key::ShardId;
 
     use super::*;
@@ -125,6 +126,10 @@ pub(crate) mod tests {
     impl ClickLog for ToldTime {
         fn open(&self, _: ShardId, _: u64) -> Result<Box<dyn ShardReader>, LogError> {
             Err(LogError::Unavailable("it only tells its time".to_owned()))
+        }
+
+        async fn log_id(&self) -> Result<Option<LogId>, LogError> {
+            Ok(None)
         }
 
         async fn end_offset(&self, _: ShardId) -> Result<u64, LogError> {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use clicktally_api::ports::HaltedParts;
 use clicktally_embedded::{Kafka, KafkaOptions};
 use clicktally_kafka::{FetchBy, KafkaConnection, KafkaLog, KafkaLogSettings};
 use clicktally_node::actor_threads::ActorThreads;
@@ -28,6 +29,7 @@ use clicktally_raft_store::store::RaftStore;
 use clicktally_raft_store::store_config::{RaftTiming, SnapshotRules, StoreConfig};
 use clicktally_state::group_state::GroupState;
 use clicktally_state::limits::CELL_BYTES;
+use rdkafka::admin::AdminOptions;
 use rdkafka::consumer::Consumer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -319,6 +321,74 @@ async fn a_group_without_room_holds_its_shards_back_until_windows_leave_and_ever
     let outcomes = |of: fn(&clicktally_proto::checkpoint::OutcomeCounts) -> u64| group.read(|state| total(state, of));
     assert_eq!(outcomes(|o| o.counted), 2 * ADS);
     assert_eq!(outcomes(|o| o.late + o.duplicate + o.invalid + o.quarantined), 0);
+    host.stop().await;
+    store.shutdown().await;
+}
+
+async fn delete_raw_topic(kafka: &Kafka) {
+    let admin = KafkaConnection::plaintext(kafka.bootstrap()).admin().unwrap();
+    for deleted in admin.delete_topics(&[RAW_CLICKS], &AdminOptions::new()).await.unwrap() {
+        deleted.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_shard_counts_nothing_of_a_topic_that_was_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let kafka = Kafka::start(KafkaOptions::for_tests(dir.path().join("kafka"))).await.unwrap();
+    // Each life of a node has clients of its own.
+    let connect = || {
+        let connection = KafkaConnection::plaintext(kafka.bootstrap());
+        let fetch = FetchBy::default();
+        let settings = KafkaLogSettings { connection, partitioner: Partitioner::new(1), replication: None, fetch };
+        Arc::new(KafkaLog::connect(settings).unwrap())
+    };
+    let store = one_node(&dir.path().join("raft")).await;
+    let group = Arc::new(store.group(GroupId(0)).unwrap().clone());
+    propose(&group, Command::Configure(GroupSettings::new(1, EventTimeRules::default()))).await;
+    let record = NodeRecord { node: NODE, http_address: "-".into(), peer_address: "-".into(), can_aggregate: true };
+    propose(&group, Command::RegisterNode(record)).await;
+    propose(&group, Command::AnnounceLevel { node: NODE, level: COMMAND_LEVEL }).await;
+    assign_all(&group).await;
+    let start = |log: &Arc<KafkaLog>, halts: &Arc<Halts>| {
+        let config = ShardHostConfig { checkpoint_interval: Duration::from_millis(50) };
+        let log: Arc<dyn ClickLog> = Arc::clone(log) as _;
+        let threads = ActorThreads::start("shards", 2).unwrap();
+        let (log_clock, halts) = (log_clock(Arc::clone(&log)), Arc::clone(halts));
+        ShardHost::start(config, vec![Arc::clone(&group)], log, Arc::new(SystemClock), log_clock, threads, halts)
+    };
+    let mut minter = SnowflakeMinter::new(1);
+
+    let log = connect();
+    log.ensure_topics().await.unwrap();
+    let counted_id = log.log_id().await.unwrap().expect("this broker gives ids");
+    log.publish(one_click_each(&mut minter, 1..101, SystemClock.now_ms())).await.unwrap();
+    let host = start(&log, &halts());
+    until(&group, |state| total(state, |o| o.counted) == 100).await;
+    assert_eq!(group.read(|state| state.log_id()), Some(counted_id));
+    host.stop().await;
+    drop(log);
+
+    // More records in each partition than were counted, so that every committed offset lies within the new topic.
+    delete_raw_topic(&kafka).await;
+    let log = connect();
+    log.ensure_topics().await.unwrap();
+    let found_id = log.log_id().await.unwrap().unwrap();
+    log.publish(one_click_each(&mut minter, 1..401, SystemClock.now_ms())).await.unwrap();
+    let halts = halts();
+    let host = start(&log, &halts);
+    let all_halted = async {
+        while HaltedParts::halted(halts.as_ref()).len() < 16 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            assert_eq!(group.read(|state| total(state, |o| o.read)), 100, "clicks of another topic are counted");
+        }
+    };
+    tokio::time::timeout(PATIENCE, all_halted).await.expect("every shard halts");
+    for part in HaltedParts::halted(halts.as_ref()) {
+        let names_both = [counted_id, found_id].iter().all(|id| part.reason.contains(&id.to_string()));
+        assert!(part.part == "shard" && names_both, "{part:?}");
+    }
+    assert_eq!(group.read(|state| total(state, |o| o.read)), 100);
     host.stop().await;
     store.shutdown().await;
 }

@@ -6,6 +6,7 @@
 use thiserror::Error;
 
 use crate::event_time::UnixMillis;
+use crate::identity::log_id::LogId;
 use crate::identity::shard_key::ShardId;
 use crate::next_move::NextMove;
 
@@ -45,6 +46,13 @@ pub enum LogError {
         .shard.0
     )]
     Damaged { shard: ShardId, offset: u64, detail: String },
+    /// The topic was deleted and made again, or the brokers lost it. Its offsets name other records.
+    #[error(
+        "topic {RAW_CLICKS} now has the id {found}, and what is counted so far comes from the topic with the id {counted}: it was \
+         deleted and made again, so the same offsets hold other clicks; bring the brokers' disks with the former topic back, then \
+         restart this node"
+    )]
+    OtherLog { counted: LogId, found: LogId },
     /// The same call fails again until an operator acts.
     #[error("the log refused: {0}")]
     Fatal(String),
@@ -55,7 +63,9 @@ impl LogError {
     pub fn next_move(&self) -> NextMove {
         match self {
             LogError::Unavailable(_) => NextMove::Retry,
-            LogError::OffsetLost { .. } | LogError::Damaged { .. } | LogError::Fatal(_) => NextMove::Halt,
+            LogError::OffsetLost { .. } | LogError::Damaged { .. } | LogError::OtherLog { .. } | LogError::Fatal(_) => {
+                NextMove::Halt
+            }
         }
     }
 }
@@ -82,6 +92,9 @@ pub trait ShardReader: Send {
 #[async_trait::async_trait]
 pub trait ClickLog: Send + Sync {
     fn open(&self, shard: ShardId, from: u64) -> Result<Box<dyn ShardReader>, LogError>;
+
+    /// The id of the raw topic, as the log answers now. `None`: its brokers give topics no ids (Kafka before 2.8).
+    async fn log_id(&self) -> Result<Option<LogId>, LogError>;
 
     /// The end of what is readable in the shard, as the log answers now: the first offset of an open transaction, or
     /// the end of the partition. A reader whose position is this offset has proof that there is nothing more to read.

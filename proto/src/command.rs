@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{Checkpoint, Epoch};
 use crate::event_time::{EventTimeRules, UnixMillis};
 use crate::identity::ids::{AdvertiserId, CampaignId, NodeId};
+use crate::identity::log_id::LogId;
 use crate::identity::shard_key::ShardId;
 use crate::money::{Currency, Micros};
 
@@ -58,6 +59,11 @@ pub enum Command {
     TermsExported {
         through_revision: u64,
     },
+    /// Names the raw topic whose offsets the group's shards count by. The first name stays, and another one is
+    /// rejected: a topic that was deleted and made again has other records under the same offsets.
+    IdentifyLog {
+        log: LogId,
+    },
 }
 
 impl Command {
@@ -74,7 +80,7 @@ impl Command {
             | Command::LeaseWorker { .. }
             | Command::AnnounceLevel { .. } => COMMAND_LEVEL_MIN,
             Command::PlanMove(_) | Command::SetDraining { .. } => 2,
-            Command::TermsExported { .. } => 3,
+            Command::TermsExported { .. } | Command::IdentifyLog { .. } => 3,
         }
     }
 }
@@ -209,4 +215,6 @@ pub enum Rejection {
          from the cluster"
     )]
     NeedsUpgrade { node: NodeId },
+    #[error("the group counts the raw topic with the id {0}")]
+    OtherLog(LogId),
 }

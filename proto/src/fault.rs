@@ -91,6 +91,7 @@ mutants! {
         LeaseByWallClock = "lease-by-wall-clock": "nodes are declared dead by wall clocks",
         GarbageSkipped = "garbage-skipped": "an unreadable record leaves no trace in the outcomes",
         HolesUnread = "holes-unread": "a shard's position is behind its last record, so a marker at a partition's end is never passed",
+        LogIdentityIgnored = "log-identity-ignored": "a shard goes on at its offset in a topic that was deleted and made again (this happened once)",
         AbortedCounted = "aborted-counted": "the records of an aborted transaction are counted",
     }
     Nodes {

@@ -14,6 +14,7 @@ use clicktally_proto::counts::cell_counts::{CellDelta, CellKey, Counts};
 use clicktally_proto::counts::user_sketch::UserSketch;
 use clicktally_proto::event_time::{EventTimeRules, Minute};
 use clicktally_proto::identity::ids::ClickId;
+use clicktally_proto::identity::log_id::LogId;
 use clicktally_proto::identity::seen_ids::SeenBlock;
 use clicktally_proto::identity::shard_key::{Place, ShardId};
 use clicktally_proto::money::Currency;
@@ -70,6 +71,7 @@ fn commands() -> Vec<(Command, &'static str)> {
         (Command::SetDraining { node: 2, is_draining: true }, "090201"),
         (Command::AnnounceLevel { node: 2, level: 2 }, "0a0202"),
         (Command::TermsExported { through_revision: 300 }, "0bfb2c01"),
+        (Command::IdentifyLog { log: LogId(*b"0123456789abcdef") }, "0c30313233343536373839616263646566"),
     ]
 }
 

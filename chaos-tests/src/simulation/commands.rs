@@ -29,4 +29,5 @@ commands! {
     SetDraining
     AnnounceLevel
     TermsExported
+    IdentifyLog
 }

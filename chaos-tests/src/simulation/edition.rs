@@ -31,8 +31,10 @@ impl Edition {
     pub const TRANSACTIONS: Edition = Edition(5);
     /// Tier 1: some clusters have four groups. Both tiers: some events are reported under two campaigns.
     pub const FOUR_GROUPS: Edition = Edition(6);
+    /// Both tiers: groups keep the identity of their log. Tier 0: the raw topic is deleted and made again.
+    pub const LOG_IDENTITY: Edition = Edition(7);
     /// What fresh seeds are run with.
-    pub const NEWEST: Edition = Edition::FOUR_GROUPS;
+    pub const NEWEST: Edition = Edition::LOG_IDENTITY;
 
     /// `None` for an edition that this build does not know.
     pub fn of(number: u16) -> Option<Edition> {

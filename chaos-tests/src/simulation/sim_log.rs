@@ -10,6 +10,7 @@ use std::sync::Arc;
 use clicktally_proto::click_log::{LATE_CLICKS, LogError, OutRecord, QUARANTINE, RAW_CLICKS, WINDOW_COUNTS};
 use clicktally_proto::event_time::UnixMillis;
 use clicktally_proto::fault::{Mutant, is_broken};
+use clicktally_proto::identity::log_id::LogId;
 use clicktally_proto::identity::shard_key::ShardId;
 
 use super::random::{FNV_OFFSET, fnv1a};
@@ -65,6 +66,8 @@ struct Partition {
 #[derive(Debug)]
 pub struct SimLog {
     raw: Vec<Partition>,
+    /// The raw topic before it was deleted and made again.
+    former: Option<Vec<Partition>>,
     /// Partitions of the outbound topics.
     out: BTreeMap<(&'static str, i32), Vec<StoredRecord>>,
     out_partitions: BTreeMap<&'static str, i32>,
@@ -76,6 +79,7 @@ impl SimLog {
     pub fn new(partitions: u16) -> SimLog {
         SimLog {
             raw: (0..partitions).map(|_| Partition::default()).collect(),
+            former: None,
             out: BTreeMap::new(),
             out_partitions: BTreeMap::from([(WINDOW_COUNTS, 2), (LATE_CLICKS, 2), (QUARANTINE, 1)]),
         }
@@ -83,6 +87,23 @@ impl SimLog {
 
     pub fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
         (0..u16::try_from(self.raw.len()).unwrap_or(u16::MAX)).map(ShardId)
+    }
+
+    /// Which raw topic the brokers have.
+    pub fn id(&self) -> LogId {
+        LogId([1 + u8::from(self.former.is_some()); 16])
+    }
+
+    /// The raw topic is deleted and made again, once in a run.
+    pub fn make_again(&mut self) {
+        assert!(self.former.is_none(), "the oracles know of one former topic");
+        let anew = self.raw.iter().map(|_| Partition::default()).collect();
+        self.former = Some(std::mem::replace(&mut self.raw, anew));
+    }
+
+    /// The partitions that the cluster was founded on, for oracles.
+    fn original(&self, shard: ShardId) -> &Partition {
+        &self.former.as_ref().unwrap_or(&self.raw)[usize::from(shard.0)]
     }
 
     /// Appends to a partition of the raw topic and returns the record's offset.
@@ -177,9 +198,15 @@ impl SimLog {
         Ok(partition.records.len() as u64)
     }
 
-    /// What each offset of the partition holds, readable or not: for oracles.
+    /// What each offset of the partition holds, readable or not: for oracles. If the topic was made again, the former
+    /// one counts, because nothing of the new one may be counted.
     pub fn held(&self, shard: ShardId) -> &[StoredRecord] {
-        &self.raw[usize::from(shard.0)].records
+        &self.original(shard).records
+    }
+
+    /// Whether the shard cannot read on: it halts until an operator acts.
+    pub fn is_lost(&self, shard: ShardId) -> bool {
+        self.former.is_some() || self.truncated_from(shard).is_some()
     }
 
     /// Takes the leader of a partition away, or brings it back. Without one, the partition cannot be read or written,
@@ -197,7 +224,7 @@ impl SimLog {
 
     /// Where an unclean election has cut the partition, if one did.
     pub fn truncated_from(&self, shard: ShardId) -> Option<u64> {
-        self.raw[usize::from(shard.0)].truncated_from
+        self.original(shard).truncated_from
     }
 
     /// Partitions of an outbound topic.
@@ -254,6 +281,16 @@ mod tests {
         log.truncate(SHARD, 3);
         assert!(matches!(log.read(SHARD, 5, 9), Err(LogError::OffsetLost { offset: 5, .. })));
         assert_eq!(log.truncated_from(SHARD), Some(3));
+    }
+
+    #[test]
+    fn a_topic_that_is_made_again_is_empty_and_the_oracles_know_the_former_one() {
+        let mut log = SimLog::new(2);
+        log.append(SHARD, 1, [0_u8].as_slice().into());
+        let before = log.id();
+        log.make_again();
+        assert!(log.id() != before && log.is_lost(SHARD));
+        assert_eq!((log.end_offset(SHARD), log.held(SHARD).len()), (Ok(0), 1));
     }
 
     #[test]

@@ -95,7 +95,9 @@ impl ClusterNode {
             )
         })??;
         let groups = Arc::clone(member.groups());
-        let duties = database::run(config.clone(), groups, Arc::clone(&clock), member.halts(), member.stopped());
+        let shared_log = Arc::<KafkaLog>::clone(&log);
+        let duties =
+            database::run(config.clone(), groups, shared_log, Arc::clone(&clock), member.halts(), member.stopped());
         member.spawn(Part::PostgreSql, duties);
         let topics = log_topics::watch_topics(Arc::clone(&log), member.halts(), member.stopped());
         member.spawn(Part::LogTopics, topics);

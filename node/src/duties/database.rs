@@ -9,7 +9,7 @@ use clicktally_billing::archive::{self, ArchiveOptions, ArchiveStore, Archiver};
 use clicktally_billing::error::BillingError;
 use clicktally_billing::metrics::BillingMetrics;
 use clicktally_database::{AdvisoryLock, Database, LockSession};
-use clicktally_proto::click_log::RAW_CLICKS;
+use clicktally_proto::click_log::{ClickLog, RAW_CLICKS};
 use clicktally_proto::clock::Clock;
 use clicktally_proto::identity::shard_key::Partitioner;
 use clicktally_proto::next_move::NextMove;
@@ -22,6 +22,7 @@ use super::reconciliation;
 use crate::config::{Config, Role};
 use crate::halts::{Halts, Part};
 use crate::retry::{self, Backoff, HALT_PAUSE};
+use crate::shard::log_identity::{Recognised, recognise};
 use crate::sink::kafka_out_topics::KafkaOutTopics;
 use crate::sink::postgres_tables::PostgresTables;
 use crate::sink::{catalog_writer, singleton, window_writer};
@@ -33,6 +34,7 @@ const LAG_EVERY: Duration = Duration::from_secs(15);
 pub async fn run(
     config: Config,
     groups: Arc<[Group]>,
+    click_log: Arc<dyn ClickLog>,
     clock: Arc<dyn Clock>,
     halts: Arc<Halts>,
     mut stop: watch::Receiver<bool>,
@@ -46,11 +48,17 @@ pub async fn run(
         let topics = Arc::new(KafkaOutTopics::new(config.log.connection(), Arc::clone(&clock)));
         let windows = window_writer::run(tables, topics, Arc::clone(&halts), stop.clone());
         duties.spawn(supervised(Part::WindowWriter, &halts, windows));
-        let terms = catalog_writer::run(groups, database.clone(), Arc::clone(&clock), Arc::clone(&halts), stop.clone());
+        let terms = catalog_writer::run(
+            Arc::clone(&groups),
+            database.clone(),
+            Arc::clone(&clock),
+            Arc::clone(&halts),
+            stop.clone(),
+        );
         duties.spawn(supervised(Part::CatalogueWriter, &halts, terms));
     }
     if config.has(Role::Archive) {
-        let archive = archive(config, database, clock, Arc::clone(&halts), stop.clone());
+        let archive = archive(config, groups, click_log, database, clock, Arc::clone(&halts), stop.clone());
         duties.spawn(supervised(Part::Archive, &halts, archive));
     }
     while duties.join_next().await.is_some() {}
@@ -87,6 +95,8 @@ async fn connect(url: &str, halts: &Halts, stop: &mut watch::Receiver<bool>) -> 
 
 async fn archive(
     config: Config,
+    groups: Arc<[Group]>,
+    click_log: Arc<dyn ClickLog>,
     database: Database,
     clock: Arc<dyn Clock>,
     halts: Arc<Halts>,
@@ -106,8 +116,10 @@ async fn archive(
         singleton::obtain(&database, AdvisoryLock::Archiver, Part::Archive, &halts, &mut stop).await
     {
         let ended = {
-            let mut attempt =
-                Box::pin(archive_until_error(&config, session, &database, &clock, &metrics, stop.clone()));
+            let mut attempt = Box::pin(async {
+                recognise_log(&groups, click_log.as_ref()).await?;
+                archive_until_error(&config, session, &database, &clock, &metrics, stop.clone()).await
+            });
             tokio::select! {
                 ended = &mut attempt => ended,
                 () = tokio::time::sleep(HALT_PAUSE) => {
@@ -148,6 +160,18 @@ async fn watch_archive_lag(
             return;
         }
     }
+}
+
+/// The manifest goes by offsets, too, so the archive reads the topic that the shards count, and no other. A group that
+/// has not named its log yet does not hold the archive back.
+async fn recognise_log(groups: &[Group], click_log: &dyn ClickLog) -> Result<(), BillingError> {
+    let found = click_log.log_id().await?;
+    for group in groups {
+        if let Recognised::Other(error) = recognise(group.read(|state| state.log_id()), found) {
+            return Err(error.into());
+        }
+    }
+    Ok(())
 }
 
 async fn archive_until_error(

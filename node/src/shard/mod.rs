@@ -10,6 +10,7 @@
 pub mod aggregator;
 pub mod commit_answer;
 pub mod dedup;
+pub mod log_identity;
 pub mod meters;
 pub mod out_records;
 pub mod shard_state;

@@ -26,6 +26,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::commit_answer::{BACKOFF_MAX, BACKOFF_MIN};
+use super::log_identity::{Recognised, recognise};
 use super::meters::ShardMeters;
 use super::metrics::{METRICS, MoveCause};
 use super::shard_actor::{Finish, ShardActor, ShardEnd, ShardParts, Stop};
@@ -209,7 +210,9 @@ impl ShardLife {
             }
             backoff.wait().await;
         }
-        // 2. Read offsets, watermark and ids in one reading.
+        // 2. Offsets mean something in the topic that they were counted from, and in no other.
+        self.recognise_log().await?;
+        // 3. Read offsets, watermark and ids in one reading.
         let (terms, entry, seen) = self.read_replica()?;
         let committed_offset = entry.committed_offset;
         let state = off_thread(move || ShardState::restore(terms, &entry, &seen)).await?;
@@ -226,6 +229,31 @@ impl ShardLife {
             arrival: self.arrival,
             checkpoint_interval: self.checkpoint_interval,
         })
+    }
+
+    async fn recognise_log(&self) -> Result<(), ShardEnd> {
+        let mut backoff = Backoff::growing(BACKOFF_MIN, BACKOFF_MAX);
+        let found = loop {
+            match self.log.log_id().await {
+                Ok(found) => break found,
+                Err(error) if error.next_move() == NextMove::Retry => {
+                    tracing::debug!(shard = self.shard.0, %error, "cannot tell yet which topic the log has");
+                    backoff.wait().await;
+                }
+                Err(error) => return Err(ShardEnd::Halted(error.to_string())),
+            }
+        };
+        let log = match recognise(self.group.read(|state| state.log_id()), found) {
+            Recognised::Same => return Ok(()),
+            Recognised::First(log) => log,
+            Recognised::Other(error) => return Err(ShardEnd::Halted(error.to_string())),
+        };
+        match self.group.propose(&Command::IdentifyLog { log }).await {
+            Ok(Outcome::Done | Outcome::AlreadyApplied) => Ok(()),
+            // The group counts without a name, as its older builds do, until all of them are upgraded.
+            Ok(Outcome::Rejected(Rejection::NeedsUpgrade { .. })) => Ok(()),
+            other => Err(ShardEnd::Restart(format!("the log has no name in the group yet: {other:?}"))),
+        }
     }
 
     fn read_replica(&self) -> Result<(ShardTerms, ShardEntry, Vec<Arc<SeenBlock>>), ShardEnd> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clicktally_proto::click_log::{ClickLog, LOG_CLOCK, LogError, OutRecord, RAW_CLICKS, ShardReader};
 use clicktally_proto::event_time::UnixMillis;
+use clicktally_proto::identity::log_id::LogId;
 use clicktally_proto::identity::shard_key::{Partitioner, ShardId};
 use rdkafka::admin::{AdminOptions, ResourceSpecifier};
 use rdkafka::consumer::Consumer;
@@ -15,6 +16,7 @@ use rdkafka::util::Timeout;
 
 use super::client_error::log_error;
 use super::connection::{DurableProducer, KafkaConnection, QueryClient};
+use super::direct;
 use super::partition_readers::{FetchBy, PartitionReaders};
 use super::topics::{self, TopicSpec};
 
@@ -153,6 +155,10 @@ impl KafkaLog {
 impl ClickLog for KafkaLog {
     fn open(&self, shard: ShardId, from: u64) -> Result<Box<dyn ShardReader>, LogError> {
         self.readers.open(shard, from)
+    }
+
+    async fn log_id(&self) -> Result<Option<LogId>, LogError> {
+        direct::topic_id(&self.settings.connection, RAW_CLICKS).await
     }
 
     async fn end_offset(&self, shard: ShardId) -> Result<u64, LogError> {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use clicktally_proto::command::{CampaignTerms, GroupSettings, NodeRecord};
 use clicktally_proto::event_time::{EventTimeRules, Minute, UnixMillis};
 use clicktally_proto::identity::ids::{CampaignId, NodeId};
+use clicktally_proto::identity::log_id::LogId;
 use clicktally_proto::identity::seen_ids::SeenBlock;
 use clicktally_proto::identity::shard_key::{GroupId, ShardId};
 
@@ -26,11 +27,13 @@ use crate::windows::{Window, Windows};
 /// A group that is not named does not exist: a snapshot of any format names its group.
 const GROUP: Field<GroupId> = Field { tag: Tag::Group, before: || GroupId(u16::MAX) };
 const SETTINGS: Field<Option<GroupSettings>> = Field { tag: Tag::Settings, before: || None };
+const LOG_ID: Field<Option<LogId>> = Field { tag: Tag::LogId, before: || None };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupState {
     pub(crate) group: GroupId,
     pub(crate) settings: Option<GroupSettings>,
+    pub(crate) log_id: Option<LogId>,
     pub(crate) roster: Roster,
     pub(crate) shards: Shards,
     pub(crate) publication: Publication,
@@ -44,6 +47,7 @@ impl GroupState {
         GroupState {
             group,
             settings: None,
+            log_id: None,
             roster: Roster::default(),
             shards: Shards::of_group(group),
             publication: Publication::default(),
@@ -59,6 +63,11 @@ impl GroupState {
 
     pub fn settings(&self) -> Option<GroupSettings> {
         self.settings
+    }
+
+    /// The raw topic whose offsets the shards count by; `None` until a shard's owner has named it.
+    pub fn log_id(&self) -> Option<LogId> {
+        self.log_id
     }
 
     pub(crate) fn event_time(&self) -> EventTimeRules {
@@ -157,9 +166,10 @@ impl GroupState {
 
     pub(crate) fn put_head(&self, head: &mut HeadWriter) -> Result<(), HeadError> {
         // Without `..`: a new part does not compile until this says where a snapshot has it.
-        let GroupState { group, settings, roster, shards, publication, catalogue, seen: _, windows: _ } = self;
+        let GroupState { group, settings, log_id, roster, shards, publication, catalogue, seen: _, windows: _ } = self;
         head.put(&GROUP, group)?;
         head.put(&SETTINGS, settings)?;
+        head.put(&LOG_ID, log_id)?;
         roster.put(head)?;
         shards.put(head)?;
         publication.put(head)?;
@@ -171,6 +181,7 @@ impl GroupState {
         Ok(GroupState {
             group: head.take(&GROUP)?,
             settings: head.take(&SETTINGS)?,
+            log_id: head.take(&LOG_ID)?,
             roster: Roster::take(head)?,
             shards: Shards::take(head)?,
             publication: Publication::take(head)?,

@@ -31,6 +31,7 @@ pub(crate) enum Tag {
     PublishedRevision = 10,
     ExportedTerms = 11,
     ReplacedTerms = 12,
+    LogId = 13,
 }
 
 impl Tag {
@@ -47,7 +48,7 @@ impl Tag {
             | Tag::WatermarkMs
             | Tag::NewestRevision
             | Tag::PublishedRevision => 3,
-            Tag::ExportedTerms | Tag::ReplacedTerms => 4,
+            Tag::ExportedTerms | Tag::ReplacedTerms | Tag::LogId => 4,
         }
     }
 }

@@ -37,7 +37,7 @@ impl World {
         let now_ms = self.log_ms();
         let waiting = self.consensus.state.shards().iter().filter_map(|(&shard, entry)| {
             let next = usize::try_from(entry.committed_offset).ok()?;
-            let is_whole = self.log.truncated_from(shard).is_none();
+            let is_whole = !self.log.is_lost(shard);
             self.log.held(shard).get(next).filter(|_| is_whole).map(|record| now_ms - record.arrival_ms)
         });
         waiting.max().unwrap_or(0)

@@ -50,6 +50,13 @@ pub(super) const KINDS: &[Kind] = &[
         every_ms: (1_000, 40_000),
         happen: export_terms,
     },
+    Kind {
+        name: "MakeLogAgain",
+        since: Edition::LOG_IDENTITY,
+        seeds_permille: 100,
+        every_ms: (5_000, 60_000),
+        happen: make_log_again,
+    },
 ];
 
 /// A kind in a seed in which it occurs.
@@ -126,6 +133,18 @@ fn export_terms(world: &mut World, random: &mut Stream) {
     let in_force = state.campaigns().values().map(|campaign| campaign.revision);
     let through_revision = in_force.max().unwrap_or(0).max(1);
     world.commit_unannounced(Command::TermsExported { through_revision });
+}
+
+/// The raw topic is deleted and made again while a node restarts, once in a run.
+fn make_log_again(world: &mut World, random: &mut Stream) {
+    let running = world.running();
+    let Some(&node) = random.pick(&running) else { return };
+    if world.consensus.state.log_id() != Some(world.log.id()) {
+        return;
+    }
+    world.report.fault("log made again");
+    world.log.make_again();
+    world.crash(node);
 }
 
 fn a_replica<'a>(world: &'a World, random: &mut Stream) -> Option<&'a GroupState> {

@@ -7,6 +7,7 @@ use clicktally_proto::checkpoint::Epoch;
 use clicktally_proto::click_log::OutRecord;
 use clicktally_proto::command::Command;
 use clicktally_proto::identity::ids::NodeId;
+use clicktally_proto::identity::log_id::LogId;
 
 /// Names one attempt to count a shard. Every restore begins a new attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +38,8 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Counting {
     pub(super) state: ShardState,
+    /// The raw topic that its reader was opened on.
+    pub(super) log_id: LogId,
     pub(super) checkpoint: CheckpointStep,
     pub(super) is_due: bool,
     pub(super) awaits_first: bool,

@@ -67,8 +67,8 @@ impl World {
         }
         let state = &self.consensus.state;
         for (&shard, entry) in state.shards() {
-            // A shard whose log has lost records halts until an operator repairs it.
-            if self.log.truncated_from(shard).is_some() {
+            // A shard whose log has lost records, or was made again, halts until an operator repairs it.
+            if self.log.is_lost(shard) {
                 continue;
             }
             if entry.owner.is_none() {
@@ -130,8 +130,7 @@ impl World {
         let different = running.filter(|node| node.memory.replica.state != self.consensus.state).map(|node| node.id);
         self.watch.found(ct3_replicas_equal::check_restored(&different.collect::<Vec<_>>()));
 
-        let truncated: BTreeSet<ShardId> =
-            self.log.shards().filter(|shard| self.log.truncated_from(*shard).is_some()).collect();
+        let truncated: BTreeSet<ShardId> = self.log.shards().filter(|shard| self.log.is_lost(*shard)).collect();
         let ends: BTreeMap<ShardId, u64> =
             truncated.iter().map(|shard| (*shard, self.consensus.state.shards()[shard].committed_offset)).collect();
         for shard in self.log.shards() {

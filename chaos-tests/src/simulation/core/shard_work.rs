@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use clicktally_node::shard::commit_answer::{BACKOFF_MAX, BACKOFF_MIN, CommitAttempts, CommitEnd, NextStep};
+use clicktally_node::shard::log_identity::{Recognised, recognise};
 use clicktally_node::shard::shard_state::{ShardState, ShardTerms};
 use clicktally_proto::click_log::{LogError, LogRecord};
 use clicktally_proto::command::{AssignShard, Command, Outcome, Rejection};
@@ -15,6 +16,7 @@ use super::event::{Event, IndexFor, Life, NodeEvent, Proposal, Proposer, ShardEv
 use super::owner::{AttemptId, CheckpointStep, Counting, Cutting, Owner, Phase};
 use super::plan::LAST_COMMIT_DEADLINE_MS;
 use super::world::World;
+use crate::simulation::edition::Edition;
 use crate::simulation::sim_log::Fate;
 
 const RECORDS_PER_DRAIN: usize = 64;
@@ -126,18 +128,20 @@ impl World {
 
     /// The replica holds everything that was committed when the owner asked, so the owner may restore.
     pub(super) fn restore_owner(&mut self, life: Life, shard: ShardId, attempt: AttemptId) {
-        let event_time = self.plan.rules;
-        let node = self.nodes.get_mut(&life.node).expect("a living node");
-        let Some(owner) = node.memory.owners.get_mut(&shard).filter(|owner| owner.attempt == attempt) else { return };
-        if !matches!(owner.phase, Phase::AskingBarrier | Phase::AwaitingIndex) {
+        let is_waiting = |owner: &mut Owner| matches!(owner.phase, Phase::AskingBarrier | Phase::AwaitingIndex);
+        if !self.owner(life, shard, attempt).is_some_and(is_waiting) || !self.recognises_log(life, shard, attempt) {
             return;
         }
+        let (event_time, log_id) = (self.plan.rules, self.log.id());
+        let node = self.nodes.get_mut(&life.node).expect("a living node");
+        let Some(owner) = node.memory.owners.get_mut(&shard).filter(|owner| owner.attempt == attempt) else { return };
         let state = &node.memory.replica.state;
         let Some(entry) = state.shard(shard).filter(|entry| entry.epoch == owner.epoch) else { return };
         let terms = ShardTerms { shard, epoch: owner.epoch, partitioner: Partitioner::new(1), event_time };
         let restored = ShardState::restore(terms, entry, &state.seen_blocks(shard)).expect("blocks are whole");
         owner.phase = Phase::Counting(Box::new(Counting {
             state: restored,
+            log_id,
             checkpoint: CheckpointStep::None,
             is_due: false,
             awaits_first: true,
@@ -146,6 +150,29 @@ impl World {
         }));
         // Proves an idle shard complete at once.
         self.begin_checkpoint(life, shard, attempt);
+    }
+
+    /// As the shell's `recognise_log`. The stories of earlier editions have no names for the log.
+    fn recognises_log(&mut self, life: Life, shard: ShardId, attempt: AttemptId) -> bool {
+        if self.report.edition < Edition::LOG_IDENTITY {
+            return true;
+        }
+        let counted = self.nodes[&life.node].memory.replica.state.log_id();
+        match recognise(counted, Some(self.log.id())) {
+            Recognised::Same => true,
+            Recognised::First(log) => {
+                let named = self.consensus.leader.map(|_| self.commit_unannounced(Command::IdentifyLog { log }));
+                let is_named = matches!(named, Some(Outcome::Done | Outcome::AlreadyApplied));
+                if !is_named {
+                    self.rest(life, shard, attempt, "the log has no name yet");
+                }
+                is_named
+            }
+            Recognised::Other(error) => {
+                self.halt(life, shard, attempt, &error.to_string());
+                false
+            }
+        }
     }
 
     pub(super) fn drain_all(&mut self, life: Life) {
@@ -185,6 +212,12 @@ impl World {
         let Phase::Counting(counting) = &mut owner.phase else { return };
         if counting.is_finishing || counting.state.is_full() || !is_reachable {
             return;
+        }
+        // The fetcher notices when it asks for the leaders, which deleting a topic makes it do.
+        let (counted, found) = (counting.log_id, self.log.id());
+        if counted != found {
+            let error = LogError::OtherLog { counted, found };
+            return self.halt(life, shard, attempt, &error.to_string());
         }
         if !std::mem::replace(&mut counting.is_opened, true) && is_broken(Mutant::ResetToLatest) {
             let end = self.log.end_offset(shard).unwrap_or(0);
@@ -232,13 +265,15 @@ impl World {
         if counting.state.is_full() {
             return self.cut(life, shard, attempt);
         }
+        let counted_id = counting.log_id;
         let (now_ms, log_ms) = (self.now_ms(), self.log_ms());
         let node = self.nodes.get_mut(&life.node).expect("a living node");
         node.ask_log_time(now_ms, log_ms);
         let (asked_at_ms, is_reachable) = (node.log_reached(now_ms), node.is_log_reachable);
         // The log's answer is of some moment between the question and the answer.
         let unavailable = || LogError::Unavailable("no answer".into());
-        let end = if is_reachable { self.log.end_offset(shard) } else { Err(unavailable()) };
+        let end =
+            if is_reachable && counted_id == self.log.id() { self.log.end_offset(shard) } else { Err(unavailable()) };
         let delay_ms = self.latency_ms();
         let is_stamped_late = is_broken(Mutant::ProofAfterAnswer);
         let proven_at_ms = asked_at_ms.map(|asked_at_ms| asked_at_ms + if is_stamped_late { delay_ms } else { 0 });

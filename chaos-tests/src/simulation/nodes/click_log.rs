@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clicktally_proto::click_log::{ClickLog, LogError, LogRecord, OutRecord, ShardReader};
 use clicktally_proto::event_time::UnixMillis;
+use clicktally_proto::identity::log_id::LogId;
 use clicktally_proto::identity::shard_key::ShardId;
 use parking_lot::Mutex;
 
@@ -65,6 +66,10 @@ impl ClickLog for NodeLog {
         }
         let (world, opened) = (Arc::clone(&self.world), Arc::clone(&self.opened));
         Ok(Box::new(Reader { world, opened, shard, position: from, failed: None }))
+    }
+
+    async fn log_id(&self) -> Result<Option<LogId>, LogError> {
+        Ok(self.world.log_id.get().copied())
     }
 
     async fn end_offset(&self, shard: ShardId) -> Result<u64, LogError> {

@@ -17,7 +17,7 @@ use super::watch::{Watch, breach};
 use super::world::{World, millis};
 use crate::checks::Invariant;
 use crate::simulation::click_oracle::ClickOracle;
-use crate::simulation::edition::Story;
+use crate::simulation::edition::{Edition, Story};
 use crate::simulation::report::{Breach, Finding, SeedReport};
 use crate::simulation::traffic::{Traffic, TrafficPlan};
 use crate::simulation::transactions::Transactions;
@@ -58,6 +58,10 @@ impl Run {
         let shape = Shape::draw(story);
         let partitioner = shape.partitioner();
         let world = World::new(seed, shape).install();
+        if story.edition >= Edition::LOG_IDENTITY {
+            let id = world.log.lock().id();
+            world.log_id.get_or_init(|| id);
+        }
         world.line(format_args!("{shape}"));
         let builds = Builds::new(story, &world, START_MS);
         let hosts = Hosts::new(Arc::clone(&world), seed.stream("hosts"));

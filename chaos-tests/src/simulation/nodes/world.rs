@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clicktally_proto::event_time::UnixMillis;
 use clicktally_proto::identity::ids::{CampaignId, NodeId};
+use clicktally_proto::identity::log_id::LogId;
 use clicktally_proto::identity::shard_key::GroupId;
 use clicktally_raft_store::group::Group;
 use clicktally_raft_store::{blocking, on_fail_stop};
@@ -37,6 +38,8 @@ pub(super) struct World {
     pub(super) log: Mutex<SimLog>,
     pub(super) log_weather: Mutex<LogWeather>,
     pub(super) wire: Mutex<Wire>,
+    /// Empty in the stories of earlier editions, whose groups do not name their log.
+    pub(super) log_id: OnceLock<LogId>,
     pub(super) database: Mutex<SimDatabase>,
     disks: BTreeMap<NodeId, SimDisk>,
     hosts: Mutex<BTreeMap<NodeId, Host>>,
@@ -129,6 +132,7 @@ impl World {
                 next_write: None,
             }),
             wire: Mutex::new(Wire::new(seed.stream("network"))),
+            log_id: OnceLock::new(),
             database: Mutex::new(SimDatabase::new(seed.stream("database"))),
             disks: nodes.iter().map(disk).collect(),
             hosts: Mutex::new(nodes.iter().map(|node| (*node, Host::default())).collect()),

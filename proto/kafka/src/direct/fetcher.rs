@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clicktally_proto::click_log::LogError;
+use clicktally_proto::identity::log_id::LogId;
 use clicktally_proto::identity::shard_key::ShardId;
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
@@ -56,8 +57,28 @@ struct Shared {
     /// At most one for each partition, for as long as its reader lives.
     feeds: Mutex<BTreeMap<i32, Arc<Feed>>>,
     leaders: Mutex<Leaders>,
+    identity: Mutex<Identity>,
     /// Notified when the leader of a partition with a reader is not known.
     leaders_wanted: Notify,
+}
+
+/// Which topic is read. Offsets of a topic that was made again under the same name hold other records, and leader
+/// epochs begin anew with it.
+#[derive(Debug, Default)]
+struct Identity {
+    first: Option<LogId>,
+    /// Fails every reader, also later ones. The next process begins with the topic that it finds.
+    failure: Option<LogError>,
+}
+
+impl Identity {
+    fn note(&mut self, found: LogId) -> Option<LogError> {
+        let counted = *self.first.get_or_insert(found);
+        if counted != found {
+            self.failure = Some(LogError::OtherLog { counted, found });
+        }
+        self.failure.clone()
+    }
 }
 
 impl Fetcher {
@@ -70,6 +91,7 @@ impl Fetcher {
             memory: Arc::new(NodeMemory::new(held_bytes_max)),
             feeds: Mutex::default(),
             leaders: Mutex::default(),
+            identity: Mutex::default(),
             leaders_wanted: Notify::new(),
         });
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -93,6 +115,9 @@ impl Fetcher {
             return None;
         }
         let feed = Arc::new(Feed::new(shard, from, Arc::clone(&self.shared.memory)));
+        if let Some(failure) = self.shared.identity.lock().failure.clone() {
+            feed.fail(failure);
+        }
         feeds.insert(shard.partition(), Arc::clone(&feed));
         drop(feeds);
         if self.shared.leaders.lock().of_partition(shard.partition()).is_none() {
@@ -201,6 +226,9 @@ impl Shared {
         for address in known.iter().chain(&self.connection.bootstrap_addresses()) {
             match Leaders::ask(&self.connection, &self.topic, address).await {
                 Ok(Ok(leaders)) => {
+                    if let Some(failure) = leaders.topic_id.and_then(|found| self.identity.lock().note(found)) {
+                        self.fail_all(&failure);
+                    }
                     *self.leaders.lock() = leaders;
                     return;
                 }

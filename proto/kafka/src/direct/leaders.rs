@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use clicktally_proto::identity::log_id::LogId;
 use kafka_protocol::error::{ParseResponseErrorCode, ResponseError};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{ApiKey, MetadataRequest, MetadataResponse, TopicName};
@@ -11,7 +12,7 @@ use super::broker_connection::{BrokerConnection, BrokerError};
 use crate::connection::KafkaConnection;
 
 /// From the first version that can be told not to make topics to the newest one that is tested here.
-const METADATA_VERSIONS: std::ops::RangeInclusive<i16> = 4..=9;
+const METADATA_VERSIONS: std::ops::RangeInclusive<i16> = 4..=12;
 
 pub(super) type BrokerId = i32;
 
@@ -28,6 +29,8 @@ pub(super) struct Leaders {
     pub(super) brokers: BTreeMap<BrokerId, String>,
     /// By partition. A partition without a leader is missing.
     partitions: BTreeMap<i32, Leader>,
+    /// `None`: the broker gives topics no ids.
+    pub(super) topic_id: Option<LogId>,
 }
 
 impl Leaders {
@@ -48,18 +51,19 @@ impl Leaders {
     fn of(answer: MetadataResponse) -> Result<Leaders, ResponseError> {
         let brokers = answer.brokers.into_iter();
         let brokers = brokers.map(|broker| (broker.node_id.0, format!("{}:{}", broker.host, broker.port))).collect();
-        let mut partitions = BTreeMap::new();
+        let (mut partitions, mut topic_id) = (BTreeMap::new(), None);
         for topic in answer.topics {
             if let Some(code) = topic.error_code.err() {
                 return Err(code);
             }
+            topic_id = (!topic.topic_id.is_nil()).then(|| LogId(topic.topic_id.into_bytes()));
             let led = topic.partitions.into_iter().filter(|partition| partition.leader_id.0 >= 0);
             partitions.extend(led.map(|partition| {
                 let leader = Leader { broker: partition.leader_id.0, epoch: partition.leader_epoch };
                 (partition.partition_index, leader)
             }));
         }
-        Ok(Leaders { brokers, partitions })
+        Ok(Leaders { brokers, partitions, topic_id })
     }
 
     pub(super) fn of_partition(&self, partition: i32) -> Option<Leader> {

@@ -22,6 +22,8 @@ mod fetcher;
 mod leaders;
 mod record_batch;
 mod shard_reader;
+mod topic_id;
 
 pub(super) use fetcher::Fetcher;
 pub(super) use shard_reader::DirectShardReader;
+pub(super) use topic_id::topic_id;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // Panicking is how a test fails, in its helpers too.
 
+mod identity_claims;
 mod log_claims;
 mod reader_claims;
 mod scripted_broker;

@@ -9,6 +9,7 @@ mod assign_shard;
 mod checkpoint;
 mod configure;
 mod finalise_window;
+mod identify_log;
 mod lease_worker;
 mod plan_move;
 mod register_node;
@@ -82,6 +83,7 @@ impl GroupState {
             Command::SetDraining { node, is_draining } => self.set_draining(node, is_draining),
             Command::AnnounceLevel { node, level } => self.announce_level(node, level),
             Command::TermsExported { through_revision } => self.terms_exported(index, through_revision),
+            Command::IdentifyLog { log } => self.identify_log(log),
         };
         // Only in the tests of this crate: the check takes far longer than the apply.
         #[cfg(test)]

@@ -15,6 +15,7 @@ use clicktally_proto::counts::cell_counts::{CellDelta, CellKey, CostSum, Counts}
 use clicktally_proto::counts::window_count::WindowState;
 use clicktally_proto::event_time::{EventTimeRules, Minute};
 use clicktally_proto::identity::ids::ClickId;
+use clicktally_proto::identity::log_id::LogId;
 use clicktally_proto::identity::seen_ids::SeenBlock;
 use clicktally_proto::identity::shard_key::{GroupId, Place, ShardId};
 use clicktally_proto::money::Currency;
@@ -151,6 +152,7 @@ fn fixture(format: u16) -> GroupState {
     if format >= 4 {
         fixture.apply(&Command::TermsExported { through_revision: 1 });
         fixture.rename_campaign(5);
+        fixture.apply(&Command::IdentifyLog { log: LogId(*b"0123456789abcdef") });
     }
     // The first minute becomes final, the second is corrected, and the third stays open.
     let minute = |number: u32| Minute(FIRST_MINUTE + number);
@@ -185,7 +187,7 @@ fn the_fixture_has_something_in_every_field() {
     let state = fixture(FORMAT);
     assert!(state.settings().is_some() && !state.draining().is_empty() && state.nodes().len() == 3);
     assert!(state.shard(SHARD).is_some_and(|shard| shard.heir.is_some() && shard.last_range.is_some()));
-    assert!(state.exported_terms() > 0 && state.replaced_terms().len() == 1);
+    assert!(state.log_id().is_some() && state.exported_terms() > 0 && state.replaced_terms().len() == 1);
     assert!(state.campaigns().len() == 2 && !state.seen_blocks(SHARD).is_empty());
     assert!(state.command_level(1) == ANNOUNCED && state.command_level(2) != ANNOUNCED);
     assert!(state.watermark_ms() > 0 && state.published_revision() > 0);

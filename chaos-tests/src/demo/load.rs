@@ -78,6 +78,10 @@ fn load_options(stage: &Stage, options: &DemoOptions) -> anyhow::Result<LoadOpti
         "--out-of-order-percent=3",
         "--late-percent=0.5",
         "--beyond-horizon-percent=0.2",
+        // Not further, because the demo waits until every window is final.
+        "--ahead-percent=1",
+        "--ahead-max-s=20",
+        "--shared-event-percent=1",
         "--invalid-percent=2",
         "--malformed-percent=0.01",
     ];

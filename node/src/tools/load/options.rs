@@ -87,6 +87,12 @@ pub struct LoadOptions {
     /// Event times so far back that their window is final: not counted by the stream. Log door only.
     #[arg(long, default_value_t = 0.0, value_name = "PERCENT")]
     pub beyond_horizon_percent: f64,
+    /// Event times ahead of the clock, by up to --ahead-max-s.
+    #[arg(long, default_value_t = 0.0, value_name = "PERCENT")]
+    pub ahead_percent: f64,
+    /// At most what the cluster allows ([event_time] max_ahead_ms, by default five minutes).
+    #[arg(long, default_value_t = 240, value_name = "SECONDS")]
+    pub ahead_max_s: u64,
     /// Clicks that bear the event id of an earlier click of another campaign: clicks of their own. Not with --salts.
     #[arg(long, default_value_t = 0.0, value_name = "PERCENT")]
     pub shared_event_percent: f64,
@@ -165,6 +171,7 @@ impl LoadOptions {
             self.out_of_order_percent,
             self.late_percent,
             self.beyond_horizon_percent,
+            self.ahead_percent,
             self.shared_event_percent,
             self.invalid_percent,
             self.malformed_percent,

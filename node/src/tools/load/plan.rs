@@ -95,8 +95,10 @@ pub struct Plan {
     partitioner: Partitioner,
     serial: u64,
     repeatable: VecDeque<PlannedClick>,
-    /// Newest event time that the log door has planned for each partition.
+    /// Newest event time that the log door has planned for each partition, as of the plan's time: a click dated ahead
+    /// makes nothing late before its time has come.
     newest_ms: Vec<u64>,
+    now_ms: u64,
 }
 
 impl Plan {
@@ -112,12 +114,14 @@ impl Plan {
             serial: 0,
             repeatable: VecDeque::with_capacity(REPEATABLE_CLICKS),
             newest_ms: vec![0; usize::try_from(partitioner.partitions())?],
+            now_ms,
             options: options.clone(),
         })
     }
 
     /// Returns the next click of the mix, as of `now_ms`.
     pub fn draw(&mut self, now_ms: u64) -> PlannedClick {
+        self.now_ms = now_ms;
         let mut dice = self.random.random_range(0.0..100.0);
         let mut falls_in = |percent: f64| {
             dice -= percent;
@@ -139,6 +143,9 @@ impl Plan {
             if let Some(late) = self.beyond_horizon(now_ms) {
                 return late;
             }
+        } else if falls_in(options.ahead_percent) {
+            let ahead_ms = self.random.random_range(0..=options.ahead_max_s * 1_000);
+            return self.fresh(Fate::Counted, None, now_ms + ahead_ms);
         } else if falls_in(options.invalid_percent) {
             let mut click = self.fresh(Fate::Invalid, None, now_ms);
             click.user_agent = ROBOT_AGENT.into();
@@ -221,7 +228,7 @@ impl Plan {
         if door == DoorKind::Log && fate != Fate::Malformed {
             let newest =
                 &mut self.newest_ms[usize::from(self.partitioner.shard(click.campaign_id, click.log_click_id()).0)];
-            *newest = (*newest).max(event_time_ms);
+            *newest = (*newest).max(event_time_ms.min(self.now_ms));
         }
         click
     }
@@ -352,6 +359,17 @@ mod tests {
                 PlannedClick { fate: Fate::Counted, ..original.clone() }
             );
         }
+    }
+
+    #[test]
+    fn clicks_dated_ahead_make_no_click_late_before_their_time() {
+        let options = options(&["--ahead-percent=10", "--ahead-max-s=200", "--duplicate-percent=0"]);
+        let mut plan = Plan::new(&options, NOW).unwrap();
+        let ahead = (0..20_000).map(|_| plan.draw(NOW)).filter(|click| click.event_time_ms > NOW);
+        let ahead: Vec<PlannedClick> = ahead.collect();
+        assert!((1_800..2_200).contains(&ahead.len()), "{}", ahead.len());
+        assert!(ahead.iter().all(|click| click.fate == Fate::Counted && click.event_time_ms <= NOW + 200_000));
+        assert!(plan.newest_ms.iter().all(|newest| *newest <= NOW));
     }
 
     #[test]
